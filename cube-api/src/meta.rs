@@ -1,0 +1,209 @@
+//! Names, identities and the metadata that every resource carries.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Why a text is not a [`Name`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// The text is empty.
+    #[error("a name is empty")]
+    Empty,
+    /// The text is longer than [`Name::MAX_LEN`].
+    #[error("a name has {0} characters, at most 63 are allowed")]
+    TooLong(usize),
+    /// A character is not allowed in a DNS-1123 label, or not at its beginning or end.
+    #[error("'{0}' is not a DNS label: lower-case letters, digits and '-', beginning and ending with a letter or digit")]
+    NotALabel(String),
+}
+
+/// A DNS-1123 label (RFC 1123, section 2.1): 1 to 63 lower-case letters, digits and `-`, with a letter or digit at both ends.
+/// Pods, containers and nodes are named so.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Name(String);
+
+impl Name {
+    /// The longest name, in characters.
+    pub const MAX_LEN: usize = 63;
+
+    /// Checks a text.
+    pub fn new(text: impl Into<String>) -> Result<Self, NameError> {
+        let text = text.into();
+        if text.is_empty() {
+            return Err(NameError::Empty);
+        }
+        if text.len() > Self::MAX_LEN {
+            return Err(NameError::TooLong(text.chars().count()));
+        }
+        let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        let bytes = text.as_bytes();
+        let edges = inner(bytes[0]) && inner(bytes[bytes.len() - 1]);
+        if !edges || !bytes.iter().all(|&b| inner(b) || b == b'-') {
+            return Err(NameError::NotALabel(text));
+        }
+        Ok(Self(text))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Name {
+    type Error = NameError;
+    fn try_from(text: String) -> Result<Self, NameError> {
+        Self::new(text)
+    }
+}
+
+impl From<Name> for String {
+    fn from(name: Name) -> String {
+        name.0
+    }
+}
+
+impl FromStr for Name {
+    type Err = NameError;
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        Self::new(text)
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+macro_rules! identity {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub Uuid);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = uuid::Error;
+            fn from_str(text: &str) -> Result<Self, uuid::Error> {
+                Uuid::parse_str(text).map(Self)
+            }
+        }
+    };
+}
+
+identity!(
+    /// One life of a pod: what replaces a pod has the same name and another uid. A uid is bound to one node, once.
+    Uid
+);
+identity!(
+    /// One cluster, made when a leader first starts in an empty data folder. Followers refuse the assignments of another one.
+    ClusterId
+);
+identity!(
+    /// One follower's data folder, made when it first starts: tells a restarted node from a second machine of the same name.
+    NodeId
+);
+
+/// The leader store's counter: every write gets the next one, none is used twice.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Revision(pub u64);
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Labels, in order of their keys.
+pub type Labels = BTreeMap<String, String>;
+
+/// What the cluster keeps of every resource beside its spec. Written by the leader's store only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Metadata {
+    /// Unique among the live resources of a type.
+    pub name: Name,
+    /// This life's identity.
+    pub uid: Uid,
+    /// Free key-value pairs to select by.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
+    /// Moves by one with each change of the spec, across the pods that replace each other under one name.
+    pub generation: u64,
+    /// The revision of the newest write of any part of this resource.
+    pub revision: Revision,
+    /// When it was accepted, by the leader's clock.
+    pub created_at: Timestamp,
+    /// When its removal was asked for; it goes when its node confirmed that the containers are gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_requested_at: Option<Timestamp>,
+}
+
+/// The types of resources.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ResourceKind {
+    /// One or more containers on one network namespace.
+    Pod,
+    /// A machine that runs pods.
+    Node,
+}
+
+impl ResourceKind {
+    /// The word in manifests and references: `pod`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pod => "pod",
+            Self::Node => "node",
+        }
+    }
+}
+
+impl FromStr for ResourceKind {
+    type Err = String;
+    /// Reads a type as people type it: `pod`, `pods`, `po`, `node`, `nodes`, `no`. The error is a sentence.
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.to_ascii_lowercase().as_str() {
+            "pod" | "pods" | "po" => Ok(Self::Pod),
+            "node" | "nodes" | "no" => Ok(Self::Node),
+            _ => Err(format!("unknown resource type '{text}': the types are pod and node")),
+        }
+    }
+}
+
+impl fmt::Display for ResourceKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A resource as people name it: `pod/my-pod`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ResourceRef {
+    /// Its type.
+    #[serde(rename = "type")]
+    pub kind: ResourceKind,
+    /// Its name.
+    pub name: Name,
+}
+
+impl fmt::Display for ResourceRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.kind, self.name)
+    }
+}

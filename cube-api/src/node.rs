@@ -1,0 +1,108 @@
+//! The node: a machine that runs pods.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::meta::{Labels, Name, NodeId, Revision};
+use crate::quantity::{Bytes, MilliCpu};
+
+/// A node as the API answers it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Node {
+    /// Its name in the cluster.
+    pub name: Name,
+    /// Its data folder's identity.
+    pub node_id: NodeId,
+    /// Whether the leader's own process runs it.
+    pub role: NodeRole,
+    /// Labels that pods select by.
+    #[serde(default)]
+    pub labels: Labels,
+    /// What the machine has.
+    pub capacity: Capacity,
+    /// cube-server's version there.
+    pub version: String,
+    /// Docker's version there; empty while Docker doesn't answer.
+    #[serde(default)]
+    pub engine: String,
+    /// When it first joined.
+    pub created_at: Timestamp,
+    /// When the leader last heard from it.
+    pub seen_at: Timestamp,
+    /// Whether pods can be placed there, and if not, why.
+    pub condition: NodeCondition,
+    /// Pods bound to it that aren't finished. Derived at the time of the answer.
+    #[serde(default)]
+    pub pods: u32,
+    /// The cpu that these pods reserve.
+    #[serde(default)]
+    pub reserved_cpu: MilliCpu,
+    /// The memory that these pods reserve.
+    #[serde(default)]
+    pub reserved_memory: Bytes,
+    /// The revision of its newest write.
+    pub revision: Revision,
+}
+
+/// What a node's process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NodeRole {
+    /// The leader's own node.
+    Leader,
+    /// Any other.
+    Follower,
+}
+
+impl NodeRole {
+    /// The word of the TYPE column.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Leader => "Leader",
+            Self::Follower => "Follower",
+        }
+    }
+}
+
+/// What a machine has for pods.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Capacity {
+    /// All its cores.
+    pub cpu: MilliCpu,
+    /// Its memory.
+    pub memory: Bytes,
+    /// The most pods it takes.
+    pub pods: u32,
+}
+
+/// Whether pods can be placed on a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "status")]
+pub enum NodeCondition {
+    /// Yes.
+    Ready,
+    /// No, and why: `no session for 12s`, `docker doesn't answer: ...`.
+    NotReady {
+        /// The cause, in a sentence.
+        reason: String,
+    },
+}
+
+impl NodeCondition {
+    /// Whether pods can be placed.
+    pub fn is_ready(&self) -> bool {
+        match self {
+            Self::Ready => true,
+            Self::NotReady { .. } => false,
+        }
+    }
+
+    /// The word of the STATUS column.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Ready => "Ready",
+            Self::NotReady { .. } => "NotReady",
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Paths and queries, in one place for those who serve and those who call.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::meta::{Name, Revision};
+use crate::node::Node;
+use crate::pod::Pod;
+
+/// The port of the leader.
+pub const DEFAULT_PORT: u16 = 4242;
+/// `POST`: a list of resources ([`ApplyQuery`], answers [`Applied`]).
+pub const APPLY: &str = "/v1/apply";
+/// `GET`: list or watch ([`ListQuery`], answers [`List`] or lines of [`WatchEvent`]).
+pub const PODS: &str = "/v1/pods";
+/// `GET`, `DELETE` ([`DeleteQuery`]; answers the pod).
+pub const POD: &str = "/v1/pods/{name}";
+/// `POST`: restart every container and clear the limits; answers the pod.
+pub const POD_RESTART: &str = "/v1/pods/{name}/restart";
+/// Websocket ([`LogQuery`]): [`crate::stream`] frames from the server, stdout and status.
+pub const POD_LOGS: &str = "/v1/pods/{name}/logs";
+/// Websocket ([`ExecQuery`]): [`crate::stream`] frames both ways.
+pub const POD_EXEC: &str = "/v1/pods/{name}/exec";
+/// `GET`: list or watch the nodes.
+pub const NODES: &str = "/v1/nodes";
+/// `GET` a node; `DELETE` one that is away.
+pub const NODE: &str = "/v1/nodes/{name}";
+/// `POST`: a node's [`crate::session::Report`]; node credentials only.
+pub const NODE_REPORT: &str = "/v1/nodes/{name}/report";
+/// `GET` ([`EventQuery`]): events, oldest first.
+pub const EVENTS: &str = "/v1/events";
+/// `POST` with upgrade: a node's session; node credentials only.
+pub const SESSION: &str = "/v1/session";
+/// `GET`, no credential: `200 ok` while the process works.
+pub const HEALTHZ: &str = "/healthz";
+/// `GET`, no credential: `200 ok` once the leader serves.
+pub const READYZ: &str = "/readyz";
+/// `GET`, no credential: [`VersionInfo`].
+pub const VERSION: &str = "/version";
+
+/// What a node serves to the leader over its session.
+pub mod node {
+    /// `PUT`: an [`crate::session::Assignment`].
+    pub const ASSIGNMENT: &str = "/assignment";
+    /// `GET` ([`super::LogQuery`]): length-prefixed [`crate::stream`] frames.
+    pub const LOGS: &str = "/pods/{uid}/logs";
+    /// `POST` ([`super::ExecQuery`]): length-prefixed [`crate::stream`] frames both ways.
+    pub const EXEC: &str = "/pods/{uid}/exec";
+}
+
+/// A list, and the revision to watch from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct List<T> {
+    /// Everything in it had happened by this revision; a watch from it misses nothing.
+    pub revision: Revision,
+    /// Where to go on, if `limit` cut the list.
+    #[serde(default, rename = "continue", skip_serializing_if = "Option::is_none")]
+    pub continue_from: Option<String>,
+    /// In order of their names.
+    pub items: Vec<T>,
+}
+
+/// The query of a list.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ListQuery {
+    /// Labels: `app=web,tier!=db,env in (a,b),!legacy,owner`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
+    /// The most items in one answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+    /// The `continue` of the answer before.
+    #[serde(default, rename = "continue", skip_serializing_if = "Option::is_none")]
+    pub continue_from: Option<String>,
+    /// Instead of a list: every change after `from`, one JSON object a line, until the caller hangs up.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub watch: bool,
+    /// The revision to watch from; none: from now, after an `added` for everything that is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Revision>,
+}
+
+/// One line of a watch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", content = "object", rename_all = "camelCase")]
+pub enum WatchEvent<T> {
+    /// It is new, or came into the selector.
+    Added(T),
+    /// It changed.
+    Modified(T),
+    /// It is gone, or left the selector; its last state.
+    Deleted(T),
+    /// Nothing changed up to this revision: a place to resume from.
+    Bookmark(Bookmark),
+}
+
+/// A place to resume a watch from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Bookmark {
+    /// The revision to watch from.
+    pub revision: Revision,
+}
+
+/// A line of a watch of pods.
+pub type PodWatch = WatchEvent<Pod>;
+/// A line of a watch of nodes.
+pub type NodeWatch = WatchEvent<Node>;
+
+/// The query of an apply.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ApplyQuery {
+    /// Check and say what would change; change nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+}
+
+/// What an apply did, one for each resource, in the manifest's order. All or nothing was done.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Applied {
+    /// The store's revision after it; everything of it has happened by then.
+    pub revision: Revision,
+    /// What was done.
+    pub items: Vec<AppliedItem>,
+}
+
+/// What an apply did with one resource.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AppliedItem {
+    /// What was done.
+    pub action: ApplyAction,
+    /// The pod as it is now.
+    pub pod: Pod,
+}
+
+/// What an apply does with a resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ApplyAction {
+    /// It wasn't there.
+    Created,
+    /// Its labels changed; its containers run on.
+    Configured,
+    /// Its spec changed: a new pod of that name replaces it once it stopped.
+    Replaced,
+    /// It is as asked for already.
+    Unchanged,
+}
+
+impl ApplyAction {
+    /// The word that `cube apply` prints.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Configured => "configured",
+            Self::Replaced => "replaced",
+            Self::Unchanged => "unchanged",
+        }
+    }
+}
+
+/// The query of a delete.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DeleteQuery {
+    /// Instead of the spec's, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace_seconds: Option<u32>,
+    /// Forget it now, without its node's word that its containers are gone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
+}
+
+/// The query of events.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EventQuery {
+    /// Only of this object: `pod/my-pod`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object: Option<String>,
+    /// Only those written after this revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Revision>,
+    /// The newest so many; 1,000 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+}
+
+/// The query of logs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LogQuery {
+    /// This container alone, without prefix; none: all, in time order, each line prefixed `[name] `.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<Name>,
+    /// Go on with what comes, over restarts, until the pod has finished or is deleted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub follow: bool,
+    /// Only the last so many lines of each container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tail: Option<u64>,
+    /// Only what was written at or after this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+    /// Begin each line with its time (RFC 3339).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub timestamps: bool,
+    /// Of the attempt before the newest.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub previous: bool,
+}
+
+/// The query of an exec. `command` is given once for each word (`command=sh&command=-c`), as Kubernetes does.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExecQuery {
+    /// The container; may be left out where the pod has one only.
+    pub container: Option<Name>,
+    /// The words of the command; at least one.
+    pub command: Vec<String>,
+    /// Give it a terminal.
+    pub tty: bool,
+    /// Pass standard input on.
+    pub stdin: bool,
+}
+
+/// What `/version` answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VersionInfo {
+    /// cube-server's version.
+    pub version: String,
+}

@@ -1,0 +1,194 @@
+//! What the leader and a node say to each other.
+//!
+//! A follower dials the leader (`POST /v1/session`, `Upgrade: cube-session/1`, the [`Announcement`] as its JSON body). The leader answers
+//! `101` with its [`Welcome`] as JSON in the header `cube-welcome`; then the roles turn round: on that connection the follower serves HTTP/2 and
+//! the leader is its client. [`crate::routes::node`] lists what the follower serves. The follower's reports are plain requests of its own to the
+//! leader (`POST /v1/nodes/{name}/report`).
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::event::EventKind;
+use crate::meta::{ClusterId, Labels, Name, NodeId, Uid};
+use crate::node::{Capacity, NodeRole};
+use crate::pod::{PodSpec, PodStatus};
+
+/// The protocol's name in the `Upgrade` header. The number moves when an old peer would misunderstand.
+pub const UPGRADE: &str = "cube-session/1";
+
+/// The header of the `101` answer that carries the [`Welcome`].
+pub const WELCOME_HEADER: &str = "cube-welcome";
+
+/// A leader's life: counted up in its store at each start. An older leader is not obeyed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Epoch(pub u64);
+
+/// Orders a node's assignments within an epoch; a node ignores a lower one than it has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Generation(pub u64);
+
+/// Who dials.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Announcement {
+    /// The node's name.
+    pub node: Name,
+    /// Its data folder's identity.
+    pub node_id: NodeId,
+    /// The machine's (`/etc/machine-id`): the same machine may take its name back with a new data folder.
+    pub machine_id: String,
+    /// The cluster it belongs to; none before its first session.
+    #[serde(default)]
+    pub cluster_id: Option<ClusterId>,
+    /// Whether it is the leader's own node.
+    pub role: NodeRole,
+    /// Labels that pods select by.
+    #[serde(default)]
+    pub labels: Labels,
+    /// What it is.
+    pub facts: NodeFacts,
+}
+
+/// What a node is and whether it can run pods now. Announced, and reported again when it changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeFacts {
+    /// cube-server's version.
+    pub version: String,
+    /// Docker's version; empty while it doesn't answer.
+    pub engine: String,
+    /// Why no pod can be started, if so: `docker doesn't answer: ...`.
+    #[serde(default)]
+    pub trouble: Option<String>,
+    /// What the machine has.
+    pub capacity: Capacity,
+}
+
+/// Who answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Welcome {
+    /// The leader's cluster. A node that belongs to another one hangs up.
+    pub cluster_id: ClusterId,
+    /// The leader's life.
+    pub epoch: Epoch,
+}
+
+/// The complete set of pods that a node should run or stop. Complete means: a pod that isn't in it is not this node's any more.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Assignment {
+    /// The cluster; a node of another one refuses it.
+    pub cluster_id: ClusterId,
+    /// The leader's life.
+    pub epoch: Epoch,
+    /// The node it is for.
+    pub node: Name,
+    /// Its place in the order of this node's assignments: the store's revision when it was made.
+    pub generation: Generation,
+    /// Every pod that is bound to the node and not known to be gone.
+    pub pods: Vec<AssignedPod>,
+}
+
+/// A pod as its node is told of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AssignedPod {
+    /// Which life.
+    pub uid: Uid,
+    /// The pod's name.
+    pub name: Name,
+    /// What to run.
+    pub spec: PodSpec,
+    /// What to do with it.
+    pub want: Want,
+}
+
+/// What a node should do with a pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Want {
+    /// Run it by its spec.
+    Run {
+        /// How often `cube restart` was asked for. A higher number than the node has seen restarts every container, clears counters and limits.
+        restarts: u64,
+    },
+    /// Stop it, remove its containers, then report `stopped`.
+    Stop {
+        /// Seconds between the stop signal and SIGKILL.
+        grace_seconds: u32,
+        /// Why, for the event: `deleted by the user`, `replaced: its spec changed`.
+        reason: String,
+    },
+}
+
+/// What a node tells the leader. Sent again until accepted; every part is safe to repeat.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// The sender's data folder; a leader that knows another one for this name refuses.
+    pub node_id: NodeId,
+    /// The cluster it belongs to.
+    pub cluster_id: ClusterId,
+    /// The newest facts.
+    pub facts: NodeFacts,
+    /// The newest status of pods that changed.
+    #[serde(default)]
+    pub pods: Vec<PodReport>,
+    /// Events in order of their sequence.
+    #[serde(default)]
+    pub events: Vec<NodeEvent>,
+}
+
+/// The newest status of one pod.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodReport {
+    /// Which pod.
+    pub uid: Uid,
+    /// Rises with each report of this pod by this data folder; a lower or equal one than the stored is ignored.
+    pub sequence: u64,
+    /// What it does.
+    pub status: PodStatus,
+    /// Whether its containers are known to be gone, after a `Want::Stop`.
+    pub stopped: bool,
+}
+
+/// An event that a node saw.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeEvent {
+    /// Rises with each event of this data folder; the leader takes each once.
+    pub sequence: u64,
+    /// The pod.
+    pub uid: Uid,
+    /// The pod's name.
+    pub pod: Name,
+    /// Whether a person should look.
+    #[serde(rename = "type")]
+    pub kind: EventKind,
+    /// A stable word.
+    pub reason: String,
+    /// The sentence.
+    pub message: String,
+    /// When, by the node's clock.
+    pub at: Timestamp,
+}
+
+/// The answer to a [`Report`], after the commit that holds it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReportAccepted {
+    /// Every event up to this sequence is stored.
+    pub events_through: u64,
+}
+
+/// The answer to `PUT /assignment`, after the node has written it to its ledger.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AssignmentAccepted {
+    /// The generation that the node has now; higher than the one sent if that was old.
+    pub generation: Generation,
+}

@@ -1,0 +1,11 @@
+//! The cube leader and follower.
+//!
+//! `leader` and `follower` never import each other: the leader's own node is a follower in the same process that speaks to it like any other.
+//! ARCHITECTURE.md walks through the flow; `tests/arrows.rs` keeps the arrows between the modules.
+
+pub mod ambient;
+pub mod blocking;
+pub mod follower;
+pub mod leader;
+pub mod sqlite;
+pub mod tasks;

@@ -1,0 +1,3 @@
+//! cube-server.
+
+fn main() {}

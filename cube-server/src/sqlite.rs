@@ -1,0 +1,72 @@
+//! Opening a server's SQLite file: pragmas that are read back, migrations, and a clear no to a database of a newer version.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use include_dir::Dir;
+use rusqlite::Connection;
+use rusqlite_migration::Migrations;
+
+/// Why a database can't be used. Nothing was changed in it.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// SQLite can't open it: no rights, not a database, a full disk.
+    #[error("can't open the database {path}")]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// SQLite's reason.
+        source: rusqlite::Error,
+    },
+    /// SQLite didn't take a setting that cube relies on.
+    #[error("the database {path} has {pragma} = {found}, {wanted} is needed")]
+    Pragma {
+        /// The file.
+        path: PathBuf,
+        /// The setting.
+        pragma: &'static str,
+        /// Its value.
+        found: String,
+        /// The value that is needed.
+        wanted: &'static str,
+    },
+    /// Written by a newer cube-server, or a migration failed.
+    #[error("can't bring the database {path} to this version's schema")]
+    Migrate {
+        /// The file.
+        path: PathBuf,
+        /// The library's reason.
+        source: rusqlite_migration::Error,
+    },
+}
+
+/// Each pragma with the value that reading it back must give. FULL: an acknowledged write survives a power loss.
+const PRAGMAS: [(&str, &str, &str); 5] = [
+    ("journal_mode", "WAL", "wal"),
+    ("synchronous", "FULL", "2"),
+    ("foreign_keys", "ON", "1"),
+    ("trusted_schema", "OFF", "0"),
+    ("journal_size_limit", "67108864", "67108864"),
+];
+
+/// Opens (or makes) the database and brings it to the newest schema of `migrations`.
+pub fn open(path: &Path, migrations: &'static Dir<'static>) -> Result<Connection, OpenError> {
+    let failed = |source| OpenError::Open { path: path.to_owned(), source };
+    let mut connection = Connection::open(path).map_err(failed)?;
+    connection.busy_timeout(Duration::from_secs(5)).map_err(failed)?;
+    for (pragma, value, wanted) in PRAGMAS {
+        connection.execute_batch(&format!("PRAGMA {pragma} = {value}")).map_err(failed)?;
+        let found = connection.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, rusqlite::types::Value>(0)).map_err(failed)?;
+        let found = match found {
+            rusqlite::types::Value::Integer(number) => number.to_string(),
+            rusqlite::types::Value::Text(text) => text,
+            other => format!("{other:?}"),
+        };
+        if found != wanted {
+            return Err(OpenError::Pragma { path: path.to_owned(), pragma, found, wanted });
+        }
+    }
+    let migrate = |source| OpenError::Migrate { path: path.to_owned(), source };
+    Migrations::from_directory(migrations).map_err(migrate)?.to_latest(&mut connection).map_err(migrate)?;
+    Ok(connection)
+}
