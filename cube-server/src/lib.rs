@@ -5,7 +5,11 @@
 
 pub mod ambient;
 pub mod blocking;
+pub mod data_dir;
 pub mod follower;
 pub mod leader;
+pub mod options;
+pub mod run;
+pub mod serve;
 pub mod sqlite;
 pub mod tasks;

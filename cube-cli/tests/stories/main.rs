@@ -1,0 +1,9 @@
+//! Stories: what a user does, with the built `cube` and `cube-server`, real SQLite files and the real Docker engine.
+//!
+//! Each story has a cluster of its own (its nodes' names are unique on the engine) and removes what it made, also after a failure.
+
+mod cluster;
+mod commands;
+mod faults;
+mod pods;
+mod refusals;
