@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use serde::de::value::StrDeserializer;
+use serde::de::value::{MapDeserializer, StrDeserializer};
 use serde::de::{self, DeserializeOwned, DeserializeSeed, Expected, IntoDeserializer, Unexpected, Visitor};
 
 use super::path::{Path, Step};
@@ -36,9 +36,8 @@ impl Finding {
 /// Decodes a node. With findings the value (if any) holds stand-ins, and the node says where.
 pub(super) fn decode<T: DeserializeOwned>(node: &mut Node, most_findings: usize) -> (Option<T>, Vec<Finding>) {
     let mut findings = Vec::new();
-    // Each finding costs at most two turns (taken out, then stood in for), and a stand-in for a struct one more for each of its own
-    // required fields: two at most in our types.
-    for _ in 0..most_findings.saturating_mul(4).max(1) {
+    // Each finding costs at most two tries: after one its place is left out, after the other it is stood in for. One more finds nothing.
+    for _ in 0..=most_findings.saturating_mul(2) {
         match T::deserialize(Decoder { node }) {
             Ok(value) => return (Some(value), findings),
             Err(error) => findings.extend(repair(node, error)),
@@ -62,20 +61,14 @@ fn repair(root: &mut Node, error: Error) -> Option<Finding> {
             message
         }
         Kind::Missing(field) => {
-            let echo = matches!(node.value, Value::StandIn);
-            if echo {
-                node.value = Value::Map(Vec::new());
-            }
             if let Some(entry) = node.get_mut(field) {
+                // It is there, and was refused for what it holds.
                 entry.value = Value::StandIn;
                 return None;
             }
             let mark = node.mark;
-            let Value::Map(entries) = &mut node.value else { unreachable!("only a struct misses a field, and only a map decodes as one") };
+            let Value::Map(entries) = &mut node.value else { unreachable!("only a map misses a field: a stand-in has them all") };
             entries.push(Entry { key: field.to_owned(), mark, node: Node { mark, value: Value::StandIn } });
-            if echo {
-                return None;
-            }
             format!("the field `{field}` is missing")
         }
     };
@@ -156,6 +149,9 @@ pub(super) fn near_or_all(found: &str, known: &[&str], of: &str) -> String {
         Some(_) | None => format!("{of} are {}", known.join(", ")),
     }
 }
+
+/// What every field of a struct is that is stood in for.
+static STAND_IN: Node = Node { mark: Mark { line: 0, column: 0 }, value: Value::StandIn };
 
 /// A node as serde reads it.
 #[derive(Clone, Copy)]
@@ -268,6 +264,9 @@ impl<'de> de::Deserializer<'de> for Decoder<'_> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
+        if self.node.value == Value::StandIn {
+            return visitor.visit_map(MapDeserializer::new(fields.iter().map(|field| (*field, Decoder { node: &STAND_IN }))));
+        }
         let entries = self.map(format_args!("a map with the fields {}", fields.join(", ")))?;
         visitor.visit_map(Entries { entries, current: None })
     }
@@ -294,6 +293,14 @@ impl<'de> de::Deserializer<'de> for Decoder<'_> {
 
     serde::forward_to_deserialize_any! {
         i8 i16 i32 i64 u8 f32 f64 char bytes byte_buf unit unit_struct tuple tuple_struct identifier
+    }
+}
+
+impl<'de> IntoDeserializer<'de, Error> for Decoder<'_> {
+    type Deserializer = Self;
+
+    fn into_deserializer(self) -> Self {
+        self
     }
 }
 

@@ -11,6 +11,7 @@ mod path;
 mod tree;
 mod validate;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, btree_map};
 
 use jiff::Timestamp;
@@ -115,7 +116,17 @@ pub fn from_json(body: &[u8]) -> Result<Vec<Resource>, Vec<Problem>> {
     }
     let text = std::str::from_utf8(body).map_err(|error| vec![whole(format!("not UTF-8 after {} bytes", error.valid_up_to()))])?;
     check_json(text).map_err(|problem| vec![problem])?;
-    parse(text)
+    parse(&escaped(text))
+}
+
+/// JSON strings may hold characters that YAML wants escaped (DEL, for one). In valid JSON they are nowhere else.
+fn escaped(json: &str) -> Cow<'_, str> {
+    let wants_escape = |c: char| matches!(c, '\u{7f}'..='\u{9f}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}');
+    if !json.contains(wants_escape) {
+        return Cow::Borrowed(json);
+    }
+    let escape = |c: char| if wants_escape(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
+    Cow::Owned(json.chars().map(escape).collect())
 }
 
 fn too_large() -> Problem {

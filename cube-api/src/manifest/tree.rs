@@ -72,8 +72,8 @@ pub(super) fn read(text: &str) -> Result<Vec<Node>, SyntaxError> {
     let mut builder = Builder::default();
     let options = granit_parser::options! {
         emit_comments: false,
-        flow_nesting_limit: MAX_DEPTH + 1,
-        block_nesting_limit: MAX_DEPTH + 1,
+        flow_nesting_limit: MAX_DEPTH,
+        block_nesting_limit: MAX_DEPTH,
     };
     for next in Parser::new_from_str_with_options(text, options) {
         let (event, span) = next.map_err(|error| not_yaml(&error))?;
