@@ -283,7 +283,7 @@ pub struct ContainerStatus {
     /// The spec's image.
     pub image: String,
     /// The image's content id, once known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, rename = "imageID", skip_serializing_if = "Option::is_none")]
     pub image_id: Option<String>,
     /// Docker's id of the newest attempt, once created.
     #[serde(default, rename = "containerID", skip_serializing_if = "Option::is_none")]

@@ -92,7 +92,7 @@ impl fmt::Display for MilliCpu {
 impl fmt::Display for Bytes {
     /// The largest binary unit that keeps it whole.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unit = UNITS[..5].iter().rev().find(|(_, factor)| self.0 != 0 && self.0 % factor == 0);
+        let unit = UNITS[..5].iter().rev().find(|(_, factor)| self.0 != 0 && self.0.is_multiple_of(*factor));
         match unit {
             Some((suffix, factor)) => write!(f, "{}{suffix}", self.0 / factor),
             None => write!(f, "{}", self.0),

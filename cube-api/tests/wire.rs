@@ -104,12 +104,12 @@ fn full_pod() -> Pod {
     }
 }
 
-const FULL_POD: &str = r#""#;
+const FULL_POD: &str = include_str!("wire/pod.json");
 
 #[test]
 fn a_pod_is_this_json() {
     let pod = full_pod();
-    assert_eq!(serde_json::to_string_pretty(&pod).expect("plain data"), FULL_POD.trim());
+    assert_eq!(serde_json::to_string_pretty(&pod).expect("plain data"), FULL_POD.trim_end());
     assert_eq!(serde_json::from_str::<Pod>(FULL_POD).expect("its own JSON"), pod);
 }
 

@@ -41,7 +41,7 @@ pub(super) fn check(reference: &str) -> Result<(), String> {
     if let Some(digest) = digest.filter(|digest| !is_digest(digest)) {
         return Err(format!("the digest `{digest}` is not `sha256:` and 64 hexadecimal digits in lower case"));
     }
-    if domain.is_none() && digest.is_none() && tag.is_none() && path.len() == 64 && path.bytes().all(|b| is_hex(b)) {
+    if domain.is_none() && digest.is_none() && tag.is_none() && path.len() == 64 && path.bytes().all(is_hex) {
         return Err("64 hexadecimal digits are an image's id, which only one node knows: name the image".to_owned());
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! Manifests: what people write, read and checked, with all errors at once.
 //!
-//! The way of a text: [`tree`] (values with marks) -> [`forms`] (the other ways to write a thing) -> [`decode`] (into the types, past every
-//! error) -> [`validate`] (the rules beyond the shape). JSON takes the same way, because YAML's parser reads it and keeps the marks. Nothing
+//! The way of a text: `tree` (values with marks) -> `forms` (the other ways to write a thing) -> `decode` (into the types, past every
+//! error) -> `validate` (the rules beyond the shape). JSON takes the same way, because YAML's parser reads it and keeps the marks. Nothing
 //! here knows a cluster: whether a pod exists already or fits anywhere is the leader's to say.
 
 mod decode;
