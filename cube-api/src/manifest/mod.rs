@@ -212,15 +212,17 @@ fn title_of(node: &Node, index: usize) -> Title {
 /// Decodes and checks one resource, and finds at most about `room` problems.
 fn resource_of(mut node: Node, room: usize) -> Result<Resource, Vec<Problem>> {
     let mut findings = forms::take_duplicates(&mut node);
-    findings.extend(take_type(&mut node).map_err(|finding| vec![located(&node, finding)])?);
-    findings.extend(forms::bring_to_maps(&mut node));
-    let (decoded, found) = decode::decode::<PodManifest>(&mut node, room.max(1));
-    findings.extend(found);
-    if let Some(pod) = &decoded {
-        // What was said of a field that couldn't be read isn't said again of what stands in for it.
-        findings.extend(validate::pod(pod).into_iter().filter(|finding| !node.locate(&finding.path).1));
-    }
-    match decoded {
+    let pod = match take_type(&mut node) {
+        Ok(found) => {
+            findings.extend(found);
+            pod_of(&mut node, room.max(1), &mut findings)
+        }
+        Err(finding) => {
+            findings.push(finding);
+            None
+        }
+    };
+    match pod {
         Some(pod) if findings.is_empty() => Ok(Resource::Pod(pod)),
         Some(_) | None => {
             let mut problems: Vec<Problem> = findings.into_iter().map(|finding| located(&node, finding)).collect();
@@ -228,6 +230,17 @@ fn resource_of(mut node: Node, room: usize) -> Result<Resource, Vec<Problem>> {
             Err(problems)
         }
     }
+}
+
+fn pod_of(node: &mut Node, room: usize, findings: &mut Vec<Finding>) -> Option<PodManifest> {
+    findings.extend(forms::bring_to_maps(node));
+    let (pod, found) = decode::decode::<PodManifest>(node, room);
+    findings.extend(found);
+    if let Some(pod) = &pod {
+        // What was said of a field that couldn't be read isn't said again of what stands in for it.
+        findings.extend(validate::pod(pod).into_iter().filter(|finding| !node.locate(&finding.path).1));
+    }
+    pod
 }
 
 /// A finding with its place in the text.

@@ -167,6 +167,10 @@ fn a_key_that_is_there_twice_is_refused_wherever_it_is() {
     ];
     assert_eq!(problems(text), expected);
     assert_eq!(from_json(text.as_bytes()), parse(text));
+    assert_eq!(
+        problems("a: 1\na: 2\n"),
+        ["1:1: resource 1: the field `type` is missing; write `type: pod`", "2:1: resource 1: a: `a` is there twice"]
+    );
 }
 
 #[test]
