@@ -207,3 +207,50 @@ impl fmt::Display for ResourceRef {
         write!(f, "{}/{}", self.kind, self.name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_name_is_a_dns_label() {
+        let longest = "x".repeat(63);
+        for right in ["a", "0", "web-1", "a--b", longest.as_str()] {
+            assert_eq!(Name::new(right).map(|name| name.to_string()), Ok(right.to_owned()));
+        }
+        for wrong in ["-a", "a-", "-", "A", "a_b", "a.b", "a b", " a", "a\n", "\u{e4}", "a/b", ".."] {
+            assert_eq!(Name::new(wrong), Err(NameError::NotALabel(wrong.to_owned())));
+        }
+        assert_eq!(Name::new(""), Err(NameError::Empty));
+        assert_eq!(Name::new("x".repeat(64)), Err(NameError::TooLong(64)));
+    }
+
+    #[test]
+    fn a_name_from_the_wire_is_checked() {
+        assert!(serde_json::from_str::<Name>("\"web\"").is_ok());
+        assert!(serde_json::from_str::<Name>("\"../etc\"").is_err());
+    }
+
+    #[test]
+    fn types_are_read_as_people_type_them() {
+        for (text, kind) in
+            [("pod", ResourceKind::Pod), ("Pods", ResourceKind::Pod), ("po", ResourceKind::Pod), ("NODES", ResourceKind::Node)]
+        {
+            assert_eq!(text.parse(), Ok(kind));
+        }
+        assert_eq!("job".parse::<ResourceKind>(), Err("unknown resource type 'job': the types are pod and node".to_owned()));
+    }
+
+    proptest! {
+        #[test]
+        fn a_name_never_holds_what_a_path_or_a_shell_would_read(text in "\\PC{0,70}|[a-z0-9-]{0,70}") {
+            if let Ok(name) = Name::new(text.clone()) {
+                prop_assert_eq!(name.as_str(), &text);
+                prop_assert!((1..=63).contains(&text.len()));
+                prop_assert!(text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-')));
+            }
+        }
+    }
+}

@@ -92,7 +92,7 @@ impl fmt::Display for MilliCpu {
 impl fmt::Display for Bytes {
     /// The largest binary unit that keeps it whole.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unit = UNITS[..5].iter().rev().find(|(_, factor)| self.0 != 0 && self.0 % factor == 0);
+        let unit = UNITS[..5].iter().rev().find(|(_, factor)| self.0 != 0 && self.0.is_multiple_of(*factor));
         match unit {
             Some((suffix, factor)) => write!(f, "{}{suffix}", self.0 / factor),
             None => write!(f, "{}", self.0),
@@ -138,3 +138,100 @@ macro_rules! text_on_the_wire {
 
 text_on_the_wire!(MilliCpu, "an amount of cpu such as \"250m\"");
 text_on_the_wire!(Bytes, "an amount of memory such as \"64Mi\"");
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn cpu_is_read_as_kubernetes_reads_it() {
+        for (text, expected) in
+            [("250m", 250), ("0.5", 500), ("500m", 500), ("2", 2_000), ("0", 0), ("0.001", 1), ("1.500", 1_500), ("1000m", 1_000)]
+        {
+            assert_eq!(text.parse(), Ok(MilliCpu(expected)), "{text}");
+        }
+    }
+
+    #[test]
+    fn memory_is_read_as_kubernetes_reads_it() {
+        for (text, expected) in [
+            ("0", 0),
+            ("1024", 1_024),
+            ("1k", 1_000),
+            ("1Ki", 1_024),
+            ("64Mi", 64 << 20),
+            ("1.5Gi", 3 << 29),
+            ("500M", 500_000_000),
+            ("0.5Ki", 512),
+        ] {
+            assert_eq!(text.parse(), Ok(Bytes(expected)), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_amount_is_refused() {
+        for text in [
+            "",
+            " ",
+            "-1",
+            "+1",
+            "1e3",
+            "m",
+            ".5",
+            "5.",
+            "1.2.3",
+            "0x10",
+            "1 ",
+            "NaN",
+            "9007199254741",
+            "99999999999999999999",
+            "0.0001",
+            "0.5m",
+            "1Mi",
+        ] {
+            assert!(text.parse::<MilliCpu>().is_err(), "cpu {text:?}");
+        }
+        for text in ["", "-1", "1e3", "Mi", "1.5", "0.1Ki", "1mi", "1MB", "250m", "9Pi", "9007199254740993", "18446744073709551616", "1 Mi"]
+        {
+            assert!(text.parse::<Bytes>().is_err(), "memory {text:?}");
+        }
+        assert_eq!(
+            "lots".parse::<MilliCpu>().expect_err("not an amount").to_string(),
+            "'lots' is not an amount of cpu: cores such as 2 or 0.5, or thousandths such as 250m"
+        );
+    }
+
+    #[test]
+    fn amounts_are_texts_on_the_wire_and_numbers_are_understood() {
+        assert_eq!(serde_json::to_string(&MilliCpu(250)).expect("plain data"), "\"250m\"");
+        assert_eq!(serde_json::to_string(&Bytes(64 << 20)).expect("plain data"), "\"64Mi\"");
+        for (json, expected) in [("\"0.5\"", 500), ("0.5", 500), ("2", 2_000)] {
+            assert_eq!(serde_json::from_str::<MilliCpu>(json).expect("an amount"), MilliCpu(expected), "{json}");
+        }
+        assert!(serde_json::from_str::<MilliCpu>("-1").is_err());
+        assert!(serde_json::from_str::<Bytes>("[1]").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_shown_is_read_back(amount in 0..=MAX) {
+            prop_assert_eq!(MilliCpu(amount).to_string().parse(), Ok(MilliCpu(amount)));
+            prop_assert_eq!(Bytes(amount).to_string().parse(), Ok(Bytes(amount)));
+        }
+
+        #[test]
+        fn round_amounts_of_memory_are_shown_in_their_unit(count in 1u64..1_000, unit in 0usize..4) {
+            let (suffix, factor) = UNITS[unit];
+            prop_assume!(count % 1_024 != 0);
+            prop_assert_eq!(Bytes(count * factor).to_string(), format!("{count}{suffix}"));
+        }
+
+        #[test]
+        fn no_text_panics(text in "\\PC*|[0-9.]{0,40}[a-zA-Z]{0,3}") {
+            prop_assert!(text.parse::<MilliCpu>().is_ok_and(|cpu| cpu.0 <= MAX) || text.parse::<MilliCpu>().is_err());
+            prop_assert!(text.parse::<Bytes>().is_ok_and(|bytes| bytes.0 <= MAX) || text.parse::<Bytes>().is_err());
+        }
+    }
+}

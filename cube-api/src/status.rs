@@ -42,3 +42,96 @@ pub fn running_of(pod: &Pod) -> (usize, usize) {
     let running = pod.status.containers.iter().filter(|container| matches!(container.state, ContainerState::Running(_))).count();
     (running, pod.spec.containers.len())
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::meta::{Metadata, Name, Revision, Uid};
+    use crate::pod::{ContainerStatus, EndReason, Placement, PodSpec, PodStatus, Running, Terminated, WaitReason, Waiting};
+
+    fn pod(phase: Phase, states: Vec<ContainerState>) -> Pod {
+        let name = Name::new("app").expect("a name");
+        let spec = r#"{"containers": [{"name": "app", "image": "nginx"}, {"name": "side", "image": "nginx"}]}"#;
+        let spec: PodSpec = serde_json::from_str(spec).expect("a spec");
+        let status = |state| ContainerStatus {
+            name: name.clone(),
+            image: "nginx".to_owned(),
+            image_id: None,
+            container_id: None,
+            state,
+            last_termination: None,
+            restart_count: 0,
+        };
+        Pod {
+            metadata: Metadata {
+                name: name.clone(),
+                uid: Uid(uuid::Uuid::nil()),
+                labels: Default::default(),
+                generation: 1,
+                revision: Revision(1),
+                created_at: Timestamp::UNIX_EPOCH,
+                deletion_requested_at: None,
+            },
+            spec,
+            placement: Placement { node: Some(name.clone()), ..Placement::default() },
+            status: PodStatus { phase, containers: states.into_iter().map(status).collect(), ..PodStatus::default() },
+        }
+    }
+
+    fn running() -> ContainerState {
+        ContainerState::Running(Running { started_at: Timestamp::UNIX_EPOCH })
+    }
+
+    fn waiting(reason: WaitReason) -> ContainerState {
+        ContainerState::Waiting(Waiting { reason, message: None, until: None })
+    }
+
+    fn ended(exit_code: i64, reason: EndReason) -> ContainerState {
+        ContainerState::Terminated(Terminated { exit_code, reason, message: None, started_at: None, finished_at: None })
+    }
+
+    #[test]
+    fn a_pod_without_a_node_is_pending_or_has_a_reason() {
+        let mut pod = pod(Phase::Pending, Vec::new());
+        pod.placement.node = None;
+        assert_eq!(of_pod(&pod), "Pending");
+        pod.placement.waiting_for = Some("0/1 nodes fit".to_owned());
+        assert_eq!(of_pod(&pod), "Unschedulable");
+    }
+
+    #[test]
+    fn deletion_is_what_a_person_should_know_first() {
+        let mut pod = pod(Phase::Failed, vec![ended(1, EndReason::Error)]);
+        pod.metadata.deletion_requested_at = Some(Timestamp::UNIX_EPOCH);
+        assert_eq!(of_pod(&pod), "Terminating");
+    }
+
+    #[test]
+    fn the_worst_container_names_an_unfinished_pod() {
+        let word = |phase, states| of_pod(&pod(phase, states));
+        assert_eq!(word(Phase::Pending, vec![]), "Scheduled");
+        assert_eq!(word(Phase::Pending, vec![running(), waiting(WaitReason::Pulling)]), "Pulling");
+        assert_eq!(word(Phase::Running, vec![running(), running()]), "Running");
+        assert_eq!(word(Phase::Running, vec![ended(1, EndReason::Error), waiting(WaitReason::CrashLoopBackOff)]), "CrashLoopBackOff");
+        assert_eq!(word(Phase::Running, vec![running(), ended(137, EndReason::OomKilled)]), "OOMKilled");
+        assert_eq!(word(Phase::Running, vec![running(), ended(0, EndReason::Completed)]), "Running");
+    }
+
+    #[test]
+    fn a_finished_pod_says_how() {
+        let mut pod = pod(Phase::Succeeded, vec![ended(0, EndReason::Completed)]);
+        assert_eq!(of_pod(&pod), "Completed");
+        pod.status.phase = Phase::Failed;
+        assert_eq!(of_pod(&pod), "Error");
+        pod.status.reason = Some("CrashLimit".to_owned());
+        assert_eq!(of_pod(&pod), "CrashLimit");
+    }
+
+    #[test]
+    fn running_containers_are_counted_against_the_spec() {
+        assert_eq!(running_of(&pod(Phase::Pending, Vec::new())), (0, 2));
+        assert_eq!(running_of(&pod(Phase::Running, vec![running(), ended(0, EndReason::Completed)])), (1, 2));
+    }
+}

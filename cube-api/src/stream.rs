@@ -236,3 +236,115 @@ impl StatusJson {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn frames_are_those_of_kubernetes() {
+        for (frame, bytes) in [
+            (Frame::Stdin(Bytes::from_static(b"ls\n")), b"\x00ls\n".as_slice()),
+            (Frame::StdinEnd, b"\xff\x00"),
+            (Frame::Stdout(Bytes::new()), b"\x01"),
+            (Frame::Stderr(Bytes::from_static(b"no")), b"\x02no"),
+            (Frame::Status(Outcome::Success), b"\x03{\"metadata\":{},\"status\":\"Success\"}"),
+            (
+                Frame::Status(Outcome::ExitCode(3)),
+                b"\x03{\"metadata\":{},\"status\":\"Failure\",\"message\":\"command terminated with non-zero exit code: exit status 3\",\
+                  \"reason\":\"NonZeroExitCode\",\"details\":{\"causes\":[{\"reason\":\"ExitCode\",\"message\":\"3\"}]}}",
+            ),
+            (Frame::Resize(TerminalSize { width: 80, height: 24 }), b"\x04{\"Width\":80,\"Height\":24}"),
+        ] {
+            assert_eq!(frame.encode(), bytes, "{frame:?}");
+            assert_eq!(Frame::decode(Bytes::copy_from_slice(bytes)), Ok(frame));
+        }
+    }
+
+    #[test]
+    fn what_is_no_frame_is_refused() {
+        let decode = |bytes: &'static [u8]| Frame::decode(Bytes::from_static(bytes));
+        assert_eq!(decode(b""), Err(FrameError::Empty));
+        assert_eq!(decode(b"\x05x"), Err(FrameError::UnknownChannel(5)));
+        for bytes in [b"\xff".as_slice(), b"\xff\x01", b"\xff\x00\x00", b"\x03", b"\x03{}", b"\x04{\"Width\":70000,\"Height\":1}", b"\x04"]
+        {
+            assert!(matches!(decode(bytes), Err(FrameError::BadPayload { .. })), "{bytes:?}");
+        }
+        assert!(matches!(decode(b"\x03{\"status\":\"Maybe\"}"), Err(FrameError::BadPayload { .. })));
+        let codeless = b"\x03{\"status\":\"Failure\",\"reason\":\"NonZeroExitCode\"}";
+        assert!(matches!(decode(codeless), Err(FrameError::BadPayload { .. })), "an exit code that is lost is never 0");
+    }
+
+    #[test]
+    fn a_frame_over_the_limit_is_refused_by_its_length_alone() {
+        let largest = Frame::Stdout(Bytes::from(vec![7; MAX_DATA]));
+        assert_eq!(Frame::decode(largest.encode()), Ok(largest));
+        let larger = Frame::Stdout(Bytes::from(vec![7; MAX_DATA + 1]));
+        assert_eq!(Frame::decode(larger.encode()), Err(FrameError::TooLong(MAX_DATA + 1)));
+        let mut decoder = Decoder::default();
+        decoder.feed(&u32::MAX.to_be_bytes());
+        assert_eq!(decoder.next_frame(), Err(FrameError::TooLong(u32::MAX as usize)));
+    }
+
+    #[test]
+    fn a_stream_that_ends_inside_a_frame_is_known_to_be_cut() {
+        let bytes = Frame::Stdout(Bytes::from_static(b"abc")).encode_prefixed();
+        for cut in 1..bytes.len() {
+            let mut decoder = Decoder::default();
+            decoder.feed(&bytes[..cut]);
+            assert_eq!(decoder.next_frame(), Ok(None));
+            assert!(decoder.is_mid_frame());
+        }
+    }
+
+    fn any_frame() -> impl Strategy<Value = Frame> {
+        let data = prop::collection::vec(any::<u8>(), 0..200).prop_map(Bytes::from);
+        prop_oneof![
+            data.clone().prop_map(Frame::Stdin),
+            Just(Frame::StdinEnd),
+            data.clone().prop_map(Frame::Stdout),
+            data.prop_map(Frame::Stderr),
+            Just(Frame::Status(Outcome::Success)),
+            any::<i32>().prop_map(|code| Frame::Status(Outcome::ExitCode(code))),
+            ".*".prop_map(|why| Frame::Status(Outcome::Failed(why))),
+            any::<(u16, u16)>().prop_map(|(width, height)| Frame::Resize(TerminalSize { width, height })),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn frames_come_out_as_they_went_in_however_the_stream_is_cut(
+            frames in prop::collection::vec(any_frame(), 0..12),
+            cuts in prop::collection::vec(1usize..64, 1..40),
+        ) {
+            let stream: Vec<u8> = frames.iter().flat_map(Frame::encode_prefixed).collect();
+            let (mut decoder, mut read, mut rest) = (Decoder::default(), Vec::new(), stream.as_slice());
+            for cut in cuts.iter().cycle() {
+                if rest.is_empty() {
+                    break;
+                }
+                let (piece, after) = rest.split_at((*cut).min(rest.len()));
+                decoder.feed(piece);
+                while let Some(frame) = decoder.next_frame().expect("our own frames") {
+                    read.push(frame);
+                }
+                rest = after;
+            }
+            prop_assert_eq!(read, frames);
+            prop_assert!(!decoder.is_mid_frame());
+        }
+
+        #[test]
+        fn garbage_never_panics_and_never_is_held_beyond_one_frame(pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..100), 0..20)) {
+            let mut decoder = Decoder::default();
+            for piece in &pieces {
+                decoder.feed(piece);
+                while let Ok(Some(_)) = decoder.next_frame() {}
+            }
+            let all: Vec<u8> = pieces.concat();
+            prop_assert!(Frame::decode(Bytes::from(all.clone())).is_ok() || Frame::decode(Bytes::from(all)).is_err());
+        }
+    }
+}

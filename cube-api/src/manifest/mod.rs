@@ -1,0 +1,287 @@
+//! Manifests: what people write, read and checked, with all errors at once.
+//!
+//! The way of a text: `tree` (values with marks) -> `forms` (the other ways to write a thing) -> `decode` (into the types, past every
+//! error) -> `validate` (the rules beyond the shape). JSON takes the same way, because YAML's parser reads it and keeps the marks. Nothing
+//! here knows a cluster: whether a pod exists already or fits anywhere is the leader's to say.
+
+mod decode;
+mod forms;
+mod image;
+mod path;
+mod tree;
+mod validate;
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, btree_map};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use self::decode::Finding;
+use self::path::Path;
+use self::tree::{Entry, Mark, Node, Value};
+use crate::error::Problem;
+use crate::meta::{Labels, Name, ResourceKind, ResourceRef, Revision, Uid};
+use crate::pod::PodSpec;
+
+/// The most bytes of a manifest or a request's body.
+pub const MAX_BYTES: usize = 4 * 1024 * 1024;
+
+/// One resource of a manifest, checked.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum Resource {
+    /// A pod.
+    Pod(PodManifest),
+}
+
+impl Resource {
+    /// The name people use for it.
+    pub fn reference(&self) -> ResourceRef {
+        match self {
+            Self::Pod(pod) => ResourceRef { kind: ResourceKind::Pod, name: pod.metadata.name.clone() },
+        }
+    }
+}
+
+/// A pod as it is written down.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PodManifest {
+    /// Its name and labels.
+    pub metadata: ManifestMetadata,
+    /// What it should be.
+    pub spec: PodSpec,
+    // `status` and `placement` are allowed in the text, so that what `cube get -o yaml` printed can be applied; they are the cluster's to write.
+}
+
+/// The metadata that a manifest may carry.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ManifestMetadata {
+    /// Unique among the resources of its type.
+    pub name: Name,
+    /// A map; a list of `"k=v"` or `"k"` is read as one.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
+    /// Apply only if the live resource has this uid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<Uid>,
+    /// Apply only if the live resource is at this revision; otherwise a conflict (compare and set).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<Revision>,
+    /// Read only: allowed so that what was printed can be applied.
+    #[serde(default, skip_serializing)]
+    pub generation: Option<u64>,
+    /// Read only, as `generation`.
+    #[serde(default, skip_serializing)]
+    pub created_at: Option<Timestamp>,
+    /// Read only, as `generation`.
+    #[serde(default, skip_serializing)]
+    pub deletion_requested_at: Option<Timestamp>,
+}
+
+/// The most problems that one answer lists: more than anybody repairs at a time, and each costs a try at decoding.
+const MAX_PROBLEMS: usize = 64;
+
+/// The types that the design has and this version doesn't.
+const LATER_TYPES: [&str; 5] = ["job", "deployment", "service", "secret", "config"];
+
+/// Reads a manifest's text, JSON or YAML: one resource, or a list. The problems carry lines and columns.
+///
+/// YAML may have several documents, each of them a resource or a list. A value without quotes is a text exactly as typed (`no`, `1.20`)
+/// wherever a text is wanted.
+///
+/// # Errors
+/// Every problem of every resource, in the order of the text, at most 65; where the text can't be read at all, the one that stopped it.
+pub fn parse(text: &str) -> Result<Vec<Resource>, Vec<Problem>> {
+    if text.len() > MAX_BYTES {
+        return Err(vec![too_large()]);
+    }
+    let documents = tree::read(text).map_err(|error| {
+        // Truncated JSON is explained better by a parser that knows only JSON.
+        let json = text.trim_start().starts_with(['{', '[']).then(|| check_json(text).err()).flatten();
+        vec![json.unwrap_or_else(|| at(error.mark, error.message))]
+    })?;
+    resources_of(documents)
+}
+
+/// Reads a request's JSON body with the same rules as [`parse`].
+///
+/// # Errors
+/// As [`parse`], and for what is YAML but not JSON.
+pub fn from_json(body: &[u8]) -> Result<Vec<Resource>, Vec<Problem>> {
+    if body.len() > MAX_BYTES {
+        return Err(vec![too_large()]);
+    }
+    let text = std::str::from_utf8(body).map_err(|error| vec![whole(format!("not UTF-8 after {} bytes", error.valid_up_to()))])?;
+    check_json(text).map_err(|problem| vec![problem])?;
+    parse(&escaped(text))
+}
+
+/// JSON strings may hold characters that YAML wants escaped (DEL, for one). In valid JSON they are nowhere else.
+fn escaped(json: &str) -> Cow<'_, str> {
+    let wants_escape = |c: char| matches!(c, '\u{7f}'..='\u{9f}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}');
+    if !json.contains(wants_escape) {
+        return Cow::Borrowed(json);
+    }
+    let escape = |c: char| if wants_escape(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
+    Cow::Owned(json.chars().map(escape).collect())
+}
+
+fn too_large() -> Problem {
+    whole(format!("larger than {} MiB, the most of a manifest; apply it in parts", MAX_BYTES >> 20))
+}
+
+/// Whether a text is JSON. Costs no memory and no stack, however deep it nests.
+fn check_json(text: &str) -> Result<(), Problem> {
+    serde_json::from_str::<serde::de::IgnoredAny>(text).map(|_| ()).map_err(|error| {
+        let words = error.to_string();
+        let position = format!(" at line {} column {}", error.line(), error.column());
+        let message = format!("not JSON: {}", words.strip_suffix(&position).unwrap_or(&words));
+        at(Mark { line: error.line(), column: error.column().max(1) }, message)
+    })
+}
+
+fn whole(message: String) -> Problem {
+    Problem { resource: None, path: String::new(), message, line: None, column: None }
+}
+
+fn at(mark: Mark, message: String) -> Problem {
+    Problem { line: Some(mark.line), column: Some(mark.column), ..whole(message) }
+}
+
+fn resources_of(documents: Vec<Node>) -> Result<Vec<Resource>, Vec<Problem>> {
+    let nodes: Vec<Node> = documents.into_iter().filter(|document| !document.is_null()).flat_map(into_resources).collect();
+    if nodes.is_empty() {
+        return Err(vec![whole("no resource in it; a manifest is a resource such as a pod, or a list of them".to_owned())]);
+    }
+    let (mut resources, mut problems) = (Vec::with_capacity(nodes.len()), Vec::new());
+    let mut seen = BTreeMap::new();
+    for (index, node) in nodes.into_iter().enumerate() {
+        let (title, mark) = (title_of(&node, index), node.mark);
+        if title.is_name {
+            match seen.entry(title.text.clone()) {
+                btree_map::Entry::Vacant(free) => drop(free.insert(mark.line)),
+                btree_map::Entry::Occupied(first) => {
+                    let message = format!("another resource of this name begins on line {}", first.get());
+                    problems.push(Problem { resource: Some(title.text.clone()), ..at(mark, message) });
+                }
+            }
+        }
+        match resource_of(node, MAX_PROBLEMS.saturating_sub(problems.len())) {
+            Ok(resource) => resources.push(resource),
+            Err(found) => problems.extend(found.into_iter().map(|problem| Problem { resource: Some(title.text.clone()), ..problem })),
+        }
+        if problems.len() > MAX_PROBLEMS {
+            problems.truncate(MAX_PROBLEMS);
+            problems.push(whole("there are more problems; these first".to_owned()));
+            break;
+        }
+    }
+    if problems.is_empty() { Ok(resources) } else { Err(problems) }
+}
+
+fn into_resources(document: Node) -> Vec<Node> {
+    match document.value {
+        Value::List(items) => items,
+        value @ (Value::Scalar { .. } | Value::Map(_) | Value::Refused | Value::StandIn) => vec![Node { mark: document.mark, value }],
+    }
+}
+
+/// What a resource is called in its problems.
+struct Title {
+    text: String,
+    /// `pod/web`, and not just `resource 3`.
+    is_name: bool,
+}
+
+fn title_of(node: &Node, index: usize) -> Title {
+    let scalar = |node: Option<&Node>| match node.map(|node| &node.value) {
+        Some(Value::Scalar { text, .. }) => Some(text.clone()),
+        Some(Value::List(_) | Value::Map(_) | Value::Refused | Value::StandIn) | None => None,
+    };
+    let kind = scalar(node.get("type")).filter(|kind| kind == ResourceKind::Pod.as_str());
+    let name = scalar(node.get("metadata").and_then(|metadata| metadata.get("name"))).and_then(|name| Name::new(name).ok());
+    match kind.zip(name) {
+        Some((kind, name)) => Title { text: format!("{kind}/{name}"), is_name: true },
+        None => Title { text: format!("resource {}", index + 1), is_name: false },
+    }
+}
+
+/// Decodes and checks one resource, and finds at most about `room` problems.
+fn resource_of(mut node: Node, room: usize) -> Result<Resource, Vec<Problem>> {
+    let mut findings = forms::take_duplicates(&mut node);
+    let pod = match take_type(&mut node) {
+        Ok(found) => {
+            findings.extend(found);
+            pod_of(&mut node, room.max(1), &mut findings)
+        }
+        Err(finding) => {
+            findings.push(finding);
+            None
+        }
+    };
+    match pod {
+        Some(pod) if findings.is_empty() => Ok(Resource::Pod(pod)),
+        Some(_) | None => {
+            let mut problems: Vec<Problem> = findings.into_iter().map(|finding| located(&node, finding)).collect();
+            problems.sort_by_key(|problem| (problem.line, problem.column));
+            Err(problems)
+        }
+    }
+}
+
+fn pod_of(node: &mut Node, room: usize, findings: &mut Vec<Finding>) -> Option<PodManifest> {
+    findings.extend(forms::bring_to_maps(node));
+    let (pod, found) = decode::decode::<PodManifest>(node, room);
+    findings.extend(found);
+    if let Some(pod) = &pod {
+        // What was said of a field that couldn't be read isn't said again of what stands in for it.
+        findings.extend(validate::pod(pod).into_iter().filter(|finding| !node.locate(&finding.path).1));
+    }
+    pod
+}
+
+/// A finding with its place in the text.
+fn located(node: &Node, finding: Finding) -> Problem {
+    let mark = finding.mark.unwrap_or_else(|| node.locate(&finding.path).0);
+    Problem { path: finding.path.to_string(), ..at(mark, finding.message) }
+}
+
+/// Checks that a resource says it is a pod, and takes out what is not the pod's own: its type, and what only the cluster writes.
+///
+/// Kubernetes' way to say it is a finding that keeps nothing else from being found. The error is a resource of which nothing more can be said.
+fn take_type(node: &mut Node) -> Result<Vec<Finding>, Finding> {
+    if !matches!(node.value, Value::Map(_)) {
+        let message = format!("found {}; a resource is expected: a map with type, metadata and spec", node.found());
+        return Err(Finding::new(Path::default(), message));
+    }
+    let [kind, api_version, foreign_kind, ..] = ["type", "apiVersion", "kind", "status", "placement"].map(|key| node.take(key));
+    let foreign = api_version.or(foreign_kind).map(|Entry { key, mark, .. }| {
+        let message = "cube manifests say `type: pod` where Kubernetes' say `apiVersion` and `kind`";
+        Finding::at(mark, Path::default().key(&key), message)
+    });
+    match (kind, foreign) {
+        (Some(kind), foreign) => match not_a_pod(&kind.node) {
+            Some(message) => Err(Finding::at(kind.mark, Path::default().key("type"), message)),
+            None => Ok(foreign.into_iter().collect()),
+        },
+        (None, Some(foreign)) => Ok(vec![foreign]),
+        (None, None) => Err(Finding::new(Path::default(), "the field `type` is missing; write `type: pod`")),
+    }
+}
+
+/// Why a `type` is not the one that there is.
+fn not_a_pod(kind: &Node) -> Option<String> {
+    let Value::Scalar { text, .. } = &kind.value else { return Some(format!("found {}; the type is pod", kind.found())) };
+    match text.as_str() {
+        "pod" => None,
+        "node" => Some("a node is not applied: it announces itself when `cube-server follower` starts".to_owned()),
+        later if LATER_TYPES.contains(&later) => Some(format!("`{later}` is not in this version; the type is pod")),
+        unknown => Some(format!("unknown type `{}`; {}", tree::excerpt(unknown), decode::near_or_all(unknown, &["pod"], "the types"))),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,136 @@
+//! The wire as text: a change here breaks a leader, a node or a client of another version, and every stored row.
+
+use std::collections::BTreeMap;
+
+use cube_api::manifest::{self, Resource};
+use cube_api::pod::{
+    Amounts, Container, ContainerState, ContainerStatus, EndReason, ImagePullPolicy, Phase, Placement, Port, Protocol, Resources,
+    RestartPolicy, RestartRules, Running, Terminated, WaitReason, Waiting,
+};
+use cube_api::quantity::{Bytes, MilliCpu};
+use cube_api::{Metadata, Name, Pod, PodSpec, PodStatus, Revision};
+use jiff::Timestamp;
+
+fn name(text: &str) -> Name {
+    Name::new(text).expect("a name")
+}
+
+fn second(second: i64) -> Timestamp {
+    Timestamp::from_second(1_780_000_000 + second).expect("in range")
+}
+
+fn status_of(container: &str, state: ContainerState) -> ContainerStatus {
+    ContainerStatus {
+        name: name(container),
+        image: "nginx:latest".to_owned(),
+        image_id: None,
+        container_id: None,
+        state,
+        last_termination: None,
+        restart_count: 0,
+    }
+}
+
+fn full_pod() -> Pod {
+    let uid = "018f3b2a-7b1c-7000-8000-000000000001".parse().expect("a uuid");
+    let port = Port {
+        name: Some(name("http")),
+        container_port: 80,
+        host_port: Some(8080),
+        protocol: Protocol::Tcp,
+        host_ip: Some("127.0.0.1".parse().expect("an address")),
+    };
+    let container = Container {
+        name: name("app"),
+        image: "nginx:latest".to_owned(),
+        command: vec!["sh".to_owned()],
+        args: vec!["-c".to_owned(), "true".to_owned()],
+        env: BTreeMap::from([("A".to_owned(), "b".to_owned())]),
+        working_dir: Some("/tmp".to_owned()),
+        ports: vec![port],
+        resources: Resources {
+            requests: Amounts { cpu: Some(MilliCpu(250)), memory: None },
+            limits: Amounts { cpu: None, memory: Some(Bytes(64 << 20)) },
+        },
+        image_pull_policy: ImagePullPolicy::IfNotPresent,
+        tty: true,
+        stdin: true,
+    };
+    let terminated = Terminated {
+        exit_code: 137,
+        reason: EndReason::OomKilled,
+        message: Some("the last line".to_owned()),
+        started_at: Some(second(1)),
+        finished_at: Some(second(2)),
+    };
+    let waiting = Waiting { reason: WaitReason::CrashLoopBackOff, message: None, until: Some(second(9)) };
+    Pod {
+        metadata: Metadata {
+            name: name("web"),
+            uid,
+            labels: BTreeMap::from([("app".to_owned(), "web".to_owned())]),
+            generation: 2,
+            revision: Revision(7),
+            created_at: second(0),
+            deletion_requested_at: Some(second(8)),
+        },
+        spec: PodSpec {
+            containers: vec![container],
+            restart_policy: RestartPolicy::OnFailure,
+            restart: RestartRules { limit: 3 },
+            termination_grace_period_seconds: 30,
+            node_selector: BTreeMap::from([("disk".to_owned(), "ssd".to_owned())]),
+        },
+        placement: Placement { node: Some(name("node-1")), bound_at: Some(second(1)), waiting_for: None },
+        status: PodStatus {
+            phase: Phase::Running,
+            reason: None,
+            message: None,
+            pod_ip: Some("172.17.0.2".parse().expect("an address")),
+            started_at: Some(second(3)),
+            finished_at: None,
+            containers: vec![
+                ContainerStatus {
+                    image_id: Some("sha256:1".to_owned()),
+                    container_id: Some("c1".to_owned()),
+                    last_termination: Some(terminated.clone()),
+                    restart_count: 4,
+                    ..status_of("app", ContainerState::Waiting(waiting))
+                },
+                status_of("side", ContainerState::Running(Running { started_at: second(5) })),
+                status_of("done", ContainerState::Terminated(terminated)),
+            ],
+        },
+    }
+}
+
+const FULL_POD: &str = include_str!("wire/pod.json");
+
+#[test]
+fn a_pod_is_this_json() {
+    let pod = full_pod();
+    assert_eq!(serde_json::to_string_pretty(&pod).expect("plain data"), FULL_POD.trim_end());
+    assert_eq!(serde_json::from_str::<Pod>(FULL_POD).expect("its own JSON"), pod);
+}
+
+#[test]
+fn a_resource_says_its_type_first_and_leaves_defaults_out() {
+    let text = "type: pod\nmetadata: {name: web}\nspec: {containers: [{name: app, image: nginx}]}\n";
+    let resources = manifest::parse(text).expect("right");
+    let json = serde_json::to_string(&resources).expect("plain data");
+    assert_eq!(
+        json,
+        r#"[{"type":"pod","metadata":{"name":"web"},"spec":{"containers":[{"name":"app","image":"nginx","imagePullPolicy":"IfNotPresent"}],"restartPolicy":"Always","restart":{"limit":10},"terminationGracePeriodSeconds":30}}]"#
+    );
+}
+
+/// What `cube get -o yaml` shows, changed or not, is a manifest.
+#[test]
+fn a_pod_as_the_api_answers_it_can_be_applied() {
+    let mut json = serde_json::to_value(full_pod()).expect("plain data");
+    json["type"] = "pod".into();
+    let resources = manifest::from_json(json.to_string().as_bytes()).unwrap_or_else(|problems| panic!("{problems:#?}"));
+    let Resource::Pod(read) = &resources[0];
+    assert_eq!(read.spec, full_pod().spec);
+    assert_eq!(read.metadata.revision, Some(Revision(7)));
+}
