@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use include_dir::Dir;
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags};
 use rusqlite_migration::Migrations;
 
 /// Why a database can't be used. Nothing was changed in it.
@@ -40,6 +40,9 @@ pub enum OpenError {
     },
 }
 
+/// How long a statement waits for another process's lock, such as a backup's.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Each pragma with the value that reading it back must give. FULL: an acknowledged write survives a power loss.
 const PRAGMAS: [(&str, &str, &str); 5] = [
     ("journal_mode", "WAL", "wal"),
@@ -53,7 +56,7 @@ const PRAGMAS: [(&str, &str, &str); 5] = [
 pub fn open(path: &Path, migrations: &'static Dir<'static>) -> Result<Connection, OpenError> {
     let failed = |source| OpenError::Open { path: path.to_owned(), source };
     let mut connection = Connection::open(path).map_err(failed)?;
-    connection.busy_timeout(Duration::from_secs(5)).map_err(failed)?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
     for (pragma, value, wanted) in PRAGMAS {
         connection.execute_batch(&format!("PRAGMA {pragma} = {value}")).map_err(failed)?;
         let found = connection.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, rusqlite::types::Value>(0)).map_err(failed)?;
@@ -68,5 +71,15 @@ pub fn open(path: &Path, migrations: &'static Dir<'static>) -> Result<Connection
     }
     let migrate = |source| OpenError::Migrate { path: path.to_owned(), source };
     Migrations::from_directory(migrations).map_err(migrate)?.to_latest(&mut connection).map_err(migrate)?;
+    Ok(connection)
+}
+
+/// Opens a database that [`open`] has made, for reading beside its writer.
+pub fn open_read_only(path: &Path) -> Result<Connection, OpenError> {
+    let failed = |source| OpenError::Open { path: path.to_owned(), source };
+    let connection =
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(failed)?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
+    connection.execute_batch("PRAGMA trusted_schema = OFF").map_err(failed)?;
     Ok(connection)
 }
