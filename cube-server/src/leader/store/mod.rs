@@ -37,7 +37,7 @@ use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch as latest};
 
-pub use self::state::{HostPort, NodeLoad, State};
+pub use self::state::{HostPort, NodeLoad, State, reserved};
 pub use self::watch::{Change, Changed, Changes};
 
 use self::draft::Draft;

@@ -134,7 +134,7 @@ impl Writer {
             }
         });
         for answer in answers {
-            answer(committed.as_ref().map(|()| ()).map_err(|error| StoreError::Sqlite { operation: "commit", source: same(error) }));
+            answer(committed.as_ref().copied().map_err(|error| StoreError::Sqlite { operation: "commit", source: same(error) }));
         }
     }
 

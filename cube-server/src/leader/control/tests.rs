@@ -1,0 +1,1 @@
+//! The loops on a real store.
