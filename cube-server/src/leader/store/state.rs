@@ -17,7 +17,7 @@ use cube_api::session::{AssignedPod, Assignment, Epoch, Generation, Want};
 use super::PodRow;
 
 /// The state in memory, as of one revision.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct State {
     /// The newest committed revision.
     pub revision: Revision,
