@@ -83,3 +83,50 @@ pub fn open_read_only(path: &Path) -> Result<Connection, OpenError> {
     connection.execute_batch("PRAGMA trusted_schema = OFF").map_err(failed)?;
     Ok(connection)
 }
+
+#[cfg(test)]
+mod tests {
+    use include_dir::include_dir;
+
+    use super::*;
+
+    static MIGRATIONS: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/../migrations/leader");
+
+    fn in_a_folder() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("test.db");
+        (folder, path)
+    }
+
+    #[test]
+    fn a_database_is_made_once_and_read_beside_its_writer() {
+        let (_folder, path) = in_a_folder();
+        let writer = open(&path, &MIGRATIONS).expect("a new database");
+        writer.execute("INSERT INTO node_sequences VALUES ('a', 1)", []).expect("a row");
+        drop(open(&path, &MIGRATIONS).expect("the same database again"));
+        let reader = open_read_only(&path).expect("a reader");
+        let rows: i64 = reader.query_row("SELECT count(*) FROM node_sequences", [], |row| row.get(0)).expect("a count");
+        assert_eq!(rows, 1);
+        assert!(reader.execute("DELETE FROM node_sequences", []).is_err());
+    }
+
+    #[test]
+    fn a_database_of_a_newer_version_is_refused_and_not_touched() {
+        let (_folder, path) = in_a_folder();
+        let writer = open(&path, &MIGRATIONS).expect("a new database");
+        writer.pragma_update(None, "user_version", 99).expect("a version");
+        let error = open(&path, &MIGRATIONS).expect_err("a newer schema");
+        assert!(matches!(error, OpenError::Migrate { .. }), "{error}");
+        let version: i64 = writer.query_row("PRAGMA user_version", [], |row| row.get(0)).expect("a version");
+        assert_eq!(version, 99);
+    }
+
+    #[test]
+    fn a_file_that_is_no_database_is_refused_and_not_touched() {
+        let (_folder, path) = in_a_folder();
+        let text = "not a database, but something that somebody may want to keep. ".repeat(40);
+        std::fs::write(&path, &text).expect("a file");
+        assert!(matches!(open(&path, &MIGRATIONS), Err(OpenError::Open { .. })));
+        assert_eq!(std::fs::read_to_string(&path).expect("the file"), text);
+    }
+}
