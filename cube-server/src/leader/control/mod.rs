@@ -15,7 +15,6 @@ mod scheduler;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -91,12 +90,9 @@ async fn news(store: &Store, looked_at: Revision, at_most: Duration, matters: fn
             }
         }
     };
-    bounded(happens, at_most).await;
-}
-
-async fn bounded(wait: impl Future<Output = ()>, at_most: Duration) {
-    match tokio::time::timeout(at_most, wait).await {
-        Ok(()) | Err(_) => {}
+    // Either way it is time for another look.
+    match tokio::time::timeout(at_most, happens).await {
+        Ok(()) | Err(tokio::time::error::Elapsed { .. }) => {}
     }
 }
 

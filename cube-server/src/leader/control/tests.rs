@@ -167,7 +167,8 @@ async fn a_replacement_is_placed_when_its_predecessor_has_stopped_and_not_before
     let held = format!("waiting for the previous pod/web ({old}) on node n1 to stop");
     leader.wait_for("the reason", |state| waiting_for(state, new) == held).await;
     leader.report(old, Phase::Succeeded, true, None).await;
-    leader.wait_for("the new pod's node", |state| is_bound(state, new)).await;
+    let passed = leader.wait_for("the new pod's node", |state| is_bound(state, new)).await;
+    assert!(passed < Duration::from_millis(100), "{passed:?}");
     leader.stop().await;
 }
 
