@@ -1,1 +1,102 @@
-//! control
+//! The leader's loops: snapshot, pure plan, write.
+//!
+//! | loop | runs | decides by |
+//! | --- | --- | --- |
+//! | `scheduler` | on a change that may let a pod be placed, and every 10 s | `plan::schedule` |
+//! | `nodes` | every second, and when a node says something of itself | `plan::health` |
+//! | `gc` | at the start and every hour | the store's limits |
+//!
+//! A loop takes no input: it re-reads what is stored, so that the start, the steady state and a recovery are one path. Each runs one pass at a
+//! time and ends when the server stops; a pass that fails is logged and made again. Knows neither HTTP nor SQL.
+
+mod nodes;
+mod scheduler;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cube_api::meta::{Name, Revision};
+use jiff::Timestamp;
+
+use crate::ambient::Ambient;
+use crate::leader::store::{Change, Store, StoreError};
+use crate::tasks::Tasks;
+
+/// Who is connected. The session keeper implements it.
+pub trait SessionView: Send + Sync + 'static {
+    /// The nodes that have a session, each with when it was last heard.
+    fn live(&self) -> BTreeMap<Name, Timestamp>;
+}
+
+/// How long and how often.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// How long a node without a session stays Ready.
+    pub not_ready_after: Duration,
+    /// The longest between two passes of the scheduler.
+    pub schedule_every: Duration,
+    /// The longest between two looks at the nodes.
+    pub check_nodes_every: Duration,
+    /// Between two passes over old events.
+    pub collect_garbage_every: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            not_ready_after: Duration::from_secs(10),
+            schedule_every: Duration::from_secs(10),
+            check_nodes_every: Duration::from_secs(1),
+            collect_garbage_every: Duration::from_secs(3_600),
+        }
+    }
+}
+
+/// How soon a pass that failed is made again: long enough for a disk to be cleared up between two log lines.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// Starts the loops. They end with `tasks`.
+pub fn start(store: &Store, sessions: Arc<dyn SessionView>, ambient: &Ambient, tasks: &Tasks, options: Options) {
+    tasks.spawn_droppable("scheduler", scheduler::run(store.clone(), options.schedule_every));
+    let nodes = nodes::Nodes::new(store.clone(), sessions, ambient.clone(), options.not_ready_after);
+    tasks.spawn_droppable("nodes", nodes.run(options.check_nodes_every));
+    tasks.spawn_droppable("gc", collect_garbage(store.clone(), options.collect_garbage_every));
+}
+
+async fn collect_garbage(store: Store, every: Duration) {
+    let mut due = tokio::time::interval(every);
+    due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        due.tick().await;
+        match store.collect_garbage().await {
+            Ok(0) => {}
+            Ok(dropped) => tracing::debug!(dropped, "forgot old events"),
+            Err(error) => log_failure("forgetting old events", &error),
+        }
+    }
+}
+
+/// Waits until something that matters has happened after the revision that was looked at, or `at_most`.
+async fn news(store: &Store, looked_at: Revision, at_most: Duration, matters: fn(&Change) -> bool) {
+    let happens = async {
+        // Where the changes are no longer kept, a look at the state is what is needed.
+        let Ok(mut changes) = store.watch(looked_at) else { return };
+        while let Some(change) = changes.next().await {
+            if matters(&change) {
+                return;
+            }
+        }
+    };
+    // Either way it is time for another look.
+    match tokio::time::timeout(at_most, happens).await {
+        Ok(()) | Err(tokio::time::error::Elapsed { .. }) => {}
+    }
+}
+
+fn log_failure(what: &str, error: &StoreError) {
+    let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+    tracing::warn!(%error, cause, "{what} failed, it is tried again");
+}

@@ -1,0 +1,188 @@
+//! Where pods go: filters, each with a reason and a count, then the least loaded of what is left.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cube_api::meta::{Labels, Name, Uid};
+use cube_api::node::Capacity;
+use cube_api::pod::PodSpec;
+
+use crate::leader::store::{HostPort, NodeLoad, Placing, reserved};
+
+/// A pod without a node.
+#[derive(Debug, Clone, Copy)]
+pub struct Unplaced<'a> {
+    /// Which.
+    pub uid: Uid,
+    /// Its name.
+    pub name: &'a Name,
+    /// What it asks for.
+    pub spec: &'a PodSpec,
+    /// Why it waited until now, if that was said.
+    pub waiting_for: Option<&'a str>,
+    /// A pod of its name that has containers on a node still.
+    pub predecessor: Option<Predecessor<'a>>,
+}
+
+/// A pod whose name another one has taken over.
+#[derive(Debug, Clone, Copy)]
+pub struct Predecessor<'a> {
+    /// Which.
+    pub uid: Uid,
+    /// Where its containers are.
+    pub node: &'a Name,
+}
+
+/// A node, and what is taken of it. Placing a pod takes more.
+#[derive(Debug, Clone)]
+pub struct Candidate<'a> {
+    name: &'a Name,
+    labels: &'a Labels,
+    ready: bool,
+    capacity: Capacity,
+    pods: u32,
+    cpu: u64,
+    memory: u64,
+    host_ports: BTreeSet<HostPort>,
+}
+
+impl<'a> Candidate<'a> {
+    /// A node with what its pods use; `load` is none where it has none.
+    pub fn new(name: &'a Name, labels: &'a Labels, ready: bool, capacity: Capacity, load: Option<&NodeLoad>) -> Self {
+        let (pods, cpu, memory) = load.map_or((0, 0, 0), |load| (load.unfinished, load.cpu.0, load.memory.0));
+        let host_ports = load.into_iter().flat_map(|load| load.host_ports.keys().copied()).collect();
+        Self { name, labels, ready, capacity, pods, cpu, memory, host_ports }
+    }
+
+    /// The first filter that it doesn't pass.
+    fn refuses(&self, need: &Need<'_>) -> Option<Unfit> {
+        let lacks = |needed: u64, used: u64, all: u64| needed > 0 && used.saturating_add(needed) > all;
+        if !self.ready {
+            Some(Unfit::NotReady)
+        } else if !need.selector.iter().all(|(key, value)| self.labels.get(key) == Some(value)) {
+            Some(Unfit::Selector)
+        } else if lacks(need.cpu, self.cpu, self.capacity.cpu.0) {
+            Some(Unfit::Cpu)
+        } else if lacks(need.memory, self.memory, self.capacity.memory.0) {
+            Some(Unfit::Memory)
+        } else if need.host_ports.iter().any(|port| self.host_ports.iter().any(|taken| taken.collides(port))) {
+            Some(Unfit::HostPorts)
+        } else if self.pods >= self.capacity.pods {
+            Some(Unfit::PodLimit)
+        } else {
+            None
+        }
+    }
+
+    /// How loaded it is: fewest pods first, so that pods that reserve nothing spread too; then the larger of its two shares (in thousandths)
+    /// with the pod on it; then its name, so that a tie has one answer.
+    fn load_with(&self, need: &Need<'_>) -> (u32, u64, &'a Name) {
+        let share = |used: u64, all: u64| used.saturating_mul(1_000) / all.max(1);
+        let cpu = share(self.cpu + need.cpu, self.capacity.cpu.0);
+        let memory = share(self.memory + need.memory, self.capacity.memory.0);
+        (self.pods, cpu.max(memory), self.name)
+    }
+
+    fn take(&mut self, need: &Need<'_>) {
+        self.pods += 1;
+        self.cpu += need.cpu;
+        self.memory += need.memory;
+        self.host_ports.extend(&need.host_ports);
+    }
+}
+
+/// What a pod needs of a node.
+struct Need<'a> {
+    cpu: u64,
+    memory: u64,
+    host_ports: Vec<HostPort>,
+    selector: &'a Labels,
+    spec: &'a PodSpec,
+}
+
+impl<'a> Need<'a> {
+    fn of(spec: &'a PodSpec) -> Self {
+        let (cpu, memory) = reserved(spec);
+        Self { cpu: cpu.0, memory: memory.0, host_ports: HostPort::of(spec).collect(), selector: &spec.node_selector, spec }
+    }
+}
+
+/// Why a node doesn't take a pod, in the order in which it is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Unfit {
+    NotReady,
+    Selector,
+    Cpu,
+    Memory,
+    HostPorts,
+    PodLimit,
+}
+
+impl Unfit {
+    /// `2 lack memory (need 512Mi)`.
+    fn sentence(self, count: usize, need: &Need<'_>) -> String {
+        let verb = |one: &'static str, several: &'static str| if count == 1 { one } else { several };
+        let (cpu, memory) = reserved(need.spec);
+        match self {
+            Self::NotReady => format!("{count} {} not ready", verb("is", "are")),
+            Self::Selector => {
+                let selector: Vec<_> = need.selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
+                format!("{count} {} the labels {}", verb("lacks", "lack"), selector.join(","))
+            }
+            Self::Cpu => format!("{count} {} cpu (need {cpu})", verb("lacks", "lack")),
+            Self::Memory => format!("{count} {} memory (need {memory})", verb("lacks", "lack")),
+            Self::HostPorts => {
+                let ports: Vec<_> = need.host_ports.iter().map(|port| port.port.to_string()).collect();
+                format!("{count} {} a taken host port (need {})", verb("has", "have"), ports.join(", "))
+            }
+            Self::PodLimit => format!("{count} {} full (pod limit)", verb("is", "are")),
+        }
+    }
+}
+
+/// Decides about each pod, in order; what an earlier one takes is taken for the later. A pod that waits for what it waited for is left out.
+pub fn schedule(pods: &[Unplaced<'_>], mut nodes: Vec<Candidate<'_>>) -> Vec<Placing> {
+    let decided = pods.iter().filter_map(|pod| match place(pod, &mut nodes) {
+        Placing::Wait { reason, .. } | Placing::Hold { reason, .. } if pod.waiting_for == Some(&reason) => None,
+        placing @ (Placing::Bind { .. } | Placing::Wait { .. } | Placing::Hold { .. }) => Some(placing),
+    });
+    decided.collect()
+}
+
+fn place(pod: &Unplaced<'_>, nodes: &mut [Candidate<'_>]) -> Placing {
+    let uid = pod.uid;
+    if let Some(Predecessor { uid: old, node }) = pod.predecessor {
+        return Placing::Hold { uid, reason: format!("waiting for the previous pod/{} ({old}) on node {node} to stop", pod.name) };
+    }
+    let need = Need::of(pod.spec);
+    let mut unfit = BTreeMap::<Unfit, usize>::new();
+    let mut fitting = Vec::new();
+    for (index, node) in nodes.iter().enumerate() {
+        match node.refuses(&need) {
+            Some(why) => *unfit.entry(why).or_default() += 1,
+            None => fitting.push(index),
+        }
+    }
+    let Some(best) = fitting.iter().copied().min_by_key(|index| nodes[*index].load_with(&need)) else {
+        return Placing::Wait { uid, reason: no_node(nodes.len(), &unfit, &need) };
+    };
+    nodes[best].take(&need);
+    let reason = match fitting.len() {
+        1 => "the only one that fits".to_owned(),
+        several => format!("least loaded of {several} that fit"),
+    };
+    Placing::Bind { uid, node: nodes[best].name.clone(), reason }
+}
+
+fn no_node(all: usize, unfit: &BTreeMap<Unfit, usize>, need: &Need<'_>) -> String {
+    if all == 0 {
+        return "no node has joined yet".to_owned();
+    }
+    // The most common cause first; of equals the one that is asked first.
+    let mut causes: Vec<_> = unfit.iter().collect();
+    causes.sort_by_key(|(why, count)| (std::cmp::Reverse(**count), **why));
+    let causes: Vec<_> = causes.into_iter().map(|(why, count)| why.sentence(*count, need)).collect();
+    format!("0/{all} nodes fit: {}", causes.join(", "))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,147 @@
+//! What an apply does with each resource: make it, relabel it, replace it, or leave it.
+//!
+//! A pod's spec never changes: another spec is another pod, with the next generation and another uid. All resources are applied, or none.
+
+use std::sync::Arc;
+
+use cube_api::error::Problem;
+use cube_api::event::EventKind;
+use cube_api::manifest::{PodManifest, Resource};
+use cube_api::meta::{Metadata, Revision};
+use cube_api::pod::{Placement, Pod, PodStatus};
+use cube_api::routes::{Applied, AppliedItem, ApplyAction};
+use cube_api::{ApiError, ErrorCode};
+
+use super::draft::Draft;
+use super::{PodRow, Retired};
+
+/// Applies all resources; refused with every problem that there is.
+pub(super) fn apply(draft: &mut Draft<'_>, resources: Vec<Resource>) -> Result<Applied, ApiError> {
+    let mut items = Vec::with_capacity(resources.len());
+    let mut conflicts = Vec::new();
+    for resource in resources {
+        match resource {
+            Resource::Pod(manifest) => match precondition(draft, &manifest) {
+                Ok(()) => items.push(apply_pod(draft, manifest)),
+                Err(problem) => conflicts.push(problem),
+            },
+        }
+    }
+    if !conflicts.is_empty() {
+        return Err(conflict(conflicts));
+    }
+    Ok(Applied { revision: draft.state().revision, items })
+}
+
+/// The answer of a dry run: what is not committed has no revision of its own, so each pod shows the one that it has, 0 if it is new.
+pub(super) fn as_dry_run(mut applied: Applied, draft: &Draft<'_>) -> Applied {
+    applied.revision = draft.began_at();
+    for item in &mut applied.items {
+        item.pod.metadata.revision = match item.action {
+            ApplyAction::Created | ApplyAction::Replaced => Revision::default(),
+            ApplyAction::Configured | ApplyAction::Unchanged => item.pod.metadata.revision.min(applied.revision),
+        };
+    }
+    applied
+}
+
+fn conflict(conflicts: Vec<Problem>) -> ApiError {
+    let message = match conflicts.as_slice() {
+        [one] => one.to_string(),
+        several => format!("{} resources have changed since the manifest was written", several.len()),
+    };
+    let hint = "read them again with `cube get`, or leave metadata.uid and metadata.revision out of the manifest";
+    ApiError { details: conflicts, ..ApiError::new(ErrorCode::Conflict, message).hint(hint) }
+}
+
+/// Whether the pod is the one, and as old, as the manifest says.
+fn precondition(draft: &Draft<'_>, manifest: &PodManifest) -> Result<(), Problem> {
+    let wanted = &manifest.metadata;
+    let standing = draft.state().standing(&wanted.name).map(|row| &row.pod.metadata);
+    let problem = |path: &str, message: String| Problem {
+        resource: Some(format!("pod/{}", wanted.name)),
+        path: path.to_owned(),
+        message,
+        line: None,
+        column: None,
+    };
+    if let Some(uid) = wanted.uid
+        && standing.map(|metadata| metadata.uid) != Some(uid)
+    {
+        let now = standing
+            .map_or("there is no such pod".to_owned(), |metadata| format!("it is {}, at revision {}", metadata.uid, metadata.revision));
+        return Err(problem("metadata.uid", format!("{uid} is asked for, but {now}")));
+    }
+    if let Some(revision) = wanted.revision
+        && standing.map(|metadata| metadata.revision) != Some(revision)
+    {
+        let now = standing.map_or("there is no such pod".to_owned(), |metadata| format!("it is at {} now", metadata.revision));
+        return Err(problem("metadata.revision", format!("{revision} is asked for, but {now}")));
+    }
+    Ok(())
+}
+
+fn apply_pod(draft: &mut Draft<'_>, manifest: PodManifest) -> AppliedItem {
+    let standing = draft.state().standing(&manifest.metadata.name).cloned();
+    let (action, row) = match standing {
+        None => (ApplyAction::Created, create(draft, manifest, None)),
+        Some(old) if old.retired.is_some() => (ApplyAction::Created, create(draft, manifest, Some(&old))),
+        Some(old) if old.pod.spec != manifest.spec => (ApplyAction::Replaced, create(draft, manifest, Some(&old))),
+        Some(old) if old.pod.metadata.labels != manifest.metadata.labels => (ApplyAction::Configured, relabel(draft, &old, manifest)),
+        Some(old) => (ApplyAction::Unchanged, old),
+    };
+    AppliedItem { action, pod: row.pod.clone() }
+}
+
+/// Makes a pod, in the place of the one that stands for its name, if there is one. The old row's change comes first: a name has one live pod.
+fn create(draft: &mut Draft<'_>, manifest: PodManifest, old: Option<&Arc<PodRow>>) -> Arc<PodRow> {
+    let generation = old.map_or(1, |old| old.pod.metadata.generation + 1);
+    if let Some(old) = old {
+        step_aside(draft, old, generation);
+    }
+    let metadata = Metadata {
+        name: manifest.metadata.name,
+        uid: draft.new_uid(),
+        labels: manifest.metadata.labels,
+        generation,
+        revision: Revision::default(),
+        created_at: draft.now,
+        deletion_requested_at: None,
+    };
+    let pod = Pod { metadata, spec: manifest.spec, placement: Placement::default(), status: PodStatus::default() };
+    let row = draft.put_pod(PodRow { pod, restarts: 0, retired: None });
+    let message = match old {
+        None => "created by apply".to_owned(),
+        Some(old) => format!("created by apply, generation {generation}, after {}", old.pod.metadata.uid),
+    };
+    draft.pod_event(&row, EventKind::Normal, "Created", message);
+    row
+}
+
+/// Takes the old pod out of the way: one that never had a node is gone, another is stopped by its node first.
+fn step_aside(draft: &mut Draft<'_>, old: &Arc<PodRow>, generation: u64) {
+    let reason = format!("replaced: its spec changed (generation {generation})");
+    if old.retired.is_none() {
+        draft.pod_event(old, EventKind::Normal, "Replaced", reason.clone());
+    }
+    if old.pod.placement.node.is_none() {
+        draft.drop_pod(&old.pod.metadata.uid);
+        return;
+    }
+    let mut row = PodRow::clone(old);
+    let retired = Retired { reason, grace_seconds: row.pod.spec.termination_grace_period_seconds, replaced: true };
+    row.retired = Some(match row.retired.take() {
+        None => retired,
+        Some(leaving) => Retired { replaced: true, ..leaving },
+    });
+    row.pod.metadata.deletion_requested_at.get_or_insert(draft.now);
+    draft.put_pod(row);
+}
+
+fn relabel(draft: &mut Draft<'_>, old: &Arc<PodRow>, manifest: PodManifest) -> Arc<PodRow> {
+    let mut row = PodRow::clone(old);
+    row.pod.metadata.labels = manifest.metadata.labels;
+    let row = draft.put_pod(row);
+    draft.pod_event(&row, EventKind::Normal, "Relabelled", "its labels changed by apply; its containers run on");
+    row
+}

@@ -1,0 +1,118 @@
+//! A pod's way from a node to its end, as far as people and the scheduler decide it: delete, restart, place.
+
+use std::sync::Arc;
+
+use cube_api::event::EventKind;
+use cube_api::meta::{Name, Uid};
+use cube_api::pod::{Placement, Pod};
+use cube_api::routes::DeleteQuery;
+use cube_api::{ApiError, ErrorCode};
+
+use super::draft::Draft;
+use super::{Placing, PodRow, Retired};
+
+fn standing(draft: &Draft<'_>, name: &Name) -> Result<Arc<PodRow>, ApiError> {
+    let missing = || ApiError::new(ErrorCode::NotFound, format!("pod/{name} not found")).hint("`cube list pod` shows what there is");
+    draft.state().standing(name).cloned().ok_or_else(missing)
+}
+
+/// Marks the pod of a name for deletion, or forgets it.
+pub(super) fn delete(draft: &mut Draft<'_>, name: &Name, query: &DeleteQuery) -> Result<Pod, ApiError> {
+    let old = standing(draft, name)?;
+    let mut row = PodRow::clone(&old);
+    row.pod.metadata.deletion_requested_at.get_or_insert(draft.now);
+    if query.force {
+        forget_all(draft, name);
+        return Ok(row.pod);
+    }
+    if row.pod.placement.node.is_none() {
+        draft.drop_pod(&row.pod.metadata.uid);
+        draft.pod_event(&row, EventKind::Normal, "Deleted", "deleted by the user before it had a node");
+        return Ok(row.pod);
+    }
+    let grace_seconds = query.grace_seconds.unwrap_or(row.pod.spec.termination_grace_period_seconds);
+    let first = row.retired.is_none();
+    row.retired = Some(match row.retired.take() {
+        None => Retired { reason: "deleted by the user".to_owned(), grace_seconds, replaced: false },
+        // Asked again: only a shorter grace is news.
+        Some(leaving) => Retired { grace_seconds: leaving.grace_seconds.min(grace_seconds), ..leaving },
+    });
+    if row == *old {
+        return Ok(row.pod);
+    }
+    let row = draft.put_pod(row);
+    if first {
+        draft.pod_event(&row, EventKind::Normal, "Deleting", format!("deleted by the user, {grace_seconds}s to stop"));
+    }
+    Ok(row.pod.clone())
+}
+
+/// Drops every row of a name without its node's word.
+fn forget_all(draft: &mut Draft<'_>, name: &Name) {
+    let rows: Vec<_> = draft.state().namesakes(name).into_iter().cloned().collect();
+    for row in rows {
+        draft.drop_pod(&row.pod.metadata.uid);
+        match &row.pod.placement.node {
+            None => draft.pod_event(&row, EventKind::Normal, "Deleted", "deleted by the user before it had a node"),
+            Some(node) => {
+                let message = format!("forgotten by force: its containers may remain on node {node} until that node is heard again");
+                draft.pod_event(&row, EventKind::Warning, "Deleted", message);
+            }
+        }
+    }
+}
+
+/// Asks the pod's node to start every container anew.
+pub(super) fn restart(draft: &mut Draft<'_>, name: &Name) -> Result<Pod, ApiError> {
+    let old = standing(draft, name)?;
+    if old.retired.is_some() {
+        let message = format!("pod/{name} is being deleted");
+        return Err(ApiError::new(ErrorCode::Conflict, message).hint("wait until it is gone, then apply it again"));
+    }
+    if old.pod.placement.node.is_none() {
+        // Nothing of it runs yet, and nothing has failed: it starts as soon as it has a node.
+        return Ok(old.pod.clone());
+    }
+    let mut row = PodRow::clone(&old);
+    row.restarts += 1;
+    let row = draft.put_pod(row);
+    draft.pod_event(&row, EventKind::Normal, "Restarting", "a restart of every container was asked for by the user");
+    Ok(row.pod.clone())
+}
+
+/// Writes the scheduler's decisions, each if it still holds.
+pub(super) fn place(draft: &mut Draft<'_>, placings: Vec<Placing>) {
+    for placing in placings {
+        match placing {
+            Placing::Bind { uid, node, reason } => bind(draft, &uid, node, &reason),
+            Placing::Wait { uid, reason } => wait(draft, &uid, reason, EventKind::Warning, "FailedScheduling"),
+            Placing::Hold { uid, reason } => wait(draft, &uid, reason, EventKind::Normal, "Waiting"),
+        }
+    }
+}
+
+fn unplaced(draft: &Draft<'_>, uid: &Uid) -> Option<PodRow> {
+    let row = draft.state().pods.get(uid)?;
+    (row.pod.placement.node.is_none() && row.retired.is_none()).then(|| PodRow::clone(row))
+}
+
+fn bind(draft: &mut Draft<'_>, uid: &Uid, node: Name, reason: &str) {
+    let Some(mut row) = unplaced(draft, uid) else { return };
+    if !draft.state().nodes.contains_key(&node) {
+        return;
+    }
+    let message = format!("on node {node}: {reason}");
+    row.pod.placement = Placement { node: Some(node), bound_at: Some(draft.now), waiting_for: None };
+    let row = draft.put_pod(row);
+    draft.pod_event(&row, EventKind::Normal, "Scheduled", message);
+}
+
+fn wait(draft: &mut Draft<'_>, uid: &Uid, reason: String, kind: EventKind, event: &str) {
+    let Some(mut row) = unplaced(draft, uid) else { return };
+    if row.pod.placement.waiting_for.as_ref() == Some(&reason) {
+        return;
+    }
+    row.pod.placement.waiting_for = Some(reason.clone());
+    let row = draft.put_pod(row);
+    draft.pod_event(&row, kind, event, reason);
+}

@@ -1,0 +1,170 @@
+//! Nodes that join, change their condition and are forgotten.
+
+use cube_api::event::EventKind;
+use cube_api::meta::{ClusterId, Name, Revision};
+use cube_api::node::{Node, NodeCondition};
+use cube_api::quantity::{Bytes, MilliCpu};
+use cube_api::session::{Announcement, NodeFacts};
+use cube_api::{ApiError, ErrorCode};
+
+use super::draft::Draft;
+use super::state::{KeptNode, Machine};
+
+fn known(draft: &Draft<'_>, name: &Name) -> Result<KeptNode, ApiError> {
+    let missing = || ApiError::new(ErrorCode::NotFound, format!("node/{name} not found")).hint("`cube nodes` shows what there is");
+    draft.state().kept_node(name).ok_or_else(missing)
+}
+
+/// Refuses a node of another cluster: its containers are that cluster's.
+pub(super) fn same_cluster(draft: &Draft<'_>, node: &Name, theirs: ClusterId) -> Result<(), ApiError> {
+    if theirs == draft.cluster_id {
+        return Ok(());
+    }
+    let message = format!("node '{node}' belongs to cluster {theirs}, this leader's is {}", draft.cluster_id);
+    Err(ApiError::new(ErrorCode::Conflict, message)
+        .hint("point it to its own leader, or remove its data folder to let it join this cluster"))
+}
+
+/// A node dials.
+pub(super) fn join(draft: &mut Draft<'_>, announcement: Announcement, session_live: bool) -> Result<(), ApiError> {
+    if let Some(theirs) = announcement.cluster_id {
+        same_cluster(draft, &announcement.node, theirs)?;
+    }
+    match draft.state().kept_node(&announcement.node) {
+        None => welcome_new(draft, announcement),
+        Some(known) if known.node.node_id == announcement.node_id => welcome_back(draft, &known, announcement),
+        Some(known) => {
+            may_take_over(&known, &announcement, session_live)?;
+            take_over(draft, &known, &announcement);
+            welcome_back(draft, &known, announcement);
+        }
+    }
+    Ok(())
+}
+
+fn welcome_new(draft: &mut Draft<'_>, announcement: Announcement) {
+    let message = format!("joined from data folder {} (machine {})", announcement.node_id, announcement.machine_id);
+    let name = announcement.node.clone();
+    let condition = condition_at_join(&announcement.facts);
+    let node = Node {
+        name: announcement.node,
+        node_id: announcement.node_id,
+        role: announcement.role,
+        labels: announcement.labels,
+        capacity: announcement.facts.capacity,
+        version: announcement.facts.version,
+        engine: announcement.facts.engine,
+        created_at: draft.now,
+        seen_at: draft.now,
+        condition,
+        pods: 0,
+        reserved_cpu: MilliCpu::default(),
+        reserved_memory: Bytes::default(),
+        revision: Revision::default(),
+    };
+    draft.put_node(node, Machine { id: announcement.machine_id, trouble: announcement.facts.trouble });
+    draft.node_event(&name, EventKind::Normal, "NodeJoined", message);
+}
+
+/// A node that is known dials again: what it says now holds.
+fn welcome_back(draft: &mut Draft<'_>, known: &KeptNode, announcement: Announcement) {
+    let condition = condition_at_join(&announcement.facts);
+    let node = Node {
+        node_id: announcement.node_id,
+        role: announcement.role,
+        labels: announcement.labels,
+        seen_at: draft.now,
+        ..with_facts(&known.node, &announcement.facts)
+    };
+    let name = node.name.clone();
+    draft.put_node(node, Machine { id: announcement.machine_id, trouble: announcement.facts.trouble });
+    // The condition changed by the join itself: the caller is here, so it needn't wait for the node loop to notice.
+    change_condition(draft, &name, condition);
+}
+
+fn condition_at_join(facts: &NodeFacts) -> NodeCondition {
+    match &facts.trouble {
+        None => NodeCondition::Ready,
+        Some(trouble) => NodeCondition::NotReady { reason: trouble.clone() },
+    }
+}
+
+/// The node with what it newly says of itself.
+pub(super) fn with_facts(node: &Node, facts: &NodeFacts) -> Node {
+    Node { capacity: facts.capacity, version: facts.version.clone(), engine: facts.engine.clone(), ..node.clone() }
+}
+
+/// Whether another data folder may have the name: only on the same machine, and only while the known one isn't connected.
+fn may_take_over(known: &KeptNode, announcement: &Announcement, session_live: bool) -> Result<(), ApiError> {
+    let name = &announcement.node;
+    if session_live {
+        let message = format!("a node named '{name}' is connected from another data folder (machine {})", known.machine.id);
+        let hint = format!("start this one with another --name, or stop that one and `cube delete node/{name}`");
+        return Err(ApiError::new(ErrorCode::Conflict, message).hint(hint));
+    }
+    // An empty identity is no identity: containers often have no machine id.
+    if announcement.machine_id.is_empty() || known.machine.id != announcement.machine_id {
+        let message = format!("the name '{name}' belongs to a node on another machine ({}), which isn't connected now", known.machine.id);
+        let hint = format!("start this one with another --name, or, if that machine is gone for good, `cube delete node/{name}`");
+        return Err(ApiError::new(ErrorCode::Conflict, message).hint(hint));
+    }
+    Ok(())
+}
+
+/// A new data folder counts its reports and events from the beginning.
+fn take_over(draft: &mut Draft<'_>, known: &KeptNode, announcement: &Announcement) {
+    draft.put_events_through(known.node.node_id, None);
+    let bound: Vec<_> = draft.state().load(&known.node.name).into_iter().flat_map(|load| load.bound.iter().copied()).collect();
+    for uid in bound {
+        if let Some(row) = draft.state().pods.get(&uid).cloned() {
+            draft.put_reported_pod((*row).clone(), 0);
+        }
+    }
+    let message = format!("taken over by data folder {} on the same machine", announcement.node_id);
+    draft.node_event(&known.node.name, EventKind::Warning, "NodeReplaced", message);
+}
+
+/// Sets a node's condition.
+pub(super) fn set_condition(draft: &mut Draft<'_>, name: &Name, condition: NodeCondition) -> Result<(), ApiError> {
+    known(draft, name)?;
+    change_condition(draft, name, condition);
+    Ok(())
+}
+
+fn change_condition(draft: &mut Draft<'_>, name: &Name, condition: NodeCondition) {
+    let Some(known) = draft.state().kept_node(name) else { return };
+    if known.node.condition == condition {
+        return;
+    }
+    let (kind, reason, message) = match &condition {
+        NodeCondition::Ready => (EventKind::Normal, "NodeReady", "connected and ready for pods".to_owned()),
+        NodeCondition::NotReady { reason } => (EventKind::Warning, "NodeNotReady", reason.clone()),
+    };
+    draft.put_node(Node { condition, ..(*known.node).clone() }, known.machine);
+    draft.node_event(name, kind, reason, message);
+}
+
+/// Forgets a node; `force`: with its pods, and though it is connected.
+pub(super) fn delete(draft: &mut Draft<'_>, name: &Name, force: bool) -> Result<Node, ApiError> {
+    let known = known(draft, name)?;
+    let bound: Vec<_> = draft.state().load(name).into_iter().flat_map(|load| load.bound.iter().copied()).collect();
+    if !force && known.node.condition.is_ready() {
+        let message = format!("node/{name} is connected");
+        return Err(ApiError::new(ErrorCode::Conflict, message).hint("stop its cube-server first, or delete it with --force"));
+    }
+    if !force && !bound.is_empty() {
+        let message = format!("{} pods are bound to node/{name}", bound.len());
+        let hint = "start the node again and delete its pods, or delete it with --force: its containers may then remain on its machine";
+        return Err(ApiError::new(ErrorCode::Conflict, message).hint(hint));
+    }
+    for uid in bound {
+        let Some(row) = draft.state().pods.get(&uid).cloned() else { continue };
+        draft.drop_pod(&uid);
+        let message = format!("forgotten with node {name}, which was deleted by force: its containers may remain there");
+        draft.pod_event(&row, EventKind::Warning, "Deleted", message);
+    }
+    let view = draft.state().node_view(&known.node);
+    draft.drop_node(name);
+    draft.node_event(name, EventKind::Normal, "NodeDeleted", "deleted by the user");
+    Ok(view)
+}

@@ -1,0 +1,326 @@
+//! The state in memory: every pod and node, with the indexes that keep each question's cost at what it asks for, not at the cluster's size.
+//!
+//! There are two of them: the writer's, which is ahead while a transaction is open, and the published one, which follows the commits. They
+//! share the rows. Knows no SQL.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use cube_api::event::Event;
+use cube_api::meta::{ClusterId, Name, NodeId, Revision, Uid};
+use cube_api::node::Node;
+use cube_api::pod::{Phase, PodSpec, Protocol};
+use cube_api::quantity::{Bytes, MilliCpu};
+use cube_api::session::{AssignedPod, Assignment, Epoch, Generation, Want};
+
+use super::PodRow;
+
+/// The state in memory, as of one revision.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct State {
+    /// The newest committed revision.
+    pub revision: Revision,
+    /// Every pod that is kept, retired ones too.
+    pub pods: BTreeMap<Uid, Arc<PodRow>>,
+    /// The pod that stands for each name: the live one, else the newest on its way out.
+    pub names: BTreeMap<Name, Uid>,
+    /// Every node that ever joined and wasn't deleted.
+    pub nodes: BTreeMap<Name, Arc<Node>>,
+    /// All pods of a name, retired ones too.
+    namesakes: BTreeMap<Name, BTreeSet<Uid>>,
+    /// Pods without a node.
+    unbound: BTreeSet<Uid>,
+    loads: BTreeMap<Name, NodeLoad>,
+    machines: BTreeMap<Name, Machine>,
+    report_sequences: BTreeMap<Uid, u64>,
+    events_through: BTreeMap<NodeId, u64>,
+}
+
+/// What the pods of a node use of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeLoad {
+    /// Every pod that is bound to it and not known to be gone.
+    pub bound: BTreeSet<Uid>,
+    /// Those of them that aren't finished. Only these use anything.
+    pub unfinished: u32,
+    /// The cpu that they reserve.
+    pub cpu: MilliCpu,
+    /// The memory that they reserve.
+    pub memory: Bytes,
+    /// The host ports that they publish, with how many publish each: 1, or what was placed has to be explained.
+    pub host_ports: BTreeMap<HostPort, u32>,
+}
+
+/// A port of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HostPort {
+    /// The port.
+    pub port: u16,
+    /// The transport.
+    pub protocol: Protocol,
+    /// The node's address; none: all of them.
+    pub ip: Option<IpAddr>,
+}
+
+impl HostPort {
+    /// Those that a pod publishes.
+    pub fn of(spec: &PodSpec) -> impl Iterator<Item = Self> + '_ {
+        let ports = spec.containers.iter().flat_map(|container| &container.ports);
+        ports.filter_map(|port| {
+            let ip = port.host_ip.filter(|ip| !ip.is_unspecified());
+            Some(Self { port: port.host_port?, protocol: port.protocol, ip })
+        })
+    }
+
+    /// Whether only one of the two can be published: the same port and protocol on one address.
+    pub fn collides(&self, other: &Self) -> bool {
+        let same_address = self.ip.is_none() || other.ip.is_none() || self.ip == other.ip;
+        self.port == other.port && self.protocol == other.protocol && same_address
+    }
+}
+
+/// What the leader keeps of a node and doesn't show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Machine {
+    /// The machine's identity, as it announced it.
+    pub(super) id: String,
+    /// Why the node itself says that it can't start pods.
+    pub(super) trouble: Option<String>,
+}
+
+/// A pod's row with what isn't shown of it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct KeptPod {
+    pub(super) row: Arc<PodRow>,
+    /// Of the newest report that was taken.
+    pub(super) report_sequence: u64,
+}
+
+/// A node's row with what isn't shown of it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct KeptNode {
+    pub(super) node: Arc<Node>,
+    pub(super) machine: Machine,
+}
+
+/// One row's change. It can be turned round, so that the writer's state can go back over a refusal or a failed commit.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Write {
+    Pod { revision: Revision, before: Option<KeptPod>, after: Option<KeptPod> },
+    Node { revision: Revision, before: Option<KeptNode>, after: Option<KeptNode> },
+    EventsThrough { node_id: NodeId, before: Option<u64>, after: Option<u64> },
+    Event(Event),
+}
+
+impl Write {
+    fn reversed(self) -> Self {
+        match self {
+            Self::Pod { revision, before, after } => Self::Pod { revision, before: after, after: before },
+            Self::Node { revision, before, after } => Self::Node { revision, before: after, after: before },
+            Self::EventsThrough { node_id, before, after } => Self::EventsThrough { node_id, before: after, after: before },
+            Self::Event(event) => Self::Event(event),
+        }
+    }
+}
+
+impl State {
+    /// The pod that stands for a name: the live one, else the newest on its way out.
+    pub fn standing(&self, name: &Name) -> Option<&Arc<PodRow>> {
+        self.pods.get(self.names.get(name)?)
+    }
+
+    /// All pods of a name, oldest generation first: those on their way out, then the one that stands for it.
+    pub fn namesakes(&self, name: &Name) -> Vec<&Arc<PodRow>> {
+        let uids = self.namesakes.get(name).into_iter().flatten();
+        let mut rows: Vec<_> = uids.filter_map(|uid| self.pods.get(uid)).collect();
+        rows.sort_by_key(|row| row.pod.metadata.generation);
+        rows
+    }
+
+    /// Pods without a node, in the order in which they were accepted.
+    pub fn unbound(&self) -> impl Iterator<Item = &Arc<PodRow>> {
+        self.unbound.iter().filter_map(|uid| self.pods.get(uid))
+    }
+
+    /// What the pods of a node use of it; none where no pod is bound to it.
+    pub fn load(&self, node: &Name) -> Option<&NodeLoad> {
+        self.loads.get(node)
+    }
+
+    /// Why a node itself says that it can't start pods.
+    pub fn trouble(&self, node: &Name) -> Option<&str> {
+        self.machines.get(node)?.trouble.as_deref()
+    }
+
+    /// The node with what its pods use, as the API shows it.
+    pub fn node_view(&self, node: &Node) -> Node {
+        let mut view = node.clone();
+        if let Some(load) = self.loads.get(&node.name) {
+            view.pods = load.unfinished;
+            view.reserved_cpu = load.cpu;
+            view.reserved_memory = load.memory;
+        }
+        view
+    }
+
+    pub(super) fn assignment(&self, node: &Name, cluster_id: ClusterId, epoch: Epoch) -> Assignment {
+        let bound = self.loads.get(node).into_iter().flat_map(|load| &load.bound);
+        let pods = bound.filter_map(|uid| self.pods.get(uid)).map(|row| assigned(row)).collect();
+        Assignment { cluster_id, epoch, node: node.clone(), generation: Generation(self.revision.0), pods }
+    }
+
+    pub(super) fn kept_pod(&self, uid: &Uid) -> Option<KeptPod> {
+        let row = self.pods.get(uid)?.clone();
+        Some(KeptPod { row, report_sequence: self.report_sequences.get(uid).copied().unwrap_or(0) })
+    }
+
+    pub(super) fn kept_node(&self, name: &Name) -> Option<KeptNode> {
+        Some(KeptNode { node: self.nodes.get(name)?.clone(), machine: self.machines.get(name)?.clone() })
+    }
+
+    pub(super) fn events_through(&self, node_id: &NodeId) -> Option<u64> {
+        self.events_through.get(node_id).copied()
+    }
+
+    /// Follows one change.
+    pub(super) fn follow(&mut self, write: &Write) {
+        match write {
+            Write::Pod { revision: _, before, after } => {
+                if let Some(before) = before {
+                    self.take_pod(before);
+                }
+                if let Some(after) = after {
+                    self.add_pod(after);
+                }
+                if let Some(name) = before.as_ref().or(after.as_ref()).map(|kept| kept.row.pod.metadata.name.clone()) {
+                    self.choose_standing(name);
+                }
+            }
+            Write::Node { revision: _, before, after } => {
+                if let Some(before) = before {
+                    self.nodes.remove(&before.node.name);
+                    self.machines.remove(&before.node.name);
+                }
+                if let Some(after) = after {
+                    self.nodes.insert(after.node.name.clone(), after.node.clone());
+                    self.machines.insert(after.node.name.clone(), after.machine.clone());
+                }
+            }
+            Write::EventsThrough { node_id, before: _, after: Some(through) } => {
+                self.events_through.insert(*node_id, *through);
+            }
+            Write::EventsThrough { node_id, before: _, after: None } => {
+                self.events_through.remove(node_id);
+            }
+            Write::Event(_) => {}
+        }
+    }
+
+    /// Goes back over a change that [`State::follow`] made.
+    pub(super) fn undo(&mut self, write: Write) {
+        self.follow(&write.reversed());
+    }
+
+    fn add_pod(&mut self, kept: &KeptPod) {
+        let row = &kept.row;
+        let uid = row.pod.metadata.uid;
+        self.pods.insert(uid, row.clone());
+        self.report_sequences.insert(uid, kept.report_sequence);
+        self.namesakes.entry(row.pod.metadata.name.clone()).or_default().insert(uid);
+        match &row.pod.placement.node {
+            None => {
+                self.unbound.insert(uid);
+            }
+            Some(node) => self.loads.entry(node.clone()).or_default().add(row),
+        }
+    }
+
+    fn take_pod(&mut self, kept: &KeptPod) {
+        let row = &kept.row;
+        let uid = row.pod.metadata.uid;
+        self.pods.remove(&uid);
+        self.report_sequences.remove(&uid);
+        self.unbound.remove(&uid);
+        if let Some(namesakes) = self.namesakes.get_mut(&row.pod.metadata.name) {
+            namesakes.remove(&uid);
+            if namesakes.is_empty() {
+                self.namesakes.remove(&row.pod.metadata.name);
+            }
+        }
+        if let Some(node) = &row.pod.placement.node
+            && let Some(load) = self.loads.get_mut(node)
+        {
+            load.take(row);
+            if load.bound.is_empty() {
+                self.loads.remove(node);
+            }
+        }
+    }
+
+    fn choose_standing(&mut self, name: Name) {
+        let newest = self.namesakes(&name).last().map(|row| row.pod.metadata.uid);
+        match newest {
+            Some(uid) => self.names.insert(name, uid),
+            None => self.names.remove(&name),
+        };
+    }
+}
+
+impl NodeLoad {
+    fn add(&mut self, row: &PodRow) {
+        self.bound.insert(row.pod.metadata.uid);
+        let Some(uses) = Uses::of(row) else { return };
+        self.unfinished += 1;
+        self.cpu.0 += uses.cpu;
+        self.memory.0 += uses.memory;
+        for port in HostPort::of(&row.pod.spec) {
+            *self.host_ports.entry(port).or_default() += 1;
+        }
+    }
+
+    fn take(&mut self, row: &PodRow) {
+        self.bound.remove(&row.pod.metadata.uid);
+        let Some(uses) = Uses::of(row) else { return };
+        self.unfinished -= 1;
+        self.cpu.0 -= uses.cpu;
+        self.memory.0 -= uses.memory;
+        for port in HostPort::of(&row.pod.spec) {
+            if let Some(count) = self.host_ports.get_mut(&port) {
+                *count -= 1;
+            }
+        }
+        self.host_ports.retain(|_, count| *count > 0);
+    }
+}
+
+/// What an unfinished pod uses of its node.
+struct Uses {
+    cpu: u64,
+    memory: u64,
+}
+
+impl Uses {
+    fn of(row: &PodRow) -> Option<Self> {
+        match row.pod.status.phase {
+            Phase::Succeeded | Phase::Failed => return None,
+            Phase::Pending | Phase::Running => {}
+        }
+        let (cpu, memory) = reserved(&row.pod.spec);
+        Some(Self { cpu: cpu.0, memory: memory.0 })
+    }
+}
+
+/// The cpu and memory that all containers of a pod reserve.
+pub fn reserved(spec: &PodSpec) -> (MilliCpu, Bytes) {
+    let sum = |of: fn(&cube_api::pod::Resources) -> u64| spec.containers.iter().map(|container| of(&container.resources)).sum();
+    (MilliCpu(sum(|resources| resources.reserved_cpu().0)), Bytes(sum(|resources| resources.reserved_memory().0)))
+}
+
+fn assigned(row: &PodRow) -> AssignedPod {
+    let want = match &row.retired {
+        None => Want::Run { restarts: row.restarts },
+        Some(retired) => Want::Stop { grace_seconds: retired.grace_seconds, reason: retired.reason.clone() },
+    };
+    AssignedPod { uid: row.pod.metadata.uid, name: row.pod.metadata.name.clone(), spec: row.pod.spec.clone(), want }
+}

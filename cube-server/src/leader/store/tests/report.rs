@@ -1,0 +1,144 @@
+//! What nodes report: once each, in order, of their own pods only. And what is kept of events.
+
+use cube_api::event::EventKind;
+use cube_api::pod::ContainerStatus;
+use cube_api::session::NodeEvent;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+use std::sync::{Arc, Mutex};
+
+use super::*;
+use crate::ambient::Source;
+
+fn event(uid: Uid, sequence: u64, message: &str) -> NodeEvent {
+    let (reason, message, at) = ("BackOff".to_owned(), message.to_owned(), Timestamp::UNIX_EPOCH);
+    NodeEvent { sequence, uid, pod: name("web"), kind: EventKind::Warning, reason, message, at }
+}
+
+#[tokio::test]
+async fn a_report_that_comes_twice_counts_once_also_over_a_restart_of_the_leader() {
+    let leader = Leader::start().await;
+    leader.join("n1", 1).await;
+    let uid = leader.run_on("n1", pod("web", "nginx", "a")).await;
+    let mut report = leader.report(1);
+    report.pods.push(pod_report(uid, 5, Phase::Running, false));
+    report.events = vec![event(uid, 2, "crashed"), event(uid, 3, "crashed"), event(uid, 1, "first")];
+    let answer = leader.store.report(name("n1"), report.clone()).await.expect("a report");
+    assert_eq!(answer.events_through, 3);
+    let leader = leader.restart().await;
+    let answer = leader.store.report(name("n1"), report.clone()).await.expect("the same report");
+    assert_eq!(answer.events_through, 3);
+    let seen: Vec<_> =
+        leader.events("pod/web").await.into_iter().filter(|event| event.source == "n1").map(|event| (event.message, event.count)).collect();
+    assert_eq!(seen, [("first".to_owned(), 1), ("crashed".to_owned(), 2)]);
+    let mut late = leader.report(1);
+    late.pods.push(pod_report(uid, 4, Phase::Pending, false));
+    leader.store.report(name("n1"), late).await.expect("an older report");
+    assert_eq!(leader.store.pod(&name("web")).expect("a pod").pod.status.phase, Phase::Running);
+}
+
+#[tokio::test]
+async fn a_report_of_nothing_new_writes_nothing() {
+    let leader = Leader::start().await;
+    leader.join("n1", 1).await;
+    let before = leader.store.read(|state| state.revision);
+    leader.store.report(name("n1"), leader.report(1)).await.expect("a report");
+    assert_eq!(leader.store.read(|state| state.revision), before);
+}
+
+#[tokio::test]
+async fn a_node_speaks_of_its_own_pods_only() {
+    let leader = Leader::start().await;
+    leader.join("n1", 1).await;
+    leader.join("n2", 2).await;
+    let uid = leader.run_on("n1", pod("web", "nginx", "a")).await;
+    let mut report = leader.report(2);
+    report.pods.push(pod_report(uid, 1, Phase::Failed, true));
+    report.events.push(event(uid, 1, "not mine"));
+    leader.store.report(name("n2"), report).await.expect("a report");
+    assert_eq!(leader.store.pod(&name("web")).expect("a pod").pod.status.phase, Phase::Pending);
+    assert_eq!(leader.reasons("pod/web").await, ["Created", "Scheduled"]);
+    let mut foreign = leader.report(1);
+    foreign.cluster_id = other_cluster();
+    assert!(refusal(leader.store.report(name("n1"), foreign).await).message.contains("belongs to cluster"));
+}
+
+#[tokio::test]
+async fn a_pod_that_was_not_retired_stays_though_its_node_says_stopped() {
+    let leader = Leader::start().await;
+    leader.join("n1", 1).await;
+    let uid = leader.run_on("n1", pod("web", "nginx", "a")).await;
+    let mut report = leader.report(1);
+    report.pods.push(pod_report(uid, 1, Phase::Failed, true));
+    leader.store.report(name("n1"), report).await.expect("a report");
+    assert_eq!(leader.store.pod(&name("web")).expect("still there").pod.status.phase, Phase::Failed);
+    assert_eq!(leader.store.read(|state| state.node_view(&state.nodes[&name("n1")]).pods), 0, "a finished pod uses nothing");
+}
+
+#[tokio::test]
+async fn restart_counts_never_fall_when_a_node_comes_back_with_a_new_data_folder() {
+    let leader = Leader::start().await;
+    leader.join("n1", 1).await;
+    let uid = leader.run_on("n1", pod("web", "nginx", "a")).await;
+    let counted = |sequence, count: u32| {
+        let container = json!({"name": "c", "image": "nginx", "state": {"waiting": {"reason": "Pulling"}}, "restartCount": count});
+        let container: ContainerStatus = serde_json::from_value(container).expect("a status");
+        let mut report = pod_report(uid, sequence, Phase::Running, false);
+        report.status.containers.push(container);
+        report
+    };
+    let mut report = leader.report(1);
+    report.pods.push(counted(9, 7));
+    leader.store.report(name("n1"), report).await.expect("a report");
+    leader.store.join(announcement("n1", 2, "machine-1"), false).await.expect("the same machine");
+    let mut report = leader.report(2);
+    report.pods.push(PodReport { status: PodStatus { message: Some("new".to_owned()), ..counted(1, 0).status }, ..counted(1, 0) });
+    leader.store.report(name("n1"), report).await.expect("a report that counts from the beginning");
+    let status = leader.store.pod(&name("web")).expect("a pod").pod.status.clone();
+    assert_eq!((status.message.as_deref(), status.containers[0].restart_count), (Some("new"), 7));
+}
+
+/// A clock that a test sets.
+#[derive(Clone)]
+struct SetClock(Arc<Mutex<Timestamp>>);
+
+impl Source for SetClock {
+    fn now(&self) -> Timestamp {
+        *self.0.lock().expect("no test panics while it holds the clock")
+    }
+
+    fn random(&self) -> u64 {
+        rand::random()
+    }
+}
+
+#[tokio::test]
+async fn events_are_forgotten_after_7_days_and_beyond_200_of_an_object() {
+    let clock = SetClock(Arc::new(Mutex::new(Timestamp::UNIX_EPOCH)));
+    let leader = Leader::start_at(Ambient::new(clock.clone())).await;
+    leader.join("n1", 1).await;
+    assert_eq!(leader.store.collect_garbage().await.expect("a pass"), 0);
+    *clock.0.lock().expect("the clock") += SignedDuration::from_hours(7 * 24 + 1);
+    let uid = leader.run_on("n1", pod("web", "nginx", "a")).await;
+    let mut report = leader.report(1);
+    report.events = (1..=250).map(|i| NodeEvent { at: clock.now(), ..event(uid, i, &format!("number {i}")) }).collect();
+    leader.store.report(name("n1"), report).await.expect("a report");
+    assert_eq!(leader.store.collect_garbage().await.expect("a pass"), 1 + 52, "the node's old one; 250 and the leader's two over 200");
+    let left = leader.events("pod/web").await;
+    assert_eq!((left.len(), left[0].message.as_str(), left[199].message.as_str()), (200, "number 51", "number 250"));
+}
+
+#[tokio::test]
+async fn a_query_of_events_gives_the_newest_in_order_and_goes_on_from_a_revision() {
+    let leader = Leader::start().await;
+    for name in ["a", "b", "c"] {
+        leader.apply(pod(name, "nginx", "a")).await;
+    }
+    let query = |from, limit| EventQuery { object: None, from, limit };
+    let two = leader.store.events(query(None, Some(2))).await.expect("events");
+    assert_eq!(two.iter().map(|event| event.object.to_string()).collect::<Vec<_>>(), ["pod/b", "pod/c"]);
+    let rest = leader.store.events(query(Some(two[0].revision), None)).await.expect("events");
+    assert_eq!(rest, two[1..]);
+    let error = refusal(leader.store.events(EventQuery { object: Some("web".to_owned()), ..EventQuery::default() }).await);
+    assert_eq!(error.message, "'web' is not an object");
+}
