@@ -4,6 +4,8 @@
 
 mod demux;
 pub mod docker;
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
