@@ -28,9 +28,6 @@ const SANDBOX: &str = "io.cube.sandbox";
 /// The longest of Docker's sentences that is passed on, in bytes: a failed mount can quote pages.
 const MAX_WORDS: usize = 400;
 
-/// The sandbox's processes: one, and what its runtime needs to start it.
-const SANDBOX_PIDS: i64 = 16;
-
 /// What Kubernetes gives its pause container: it dies last when the machine runs out of memory.
 const SANDBOX_OOM_SCORE: i64 = -998;
 
@@ -60,7 +57,7 @@ pub fn sandbox_body(spec: &SandboxSpec, image: &str) -> ContainerCreateBody {
             // It writes nothing: a log driver would only cost a file and a copier.
             log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
             oom_score_adj: Some(SANDBOX_OOM_SCORE),
-            pids_limit: Some(SANDBOX_PIDS),
+            // No limit of processes: pause can't fork, and at 16 runc's own threads no longer fit while it starts one.
             readonly_rootfs: Some(true),
             ..HostConfig::default()
         }),
