@@ -100,7 +100,7 @@ impl Rig {
         let script = match does {
             Does::Runs => "trap 'exit 143' TERM; sleep 1000 & wait".to_owned(),
             Does::IgnoresStop => "trap '' TERM; sleep 1000".to_owned(),
-            Does::PrintsAndExits(code) => format!("echo one; echo two >&2; echo three; exit {code}"),
+            Does::PrintsAndExits(code) => format!("echo one; echo two; echo three; exit {code}"),
             Does::EatsMemory => "exec tail /dev/zero".to_owned(),
             Does::NotThere => String::new(),
         };

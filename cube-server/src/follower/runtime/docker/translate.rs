@@ -28,9 +28,6 @@ const SANDBOX: &str = "io.cube.sandbox";
 /// The longest of Docker's sentences that is passed on, in bytes: a failed mount can quote pages.
 const MAX_WORDS: usize = 400;
 
-/// What Kubernetes gives its pause container: it dies last when the machine runs out of memory.
-const SANDBOX_OOM_SCORE: i64 = -998;
-
 /// The name of a container. Ours have single underscores between DNS labels (which have none), and a sandbox's has two in a row, so that no
 /// container's name can be taken for it.
 pub fn name(identity: &Identity) -> String {
@@ -56,9 +53,9 @@ pub fn sandbox_body(spec: &SandboxSpec, image: &str) -> ContainerCreateBody {
             port_bindings: Some(bindings),
             // It writes nothing: a log driver would only cost a file and a copier.
             log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
-            oom_score_adj: Some(SANDBOX_OOM_SCORE),
-            // No limit of processes: pause can't fork, and at 16 runc's own threads no longer fit while it starts one.
             readonly_rootfs: Some(true),
+            // Not Kubernetes' oom_score_adj of -998: an engine without CAP_SYS_RESOURCE (rootless, nested) can't start such a container at
+            // all, and a process of a few pages is the last that the kernel picks anyway.
             ..HostConfig::default()
         }),
         ..ContainerCreateBody::default()
