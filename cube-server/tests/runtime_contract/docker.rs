@@ -84,7 +84,7 @@ async fn a_line_of_a_mebibyte_on_standard_error_comes_in_pieces_and_whole() {
 async fn a_terminal_has_the_size_that_was_sent_first() {
     let rig = Rig::docker();
     let id = rig.started(Does::Runs).await;
-    let mut handle = start(&rig, &id, "until size=$(stty size 2>/dev/null) && [ \"$size\" != '0 0' ]; do :; done; echo $size", true).await;
+    let mut handle = start(&rig, &id, "until size=$(stty size 2>/dev/null) && [ -n \"$size\" ]; do :; done; echo $size", true).await;
     handle.input.send(ExecInput::Resize(TerminalSize { width: 132, height: 43 })).await.unwrap();
     let mut text = String::new();
     while let Some(output) = handle.output.recv().await {

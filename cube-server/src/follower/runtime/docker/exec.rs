@@ -15,7 +15,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 
 use super::{Docker, streams};
-use crate::follower::runtime::demux::{Channel, Frames};
+use crate::follower::runtime::demux::{Broken, Channel, Frames};
 use crate::follower::runtime::{ContainerId, ExecHandle, ExecInput, ExecOutput, ExecRequest, RuntimeError};
 
 /// Pieces in each direction that wait for their reader.
@@ -228,20 +228,12 @@ impl Running {
 async fn pump_out(tty: bool, first: Bytes, mut read: OwnedReadHalf, outputs: &mpsc::Sender<ExecOutput>) -> End {
     let (mut frames, mut chunk, mut begun, mut complaint) = (Frames::default(), BytesMut::from(&first[..]), false, None);
     loop {
-        let mut pieces = Vec::new();
-        if tty && !chunk.is_empty() {
-            pieces.push((Channel::Stdout, chunk.split().freeze()));
-        } else {
-            frames.push(&chunk.split());
-            loop {
-                match frames.next() {
-                    Ok(Some(piece)) => pieces.push(piece),
-                    Ok(None) => break,
-                    Err(broken) => return End::Broken(broken.to_string()),
-                }
-            }
-        }
+        let pieces = match take_apart(tty, &mut frames, chunk.split().freeze()) {
+            Ok(pieces) => pieces,
+            Err(broken) => return End::Broken(broken.to_string()),
+        };
         for (channel, bytes) in pieces {
+            // Held back until the exit code tells whose words they are.
             if !begun && channel == Channel::Stdout && bytes.starts_with(NOT_RUN) {
                 complaint = Some(bytes);
             } else {
@@ -260,6 +252,15 @@ async fn pump_out(tty: bool, first: Bytes, mut read: OwnedReadHalf, outputs: &mp
             Err(error) => return End::Broken(format!("the connection to docker broke: {error}")),
         }
     }
+}
+
+/// What a chunk from the socket says: with a terminal it is the output itself, without one it is frames.
+fn take_apart(tty: bool, frames: &mut Frames, chunk: Bytes) -> Result<Vec<(Channel, Bytes)>, Broken> {
+    if tty {
+        return Ok(Vec::from_iter((!chunk.is_empty()).then_some((Channel::Stdout, chunk))));
+    }
+    frames.push(&chunk);
+    std::iter::from_fn(|| frames.next().transpose()).collect()
 }
 
 fn told(channel: Channel, bytes: Bytes) -> ExecOutput {

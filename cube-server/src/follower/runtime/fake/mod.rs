@@ -3,7 +3,8 @@
 //! It lives outside the agent: clones share it, so it survives the agent's crash as Docker does. What a container does follows from its image's
 //! [`Script`]; time is tokio's (a test may pause it), the times it tells come from [`Ambient`]. It knows nothing of networks, files or bytes.
 
-use std::collections::{BTreeMap, VecDeque};
+mod world;
+
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -11,12 +12,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cube_api::meta::{Name, Uid};
 use cube_api::node::Capacity;
-use cube_api::pod::{Port, Protocol};
 use cube_api::quantity::{Bytes as Memory, MilliCpu};
 use futures::stream::{self, BoxStream, StreamExt};
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
 
+use self::world::{Container, World, is_live};
 use super::{
     ContainerId, ContainerSpec, EngineInfo, ExecHandle, ExecInput, ExecOutput, ExecRequest, Hint, Identity, LogLine, LogRequest, Observed,
     PullProgress, RunState, Runtime, RuntimeError, SandboxSpec, Scope, StopSignal,
@@ -103,35 +103,6 @@ pub struct Fake {
     ambient: Ambient,
     tasks: Tasks,
 }
-
-#[derive(Default)]
-struct World {
-    scripts: BTreeMap<String, Script>,
-    pulled: Vec<String>,
-    containers: BTreeMap<ContainerId, Container>,
-    made: u64,
-    starts: BTreeMap<(Uid, Option<Name>), u32>,
-    most_live: BTreeMap<(Uid, Option<Name>), usize>,
-    calls: Vec<Call>,
-    failures: VecDeque<(Operation, Failure)>,
-    down: bool,
-    latency: Duration,
-    live_execs: usize,
-    /// Every end and removal, in order, for the hints.
-    ends: Vec<(Scope, Uid)>,
-}
-
-struct Container {
-    scope: Scope,
-    published: Vec<Port>,
-    image: String,
-    observed: Observed,
-    log: Vec<LogLine>,
-    /// When and how it ends by itself.
-    fate: Option<(Instant, i64, bool)>,
-}
-
-type Key = (Uid, Option<Name>);
 
 impl Fake {
     /// An empty engine. Its execs run in `tasks`.
@@ -261,114 +232,6 @@ impl Fake {
         }
         self.world().settle(&self.ambient);
     }
-}
-
-impl World {
-    /// Ends what should have ended by now.
-    fn settle(&mut self, ambient: &Ambient) {
-        let now = Instant::now();
-        let due = |container: &Container| container.fate.filter(|(at, _, _)| *at <= now);
-        let due: Vec<_> = self.containers.iter().filter_map(|(id, container)| Some((id.clone(), due(container)?))).collect();
-        for (id, (_, code, oom)) in due {
-            self.end(ambient, &id, code, oom);
-        }
-    }
-
-    fn end(&mut self, ambient: &Ambient, id: &ContainerId, code: i64, oom: bool) {
-        let Some(container) = self.containers.get_mut(id) else { return };
-        let (RunState::Running { since } | RunState::Paused { since }) = container.observed.state else { return };
-        container.fate = None;
-        container.observed.state = RunState::Exited { code, oom, error: None, started: Some(since), finished: Some(ambient.now()) };
-        self.ends.push((container.scope.clone(), container.observed.identity.uid));
-    }
-
-    fn remove(&mut self, id: &ContainerId) {
-        if let Some(container) = self.containers.remove(id) {
-            self.ends.push((container.scope, container.observed.identity.uid));
-        }
-    }
-
-    fn identity(&self, id: &ContainerId) -> Option<Identity> {
-        Some(self.containers.get(id)?.observed.identity.clone())
-    }
-
-    fn has_image(&self, image: &str) -> bool {
-        match self.scripts.get(image).map(|script| &script.pull) {
-            Some(Pull::Present) => true,
-            Some(Pull::After(_)) => self.pulled.iter().any(|pulled| pulled == image),
-            Some(Pull::Missing) | None => false,
-        }
-    }
-
-    fn create(&mut self, scope: &Scope, container: Container) -> ContainerId {
-        let same = |other: &&Container| other.scope == *scope && other.observed.identity == container.observed.identity;
-        if let Some(existing) = self.containers.values().find(same) {
-            return existing.observed.id.clone();
-        }
-        self.made += 1;
-        let id = ContainerId(format!("fake-{}", self.made));
-        let observed = Observed { id: id.clone(), ..container.observed.clone() };
-        self.containers.insert(id.clone(), Container { observed, ..container });
-        id
-    }
-
-    fn start(&mut self, ambient: &Ambient, id: &ContainerId) -> Result<(), RuntimeError> {
-        let container = self.containers.get(id).ok_or(RuntimeError::Gone)?;
-        if is_live(container) {
-            return Ok(());
-        }
-        let (key, script) = (key(container), self.scripts.get(&container.image).cloned().unwrap_or_default());
-        let earlier = self.starts.get(&key).copied().unwrap_or(0);
-        let problem = self.obstacle(container).or(script.start_error);
-        let now = ambient.now();
-        let container = self.containers.get_mut(id).ok_or(RuntimeError::Gone)?;
-        if let Some(problem) = problem {
-            container.observed.state =
-                RunState::Exited { code: 127, oom: false, error: Some(problem.clone()), started: None, finished: None };
-            return Err(RuntimeError::Refused { operation: "start the container", problem });
-        }
-        container.observed.state = RunState::Running { since: now };
-        container.log.extend(script.output.iter().map(|line| LogLine { at: now, bytes: Bytes::from(format!("{line}\n")) }));
-        let fate = |code| script.run_for.map(|length| (Instant::now() + length, code, script.oom));
-        let code = if script.oom { 137 } else { script.exit_code };
-        container.fate = if earlier < script.fail_first { Some((Instant::now(), 1, false)) } else { fate(code) };
-        self.starts.insert(key.clone(), earlier + 1);
-        let live = self.containers.values().filter(|other| is_live(other) && self::key(other) == key).count();
-        let most = self.most_live.entry(key).or_default();
-        *most = live.max(*most);
-        Ok(())
-    }
-
-    /// Why a container can't start for what others do.
-    fn obstacle(&self, container: &Container) -> Option<String> {
-        let sandbox = container.observed.sandbox.as_ref();
-        if sandbox.is_some_and(|sandbox| !self.containers.get(sandbox).is_some_and(is_live)) {
-            return Some("cannot join network of a non running container".to_owned());
-        }
-        let taken = |port: &&Port| {
-            let mut others = self.containers.values().filter(|other| is_live(other)).flat_map(|other| &other.published);
-            others.any(|other| collide(other, port))
-        };
-        let port = container.published.iter().find(taken)?.host_port?;
-        Some(format!("Bind for 0.0.0.0:{port} failed: port is already allocated"))
-    }
-}
-
-fn is_live(container: &Container) -> bool {
-    match container.observed.state {
-        RunState::Running { .. } | RunState::Paused { .. } => true,
-        RunState::Created | RunState::Exited { .. } | RunState::Removing => false,
-    }
-}
-
-fn key(container: &Container) -> Key {
-    (container.observed.identity.uid, container.observed.identity.container.clone())
-}
-
-fn collide(one: &Port, other: &Port) -> bool {
-    let key = |port: &Port| (port.host_port, port.protocol == Protocol::Tcp);
-    let same_address = one.host_ip.is_none() || other.host_ip.is_none() || one.host_ip == other.host_ip;
-    one.host_port.is_some() && key(one) == key(other) && same_address
 }
 
 fn new_container(scope: &Scope, identity: &Identity, image: &str) -> Container {
@@ -599,4 +462,105 @@ async fn run(command: &[String], mut inputs: mpsc::Receiver<ExecInput>, outputs:
     };
     // As above.
     drop(outputs.send(ExecOutput::Exited(code)).await);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use cube_api::meta::ClusterId;
+    use cube_api::pod::Resources;
+    use uuid::Uuid;
+
+    use super::*;
+
+    /// A pod with one container of an image with that script: the engine, the sandbox, the container.
+    async fn pod(script: Script) -> (Fake, ContainerId, ContainerSpec) {
+        let fake = Fake::new(Ambient::system(), &Tasks::default());
+        fake.script("app:1", script);
+        let name = |text: &str| text.parse::<Name>().unwrap();
+        let scope = Scope { cluster: ClusterId(Uuid::nil()), node: name("node-1") };
+        let identity = Identity { uid: Uid(Uuid::nil()), pod: name("web"), container: None, attempt: 0 };
+        let spec = SandboxSpec { scope: scope.clone(), identity: identity.clone(), hostname: "web".to_owned(), published: Vec::new() };
+        let sandbox = fake.create_sandbox(&spec).await.unwrap();
+        fake.start(&sandbox).await.unwrap();
+        let spec = ContainerSpec {
+            scope,
+            identity: Identity { container: Some(name("app")), ..identity },
+            sandbox: sandbox.clone(),
+            image: "app:1".to_owned(),
+            command: Vec::new(),
+            args: Vec::new(),
+            env: BTreeMap::new(),
+            working_dir: None,
+            resources: Resources::default(),
+            tty: false,
+            stdin: false,
+        };
+        (fake, sandbox, spec)
+    }
+
+    fn code(observed: &Observed) -> Option<i64> {
+        match observed.state {
+            RunState::Exited { code, .. } => Some(code),
+            RunState::Created | RunState::Running { .. } | RunState::Paused { .. } | RunState::Removing => None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_container_ends_when_its_time_is_up_and_a_waiting_reader_is_told() {
+        let (fake, _, spec) = pod(Script { run_for: Some(Duration::from_secs(60)), exit_code: 7, ..Script::default() }).await;
+        let mut hints = fake.hints(&spec.scope).await.unwrap();
+        let id = fake.create_container(&spec).await.unwrap();
+        fake.start(&id).await.unwrap();
+        assert_eq!(code(&fake.inspect(&id).await.unwrap().unwrap()), None);
+        assert_eq!(hints.next().await, Some(Hint { uid: spec.identity.uid }));
+        assert_eq!(code(&fake.inspect(&id).await.unwrap().unwrap()), Some(7));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lost_reply_leaves_the_thing_done_and_a_failed_call_does_not() {
+        let (fake, _, spec) = pod(Script::default()).await;
+        let id = fake.create_container(&spec).await.unwrap();
+        fake.fail_next(Operation::Start, Failure::NotDone);
+        fake.fail_next(Operation::Start, Failure::ReplyLost);
+        assert!(fake.start(&id).await.unwrap_err().is_engine_trouble());
+        assert_eq!(fake.starts(spec.identity.uid, spec.identity.container.as_ref()), 0);
+        assert!(fake.start(&id).await.unwrap_err().is_engine_trouble());
+        fake.start(&id).await.unwrap();
+        assert_eq!(fake.starts(spec.identity.uid, spec.identity.container.as_ref()), 1);
+        assert_eq!(
+            fake.calls().iter().filter(|call| call.operation == Operation::Start && call.identity == Some(spec.identity.clone())).count(),
+            3
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn attempts_are_counted_together_and_live_ones_are_seen_together() {
+        let (fake, sandbox, spec) = pod(Script { fail_first: 1, ..Script::default() }).await;
+        let first = fake.create_container(&spec).await.unwrap();
+        fake.start(&first).await.unwrap();
+        assert_eq!(code(&fake.inspect(&first).await.unwrap().unwrap()), Some(1));
+        for attempt in [1, 2] {
+            let identity = Identity { attempt, ..spec.identity.clone() };
+            let id = fake.create_container(&ContainerSpec { identity, ..spec.clone() }).await.unwrap();
+            fake.start(&id).await.unwrap();
+        }
+        let container = spec.identity.container.as_ref();
+        assert_eq!((fake.starts(spec.identity.uid, container), fake.most_live(spec.identity.uid, container)), (3, 2));
+        let before = fake.inspect(&sandbox).await.unwrap();
+        fake.restart_by_hand(&sandbox).unwrap();
+        assert_ne!(fake.inspect(&sandbox).await.unwrap(), before);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_abandoned_exec_ends() {
+        let (fake, sandbox, _) = pod(Script::default()).await;
+        let request = ExecRequest { command: vec!["sleep".to_owned(), "1000".to_owned()], tty: false, stdin: false };
+        let handle = fake.exec(&sandbox, &request).await.unwrap();
+        assert_eq!(fake.live_execs(), 1);
+        drop(handle);
+        let mut changes = fake.changes.subscribe();
+        changes.wait_for(|_| fake.live_execs() == 0).await.unwrap();
+    }
 }
