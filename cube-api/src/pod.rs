@@ -409,3 +409,29 @@ impl EndReason {
         }
     }
 }
+
+/// Replaces `$(VAR)` by Kubernetes' rules: from `env`; a variable that isn't there stays as it is written, `$$` is `$`.
+pub fn expand(text: &str, env: &BTreeMap<String, String>) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('$') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let variable = rest.strip_prefix("$(").and_then(|inner| inner.split_once(')'));
+        if let Some(after) = rest.strip_prefix("$$") {
+            out.push('$');
+            rest = after;
+        } else if let Some((name, after)) = variable {
+            match env.get(name) {
+                Some(value) => out.push_str(value),
+                None => out.push_str(&rest[..name.len() + 3]),
+            }
+            rest = after;
+        } else {
+            out.push('$');
+            rest = &rest[1..];
+        }
+    }
+    out.push_str(rest);
+    out
+}

@@ -70,8 +70,10 @@ impl Images {
         let began = Instant::now();
         match self.runtime.pull(image, progress).await {
             Ok(id) => Ok((id, began.elapsed())),
-            Err(error) if error.is_engine_trouble() => Err(Failure::Engine(error.to_string())),
-            Err(error) => Err(Failure::Image(error.to_string())),
+            Err(RuntimeError::Unavailable { problem, .. }) => Err(Failure::Engine(problem)),
+            Err(error @ (RuntimeError::Refused { .. } | RuntimeError::Gone | RuntimeError::Image { .. })) => {
+                Err(Failure::Image(error.to_string()))
+            }
         }
     }
 }

@@ -179,9 +179,8 @@ impl Ledger {
                 tx.prepare_cached("UPDATE pods SET record = ?2 WHERE uid = ?1")?.execute(params![uid.to_string(), json(record)?])?;
             }
             for note in &notes {
-                tx.prepare_cached("INSERT INTO outbox (uid, pod, kind, reason, message, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?.execute(
-                    params![uid.to_string(), pod.as_str(), json(&note.kind)?, note.reason, note.message, at.to_string()],
-                )?;
+                tx.prepare_cached("INSERT INTO outbox (uid, pod, kind, reason, message, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+                    .execute(params![uid.to_string(), pod.as_str(), json(&note.kind)?, note.reason, note.message, at.to_string()])?;
             }
             if notes.is_empty() { Ok(()) } else { drop_oldest_events(tx) }
         })
@@ -287,9 +286,8 @@ fn read_pods(tx: &Transaction<'_>) -> Result<BTreeMap<Uid, KeptPod>, LedgerError
     let failed = |source| LedgerError::Sqlite { operation: "read its pods", source };
     let corrupt = |error: serde_json::Error| LedgerError::Corrupt { what: "pod", problem: error.to_string() };
     let mut statement = tx.prepare("SELECT assigned, current, record FROM pods").map_err(failed)?;
-    let rows = statement
-        .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, bool>(1)?, row.get::<_, String>(2)?)))
-        .map_err(failed)?;
+    let rows =
+        statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, bool>(1)?, row.get::<_, String>(2)?))).map_err(failed)?;
     let mut pods = BTreeMap::new();
     for row in rows {
         let (assigned, current, record) = row.map_err(failed)?;
@@ -334,9 +332,8 @@ fn drop_oldest_events(tx: &Transaction<'_>) -> rusqlite::Result<()> {
         .query_row([count - MAX_EVENTS + 1], |row| Ok((row.get(0)?, row.get(1)?)))?;
     tx.prepare_cached("DELETE FROM outbox WHERE sequence < ?1")?.execute([last])?;
     let message = format!("{dropped} older events of this node were dropped: the leader was away for too long");
-    tx.prepare_cached("UPDATE outbox SET kind = ?2, reason = 'EventsDropped', message = ?3, dropped = ?4 WHERE sequence = ?1")?.execute(
-        params![last, json(&EventKind::Warning)?, message, dropped],
-    )?;
+    tx.prepare_cached("UPDATE outbox SET kind = ?2, reason = 'EventsDropped', message = ?3, dropped = ?4 WHERE sequence = ?1")?
+        .execute(params![last, json(&EventKind::Warning)?, message, dropped])?;
     Ok(())
 }
 

@@ -23,3 +23,15 @@ mod testing;
 mod tests;
 
 pub use agent::{Agent, AgentConfig, LeaderLink};
+
+/// An error with its causes, for the log.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,9 +1,7 @@
 //! What a pod's node reports of it: record x view -> the status that people see. Pure.
 
 use cube_api::meta::Name;
-use cube_api::pod::{
-    Container, ContainerState, ContainerStatus, EndReason, Phase, PodStatus, Running, Terminated, WaitReason, Waiting,
-};
+use cube_api::pod::{Container, ContainerState, ContainerStatus, EndReason, Phase, PodStatus, Running, Terminated, WaitReason, Waiting};
 use cube_api::session::AssignedPod;
 use jiff::Timestamp;
 
@@ -109,13 +107,7 @@ fn running_or_ended(name: &Name, known: &Known<'_>, since: Timestamp) -> Contain
                 (false, 0) => EndReason::Completed,
                 (false, _) => EndReason::Error,
             };
-            ContainerState::Terminated(Terminated {
-                exit_code: *code,
-                reason,
-                message: None,
-                started_at: *started,
-                finished_at: *finished,
-            })
+            ContainerState::Terminated(Terminated { exit_code: *code, reason, message: None, started_at: *started, finished_at: *finished })
         }
         Some(RunState::Created | RunState::Running { .. } | RunState::Paused { .. } | RunState::Removing) | None => {
             ContainerState::Running(Running { started_at: since })

@@ -44,7 +44,8 @@ impl Step<'_> {
 
     pub(super) fn finished(&mut self, since: Timestamp) {
         if self.halted(since, self.pod.spec.termination_grace_period_seconds) {
-            let sandboxes: Vec<_> = self.view.containers.values().filter(|c| c.identity.container.is_none()).map(|c| c.id.clone()).collect();
+            let sandboxes: Vec<_> =
+                self.view.containers.values().filter(|c| c.identity.container.is_none()).map(|c| c.id.clone()).collect();
             sandboxes.into_iter().for_each(|id| self.act(Action::Remove(id)));
             self.prune();
         }

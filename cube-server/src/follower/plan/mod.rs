@@ -24,7 +24,7 @@ use crate::follower::restart::Jitter;
 use crate::follower::runtime::{ContainerId, StopSignal};
 
 pub use outcome::{Came, Outcome, take_in};
-pub use view::{Key, Trouble, View, is_live};
+pub use view::{Key, Trouble, View};
 
 /// Everything that a decision is made from.
 #[derive(Clone, Copy)]

@@ -193,13 +193,7 @@ fn trouble(view: &mut View, now: Timestamp, jitter: Jitter) -> bool {
     failures == 1
 }
 
-fn no_image(
-    failure: Failure<'_>,
-    record: &mut PodRecord,
-    view: &View,
-    name: &Name,
-    problem: String,
-) -> Vec<Note> {
+fn no_image(failure: Failure<'_>, record: &mut PodRecord, view: &View, name: &Name, problem: String) -> Vec<Note> {
     let Failure { pod, now, jitter, .. } = failure;
     let Some(container) = record.containers.get_mut(name) else { return Vec::new() };
     let Slot::Waiting(_) = container.slot else { return Vec::new() };
@@ -242,18 +236,17 @@ fn sandbox_refused(failure: Failure<'_>, record: &mut PodRecord, view: &View, pr
     }
 }
 
-fn app_refused(
-    failure: Failure<'_>,
-    record: &mut PodRecord,
-    view: &View,
-    name: &Name,
-    problem: String,
-) -> Vec<Note> {
+fn app_refused(failure: Failure<'_>, record: &mut PodRecord, view: &View, name: &Name, problem: String) -> Vec<Note> {
     let Failure { pod, action, now, jitter, .. } = failure;
     let Some(container) = record.containers.get_mut(name) else { return Vec::new() };
     let tried = matches!(action, Action::StartApp { .. });
-    let end =
-        Terminated { exit_code: 128, reason: EndReason::StartError, message: Some(problem.clone()), started_at: None, finished_at: Some(now) };
+    let end = Terminated {
+        exit_code: 128,
+        reason: EndReason::StartError,
+        message: Some(problem.clone()),
+        started_at: None,
+        finished_at: Some(now),
+    };
     if tried && pod.spec.restart_policy == RestartPolicy::Never {
         container.slot = Slot::Ended(end);
         return vec![Note::warning("CreateContainerError", format!("container '{name}' can't be started: {problem}"))];

@@ -87,7 +87,7 @@ impl View {
     }
 
     /// An app container of an attempt.
-    pub fn app(&self, name: &Name, attempt: u32) -> Option<&Observed> {
+    pub fn app<'a>(&'a self, name: &'a Name, attempt: u32) -> Option<&'a Observed> {
         self.attempts(name).find(|c| c.identity.attempt == attempt)
     }
 
@@ -99,11 +99,6 @@ impl View {
     /// The app containers whose processes run.
     pub fn live_apps(&self) -> impl Iterator<Item = &Observed> {
         self.containers.values().filter(|c| c.identity.container.is_some() && is_live(&c.state))
-    }
-
-    /// Whether a container's process is there, as far as is known.
-    pub fn is_up(&self, container: &Observed) -> bool {
-        is_live(&container.state) || self.started.contains(&container.id)
     }
 
     /// Whether a call that makes or starts a container is on its way.
@@ -124,7 +119,7 @@ impl View {
 }
 
 /// Whether a process runs (or is frozen).
-pub fn is_live(state: &RunState) -> bool {
+fn is_live(state: &RunState) -> bool {
     match state {
         RunState::Running { .. } | RunState::Paused { .. } => true,
         RunState::Created | RunState::Exited { .. } | RunState::Removing => false,
