@@ -1,6 +1,11 @@
-//! The container runtime as the node agent sees it. `docker.rs` is the only file that knows bollard; `fake.rs` is scripted and in memory.
+//! The container runtime as the node agent sees it. `docker/` is the only folder that knows bollard; `fake.rs` is scripted and in memory.
 //!
 //! Absent is `Ok(None)` or `Ok(())` for a removal; trouble is `Err`. "I could not ask" is never "it is gone".
+
+mod demux;
+pub mod docker;
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -1,0 +1,439 @@
+//! The runtime on a Docker engine. Only this folder knows bollard.
+//!
+//! * `translate.rs`: Docker's words into ours, once.
+//! * `streams.rs`: the answers that go on for long, on connections of their own.
+//! * `exec.rs`: a command in a container, and its end when its client is gone.
+//! * `pause.rs`: the sandbox's image.
+//!
+//! It keeps no state but the connection: every answer is asked for.
+
+mod exec;
+mod pause;
+mod streams;
+mod translate;
+
+use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bollard::errors::Error;
+use bollard::models::{ContainerCreateBody, CreateImageInfo, ProgressDetail};
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, ImportImageOptionsBuilder, InspectContainerOptions,
+    KillContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions,
+};
+use cube_api::meta::Uid;
+use cube_api::node::Capacity;
+use cube_api::quantity::{Bytes, MilliCpu};
+use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use tokio::sync::{Semaphore, watch};
+
+use self::streams::JsonLines;
+use super::demux::{Broken, LogLines};
+use super::{
+    CALL_TIMEOUT, ContainerId, ContainerSpec, EngineInfo, ExecHandle, ExecRequest, Hint, Identity, LogLine, LogRequest, Observed,
+    PullProgress, RunState, Runtime, RuntimeError, SandboxSpec, Scope, StopSignal,
+};
+use crate::tasks::Tasks;
+
+/// Where Docker listens unless something else is said.
+const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
+
+/// A pull that brings nothing for so long has failed.
+const PULL_IDLE: Duration = Duration::from_secs(120);
+
+/// Layers whose progress is counted; an image has at most 127.
+const MAX_LAYERS: usize = 256;
+
+/// How many containers are inspected at a time. Docker answers one in 1 to 2 ms and gains nothing from more on few cores.
+const INSPECTIONS: usize = 8;
+
+/// A Docker engine. Clones share it.
+#[derive(Clone)]
+pub struct Docker {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    socket: PathBuf,
+    tasks: Tasks,
+    /// Made at the first call that finds the socket: bollard refuses to be made without one, but the engine may come up after us.
+    api: OnceLock<bollard::Docker>,
+    /// One load of the pause image at a time: the second waits and finds the image there.
+    pause_load: Semaphore,
+}
+
+/// The socket that `DOCKER_HOST` names, or Docker's usual one.
+pub fn default_socket() -> String {
+    std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty()).unwrap_or_else(|| DEFAULT_SOCKET.to_owned())
+}
+
+impl Docker {
+    /// Takes the engine behind `socket`, a path or `unix:///...` (see [`default_socket`]). Makes no call: the engine may be down. Execs run
+    /// in `tasks`.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Refused`] if `socket` is an address that is not a Unix socket.
+    pub fn connect(socket: &str, tasks: &Tasks) -> Result<Self, RuntimeError> {
+        let path = socket.strip_prefix("unix://").unwrap_or(socket);
+        if path.contains("://") || !path.starts_with('/') {
+            let problem = format!("'{socket}' is not a Unix socket: write unix:///path/to/docker.sock");
+            return Err(RuntimeError::Refused { operation: "connect", problem });
+        }
+        let inner = Inner { socket: path.into(), tasks: tasks.clone(), api: OnceLock::new(), pause_load: Semaphore::new(1) };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    fn socket(&self) -> &Path {
+        &self.inner.socket
+    }
+
+    fn api(&self, operation: &'static str) -> Result<&bollard::Docker, RuntimeError> {
+        if let Some(api) = self.inner.api.get() {
+            return Ok(api);
+        }
+        let path = self.socket().to_string_lossy();
+        // bollard's own limit ends at the answer's head; `call` has the one that counts.
+        let api = bollard::Docker::connect_with_unix(&path, 2 * CALL_TIMEOUT.as_secs(), bollard::API_DEFAULT_VERSION)
+            .map_err(|error| translate::error(operation, error))?;
+        Ok(self.inner.api.get_or_init(|| api))
+    }
+
+    /// One call with its timeout and its translated error.
+    async fn call<'a, T, F>(&'a self, operation: &'static str, call: impl FnOnce(&'a bollard::Docker) -> F) -> Result<T, RuntimeError>
+    where
+        F: Future<Output = Result<T, Error>> + 'a,
+    {
+        let api = self.api(operation)?;
+        match tokio::time::timeout(CALL_TIMEOUT, call(api)).await {
+            Ok(answer) => answer.map_err(|error| translate::error(operation, error)),
+            Err(_) => Err(RuntimeError::Unavailable { operation, problem: "no answer in time".to_owned() }),
+        }
+    }
+
+    async fn inspected(&self, id: &str) -> Result<Option<bollard::models::ContainerInspectResponse>, RuntimeError> {
+        let call = self.call("inspect the container", |api| api.inspect_container(id, None::<InspectContainerOptions>));
+        absent_is_none(call.await)
+    }
+
+    /// Lists by labels, then inspects: the list itself lacks start time, exit code and the reason of an end.
+    async fn listed(&self, labels: Vec<String>) -> Result<Vec<Observed>, RuntimeError> {
+        let filters = HashMap::from([("label", labels)]);
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let found = self.call("list the containers", |api| api.list_containers(Some(options))).await?;
+        let ids = found.into_iter().filter_map(|container| container.id);
+        let inspections = stream::iter(ids).map(|id| async move { self.inspected(&id).await }).buffered(INSPECTIONS);
+        // One that went in between is simply not there any more.
+        let containers: Vec<_> = inspections.try_filter_map(async |container| Ok(container)).try_collect().await?;
+        Ok(containers.into_iter().filter_map(translate::observed).collect())
+    }
+
+    async fn create(&self, scope: &Scope, identity: &Identity, body: ContainerCreateBody) -> Result<ContainerId, RuntimeError> {
+        let name = translate::name(identity);
+        let options = CreateContainerOptionsBuilder::default().name(&name).build();
+        let created = match self.call("create the container", |api| api.create_container(Some(options), body)).await {
+            Ok(created) => return Ok(ContainerId(created.id)),
+            Err(refused @ RuntimeError::Refused { .. }) => refused,
+            Err(other) => return Err(other),
+        };
+        // A taken name is one refusal among others; whoever has it tells whether it is ours.
+        let Some(holder) = self.inspected(&name).await? else { return Err(created) };
+        let labels = holder.config.as_ref().and_then(|config| config.labels.clone()).unwrap_or_default();
+        match translate::observed(holder) {
+            Some(ours) if translate::is_in(scope, &labels) && ours.identity == *identity => Ok(ours.id),
+            Some(_) | None => Err(RuntimeError::Refused {
+                operation: "create the container",
+                problem: format!("a container named '{name}' exists that is not this node's: remove or rename it"),
+            }),
+        }
+    }
+
+    /// Puts the pause image into the engine unless it is there.
+    async fn load_pause(&self) -> Result<(), RuntimeError> {
+        const OPERATION: &str = "load the pause image";
+        let _one = self.inner.pause_load.acquire().await.expect("the semaphore is never closed");
+        if self.image(&pause::IMAGE).await?.is_some() {
+            return Ok(());
+        }
+        self.call(OPERATION, |api| {
+            let options = ImportImageOptionsBuilder::default().quiet(true).build();
+            api.import_image(options, bollard::body_full(pause::archive().into()), None).try_for_each(async |_| Ok(()))
+        })
+        .await
+    }
+
+    async fn pulled(&self, image: &str, progress: &watch::Sender<PullProgress>) -> Result<(), RuntimeError> {
+        const OPERATION: &str = "pull the image";
+        let options = CreateImageOptionsBuilder::default().from_image(&with_tag(image)).build();
+        let mut answers = std::pin::pin!(self.api(OPERATION)?.create_image(Some(options), None, None));
+        let mut layers = BTreeMap::new();
+        loop {
+            let answer = tokio::time::timeout(PULL_IDLE, answers.next()).await.map_err(|_| RuntimeError::Image {
+                problem: format!("the pull of '{image}' made no progress for {} seconds", PULL_IDLE.as_secs()),
+            })?;
+            // A pull's error comes inside the stream, so only its end is a success.
+            match answer {
+                Some(Ok(info)) => note_progress(&mut layers, info, progress),
+                Some(Err(error)) => return Err(translate::pull_error(OPERATION, error)),
+                None => return Ok(()),
+            }
+        }
+    }
+}
+
+/// "It isn't there" as an answer.
+fn absent_is_none<T>(answer: Result<T, RuntimeError>) -> Result<Option<T>, RuntimeError> {
+    match answer {
+        Ok(value) => Ok(Some(value)),
+        Err(RuntimeError::Gone | RuntimeError::Image { .. }) => Ok(None),
+        Err(other @ (RuntimeError::Unavailable { .. } | RuntimeError::Refused { .. })) => Err(other),
+    }
+}
+
+/// The reference with a tag or digest: Docker's API would pull every tag of a bare name.
+fn with_tag(image: &str) -> String {
+    let last = image.rsplit('/').next().unwrap_or(image);
+    if last.contains([':', '@']) { image.to_owned() } else { format!("{image}:latest") }
+}
+
+/// Adds one line of a pull to the sums over its layers.
+fn note_progress(layers: &mut BTreeMap<String, PullProgress>, info: CreateImageInfo, progress: &watch::Sender<PullProgress>) {
+    let (Some(layer), Some(ProgressDetail { current: Some(current), total: Some(total) })) = (info.id, info.progress_detail) else {
+        return;
+    };
+    // "Extracting" counts from 0 again: only what arrives is shown.
+    if info.status.as_deref() != Some("Downloading") || layers.len() >= MAX_LAYERS {
+        return;
+    }
+    let bytes = |count: i64| u64::try_from(count).unwrap_or(0);
+    layers.insert(layer, PullProgress { current: bytes(current), total: bytes(total) });
+    let sum = |part: fn(&PullProgress) -> u64| layers.values().map(part).sum();
+    progress.send_replace(PullProgress { current: sum(|layer| layer.current), total: sum(|layer| layer.total) });
+}
+
+fn scope_labels(scope: &Scope) -> Vec<String> {
+    vec![format!("{}={}", translate::CLUSTER, scope.cluster), format!("{}={}", translate::NODE, scope.node)]
+}
+
+/// Bytes that would end a path, escaped; ids and names have none, but a caller's mistake must not become another request.
+fn escaped(text: &str) -> String {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(byte);
+    text.bytes().map(|byte| if plain(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
+#[async_trait]
+impl Runtime for Docker {
+    async fn info(&self) -> Result<EngineInfo, RuntimeError> {
+        let info = self.call("tell who it is", |api| api.info()).await?;
+        let amount = |number: Option<i64>| number.and_then(|number| u64::try_from(number).ok()).unwrap_or(0);
+        let capacity = Capacity { cpu: MilliCpu(amount(info.ncpu) * 1000), memory: Bytes(amount(info.mem_total)), pods: 0 };
+        Ok(EngineInfo { version: info.server_version.unwrap_or_default(), capacity })
+    }
+
+    async fn list(&self, scope: &Scope) -> Result<Vec<Observed>, RuntimeError> {
+        self.listed(scope_labels(scope)).await
+    }
+
+    async fn list_pod(&self, scope: &Scope, uid: Uid) -> Result<Vec<Observed>, RuntimeError> {
+        let mut labels = scope_labels(scope);
+        labels.push(format!("{}={uid}", translate::POD_UID));
+        self.listed(labels).await
+    }
+
+    async fn inspect(&self, id: &ContainerId) -> Result<Option<Observed>, RuntimeError> {
+        Ok(self.inspected(&id.0).await?.and_then(translate::observed))
+    }
+
+    async fn hints(&self, scope: &Scope) -> Result<BoxStream<'static, Hint>, RuntimeError> {
+        #[derive(serde::Deserialize)]
+        struct Event {
+            #[serde(rename = "Actor")]
+            actor: Actor,
+        }
+        #[derive(serde::Deserialize)]
+        struct Actor {
+            #[serde(rename = "Attributes")]
+            attributes: HashMap<String, String>,
+        }
+        // Only what happens to a container without our doing: our own creates and starts need no hint.
+        let events = ["die", "destroy", "pause", "unpause"];
+        let filters = serde_json::json!({ "type": ["container"], "event": events, "label": scope_labels(scope) }).to_string();
+        let target = format!("/events?filters={}", escaped(&filters));
+        let lines = JsonLines::new(streams::get(self.socket(), "watch its events", &target).await?);
+        let hints = stream::unfold(lines, async |mut lines| {
+            loop {
+                let event = serde_json::from_slice::<Event>(&lines.next().await?).ok();
+                let uid = event.and_then(|event| event.actor.attributes.get(translate::POD_UID)?.parse().ok());
+                if let Some(uid) = uid {
+                    return Some((Hint { uid }, lines));
+                }
+            }
+        });
+        Ok(hints.boxed())
+    }
+
+    async fn image(&self, image: &str) -> Result<Option<String>, RuntimeError> {
+        let found = absent_is_none(self.call("look for the image", |api| api.inspect_image(image)).await);
+        match found {
+            Ok(found) => Ok(found.and_then(|image| image.id)),
+            Err(RuntimeError::Refused { problem, .. }) => Err(RuntimeError::Image { problem: format!("'{image}': {problem}") }),
+            Err(other @ (RuntimeError::Unavailable { .. } | RuntimeError::Gone | RuntimeError::Image { .. })) => Err(other),
+        }
+    }
+
+    async fn pull(&self, image: &str, progress: watch::Sender<PullProgress>) -> Result<String, RuntimeError> {
+        self.pulled(image, &progress).await?;
+        let problem = || RuntimeError::Image { problem: format!("'{image}' is not there after its pull") };
+        self.image(image).await?.ok_or_else(problem)
+    }
+
+    async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<ContainerId, RuntimeError> {
+        let body = translate::sandbox_body(spec, &pause::IMAGE);
+        match self.create(&spec.scope, &spec.identity, body.clone()).await {
+            // The first sandbox of an engine, or somebody removed the image.
+            Err(RuntimeError::Image { .. }) => {
+                self.load_pause().await?;
+                self.create(&spec.scope, &spec.identity, body).await
+            }
+            other => other,
+        }
+    }
+
+    async fn create_container(&self, spec: &ContainerSpec) -> Result<ContainerId, RuntimeError> {
+        self.create(&spec.scope, &spec.identity, translate::container_body(spec)).await
+    }
+
+    async fn start(&self, id: &ContainerId) -> Result<(), RuntimeError> {
+        self.call("start the container", |api| api.start_container(&id.0, None::<StartContainerOptions>)).await
+    }
+
+    async fn signal(&self, id: &ContainerId, signal: StopSignal) -> Result<(), RuntimeError> {
+        let Some(container) = self.inspected(&id.0).await? else { return Ok(()) };
+        let own = container.config.as_ref().and_then(|config| config.stop_signal.clone());
+        match translate::observed(container).map(|container| container.state) {
+            Some(RunState::Running { .. }) => {}
+            Some(RunState::Paused { .. }) => match self.call("resume the container", |api| api.unpause_container(&id.0)).await {
+                // Ended or resumed meanwhile: the signal finds out.
+                Ok(()) | Err(RuntimeError::Gone | RuntimeError::Refused { .. }) => {}
+                Err(other @ (RuntimeError::Unavailable { .. } | RuntimeError::Image { .. })) => return Err(other),
+            },
+            Some(RunState::Created | RunState::Exited { .. } | RunState::Removing) | None => return Ok(()),
+        }
+        let name = match signal {
+            StopSignal::Stop => own.as_deref().filter(|name| !name.is_empty()).unwrap_or("SIGTERM"),
+            StopSignal::Kill => "SIGKILL",
+        };
+        let options = KillContainerOptionsBuilder::default().signal(name).build();
+        match self.call("signal the container", |api| api.kill_container(&id.0, Some(options))).await {
+            Ok(()) | Err(RuntimeError::Gone) => Ok(()),
+            // Refused is `is not running`: it ended between the look and the signal. Anything else would still be running now.
+            Err(refused @ RuntimeError::Refused { .. }) => match self.inspect(id).await?.map(|container| container.state) {
+                Some(RunState::Running { .. } | RunState::Paused { .. }) => Err(refused),
+                Some(RunState::Created | RunState::Exited { .. } | RunState::Removing) | None => Ok(()),
+            },
+            Err(other @ (RuntimeError::Unavailable { .. } | RuntimeError::Image { .. })) => Err(other),
+        }
+    }
+
+    async fn remove(&self, id: &ContainerId) -> Result<(), RuntimeError> {
+        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        match self.call("remove the container", |api| api.remove_container(&id.0, Some(options))).await {
+            Ok(()) | Err(RuntimeError::Gone) => Ok(()),
+            // `removal is already in progress`: not gone yet, so not done yet; the caller asks again.
+            Err(RuntimeError::Refused { operation, problem }) => Err(RuntimeError::Unavailable { operation, problem }),
+            Err(other @ (RuntimeError::Unavailable { .. } | RuntimeError::Image { .. })) => Err(other),
+        }
+    }
+
+    async fn logs(
+        &self,
+        id: &ContainerId,
+        request: &LogRequest,
+    ) -> Result<BoxStream<'static, Result<LogLine, RuntimeError>>, RuntimeError> {
+        let container = self.inspect(id).await?.ok_or(RuntimeError::Gone)?;
+        let mut target = format!("/containers/{}/logs?stdout=1&stderr=1&timestamps=1&follow={}", escaped(&id.0), u8::from(request.follow));
+        if let Some(tail) = request.tail {
+            target.push_str(&format!("&tail={tail}"));
+        }
+        if let Some(since) = request.since {
+            target.push_str(&format!("&since={}.{:09}", since.as_second().max(0), since.subsec_nanosecond().max(0)));
+        }
+        let body = streams::get(self.socket(), READ_LOG, &target).await?;
+        let log = Log { body, lines: LogLines::new(container.tty), follow: request.follow, ended: false };
+        // After an error there is nothing more to read.
+        let lines = stream::unfold(Some(log), async |log| {
+            let mut log = log?;
+            match log.next().await {
+                Ok(line) => line.map(|line| (Ok(line), Some(log))),
+                Err(error) => Some((Err(error), None)),
+            }
+        });
+        Ok(lines.boxed())
+    }
+
+    async fn exec(&self, id: &ContainerId, request: &ExecRequest) -> Result<ExecHandle, RuntimeError> {
+        exec::start(self, id, request).await
+    }
+}
+
+const READ_LOG: &str = "read the log";
+
+/// A log on its way.
+struct Log {
+    body: streams::LongBody,
+    lines: LogLines,
+    follow: bool,
+    /// Docker has sent everything.
+    ended: bool,
+}
+
+impl Log {
+    async fn next(&mut self) -> Result<Option<LogLine>, RuntimeError> {
+        let broken = |broken: Broken| RuntimeError::Unavailable { operation: READ_LOG, problem: broken.to_string() };
+        loop {
+            if self.ended {
+                return self.lines.end().map_err(broken);
+            }
+            if let Some(line) = self.lines.next().map_err(broken)? {
+                return Ok(Some(line));
+            }
+            // A log that is followed may be silent for days; one that is only read may not.
+            let chunk = if self.follow { self.body.next().await? } else { self.body.next_within(CALL_TIMEOUT).await? };
+            match chunk {
+                Some(chunk) => self.lines.push(&chunk),
+                None => self.ended = true,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_name_means_its_latest_tag_and_never_all_of_them() {
+        for (given, pulled) in [
+            ("nginx", "nginx:latest"),
+            ("localhost:5000/nginx", "localhost:5000/nginx:latest"),
+            ("nginx:1", "nginx:1"),
+            ("nginx@sha256:ab", "nginx@sha256:ab"),
+        ] {
+            assert_eq!(with_tag(given), pulled);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_is_not_there_is_the_engine_s_trouble_and_not_the_pod_s() {
+        let nowhere = tempfile::tempdir().unwrap().path().join("docker.sock");
+        let docker = Docker::connect(nowhere.to_str().unwrap(), &Tasks::default()).unwrap();
+        let id = ContainerId("x".to_owned());
+        assert!(docker.info().await.unwrap_err().is_engine_trouble());
+        assert!(docker.inspect(&id).await.unwrap_err().is_engine_trouble());
+        assert!(docker.exec(&id, &ExecRequest { command: vec![], tty: false, stdin: false }).await.err().unwrap().is_engine_trouble());
+        assert!(matches!(Docker::connect("tcp://example.org:2375", &Tasks::default()), Err(RuntimeError::Refused { .. })));
+    }
+}

@@ -1,0 +1,45 @@
+//! What the node agent may expect of a container runtime: the same cases on the scripted one and on Docker, then what only Docker can show.
+
+mod docker;
+mod rig;
+mod shared;
+
+/// Makes each of the shared cases a test on each engine, so that a failure names both.
+macro_rules! on_both_engines {
+    ($($case:ident),* $(,)?) => {
+        mod on_the_fake {
+            $(#[tokio::test]
+            async fn $case() {
+                super::shared::$case(super::rig::Rig::fake()).await;
+            })*
+        }
+        mod on_docker {
+            $(#[tokio::test]
+            async fn $case() {
+                super::shared::$case(super::rig::Rig::docker()).await;
+            })*
+        }
+    };
+}
+
+on_both_engines! {
+    a_repeated_create_finds_what_it_made,
+    a_container_that_was_never_started_is_created_and_not_a_success,
+    a_container_tells_its_exit_code,
+    a_repeated_start_is_fine,
+    a_restarted_sandbox_has_another_identity,
+    a_container_does_not_start_in_a_sandbox_that_does_not_run,
+    stop_ends_what_listens_and_kill_ends_what_does_not,
+    removing_twice_is_fine_and_a_gone_container_is_none,
+    a_missing_image_is_none_and_its_container_an_image_error,
+    a_missing_program_is_refused_and_its_container_says_why,
+    a_memory_limit_is_told,
+    logs_come_in_order_by_tail_and_since,
+    a_followed_log_ends_with_its_container,
+    two_nodes_on_one_engine_do_not_see_each_other,
+    a_taken_host_port_is_refused,
+    an_end_is_hinted,
+    an_exec_tells_its_exit_code,
+    the_end_of_input_ends_cat,
+    a_missing_exec_program_fails,
+}
