@@ -66,10 +66,12 @@ impl Step<'_> {
                 self.set_slot(spec, Slot::Running { since });
                 self.count_start(spec, Some(&seen.id));
             }
-            RunState::Exited { .. } => {
-                // The start is counted once, also while the last lines are being read.
-                self.set_slot(spec, Slot::Running { since: started_of(&seen.state).unwrap_or(self.now) });
-                self.count_start(spec, Some(&seen.id));
+            RunState::Exited { started, .. } => {
+                // The start is counted once, also while the last lines are being read; one that was refused is none.
+                if let Some(since) = started {
+                    self.set_slot(spec, Slot::Running { since });
+                    self.count_start(spec, Some(&seen.id));
+                }
                 self.ended(spec, Some(seen));
             }
             RunState::Removing => self.ended(spec, None),
@@ -258,14 +260,6 @@ pub(super) fn ended_as(state: Option<&RunState>, lines: Option<String>) -> Termi
         Some(RunState::Created | RunState::Running { .. } | RunState::Paused { .. } | RunState::Removing) | None => {
             Terminated { exit_code: 137, reason: EndReason::Unknown, message: lines, started_at: None, finished_at: None }
         }
-    }
-}
-
-fn started_of(state: &RunState) -> Option<Timestamp> {
-    match state {
-        RunState::Running { since } | RunState::Paused { since } => Some(*since),
-        RunState::Exited { started, .. } => *started,
-        RunState::Created | RunState::Removing => None,
     }
 }
 
