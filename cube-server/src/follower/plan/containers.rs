@@ -20,6 +20,14 @@ impl Step<'_> {
         let (slot, attempt) = (record.slot.clone(), record.attempt);
         let view = self.view;
         let seen = view.app(&spec.name, attempt);
+        let astray = seen.filter(|seen| seen.sandbox.as_ref().is_some_and(|id| *id != sandbox.id)).map(|seen| &seen.state);
+        match (&slot, astray) {
+            (Slot::Starting | Slot::Running { .. }, Some(RunState::Running { .. } | RunState::Paused { .. })) => {
+                return self.sandbox_changed("a container is in an earlier one");
+            }
+            (Slot::Starting, Some(RunState::Created)) => return self.replace(spec, WaitCause::Turn),
+            (Slot::Waiting(_) | Slot::Starting | Slot::Running { .. } | Slot::Ended(_), _) => {}
+        }
         match slot {
             Slot::Waiting(_) => self.waiting(spec, attempt, seen, sandbox),
             Slot::Starting => self.starting(spec, seen, sandbox),

@@ -56,7 +56,7 @@ impl Step<'_> {
             return;
         }
         let all: Vec<_> = self.view.containers.keys().cloned().collect();
-        if all.is_empty() && !self.view.is_changing() {
+        if all.is_empty() && self.view.is_settled() {
             self.notes.push(Note::normal("Stopped", "its containers are gone"));
             self.record.stage = Stage::Stopped { end };
         }
@@ -81,7 +81,8 @@ impl Step<'_> {
         }
         let unclear: Vec<_> = self.view.started.iter().cloned().collect();
         unclear.iter().for_each(|id| self.act(Action::Inspect(id.clone())));
-        live.is_empty() && unclear.is_empty() && !self.view.is_making()
+        // After trouble something may run that was not seen: the list comes first.
+        live.is_empty() && unclear.is_empty() && !self.view.is_making() && self.view.trouble.is_none()
     }
 
     /// Notes how containers ended while the pod is being stopped: that is no crash.

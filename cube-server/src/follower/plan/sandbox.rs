@@ -86,7 +86,7 @@ impl Step<'_> {
         }
     }
 
-    fn sandbox_changed(&mut self, how: &str) {
+    pub(super) fn sandbox_changed(&mut self, how: &str) {
         let ran = self.record.containers.values().any(|container| container.starts > 0 || container.slot == Slot::Starting);
         if ran && self.pod.spec.restart_policy == RestartPolicy::Never {
             let message = format!("its sandbox is lost ({how}), and its restartPolicy is Never");

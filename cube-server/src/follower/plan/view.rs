@@ -109,6 +109,11 @@ impl View {
         })
     }
 
+    /// Whether nothing is on its way, or to be looked at, that could show another container.
+    pub fn is_settled(&self) -> bool {
+        !self.look && self.trouble.is_none() && !self.is_changing() && !self.busy.contains(&Key::List)
+    }
+
     /// Whether a call that changes containers may be on its way: a list made meanwhile is not to be trusted.
     pub fn is_changing(&self) -> bool {
         self.busy.iter().any(|key| match key {
