@@ -1,20 +1,27 @@
 //! The handle that the session and the router hold on the node agent.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 
 use async_trait::async_trait;
-use cube_api::ApiError;
-use cube_api::meta::{ClusterId, Labels, Name, Uid};
-use cube_api::node::NodeRole;
+use cube_api::meta::{ClusterId, Labels, Name, NodeId, Uid};
+use cube_api::node::{Capacity, NodeRole};
 use cube_api::routes::{ExecQuery, LogQuery};
-use cube_api::session::{Announcement, Assignment, AssignmentAccepted, Report, ReportAccepted, Welcome};
+use cube_api::session::{Announcement, Assignment, AssignmentAccepted, NodeFacts, Report, ReportAccepted, Welcome};
 use cube_api::stream::Frame;
+use cube_api::{ApiError, ErrorCode};
 use futures::stream::BoxStream;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
 use crate::ambient::Ambient;
+use crate::follower::assignments::{Assignments, Pods, Request};
+use crate::follower::images::Images;
+use crate::follower::ledger::{Ledger, Membership};
+use crate::follower::observe::Observer;
+use crate::follower::pods::{Context, STARTS_AT_ONCE, Snapshot};
+use crate::follower::reporter::{Reporter, Sources};
 use crate::follower::runtime::Runtime;
+use crate::follower::{exec, logs};
 use crate::tasks::Tasks;
 
 /// What a node agent is started with.
@@ -69,48 +76,142 @@ pub struct Exec {
 /// The node agent. Clones share it.
 #[derive(Clone)]
 pub struct Agent {
-    _inner: Arc<()>,
+    inner: Arc<Inner>,
 }
+
+struct Inner {
+    config: AgentConfig,
+    node_id: NodeId,
+    facts: watch::Receiver<NodeFacts>,
+    membership: watch::Receiver<Membership>,
+    requests: mpsc::Sender<Request>,
+    pods: Arc<RwLock<Pods>>,
+    runtime: Arc<dyn Runtime>,
+    tasks: Tasks,
+}
+
+/// Requests that may wait for the task that takes assignments; more means that the disk hangs.
+const REQUESTS: usize = 256;
 
 impl Agent {
     /// Opens the ledger, adopts what runs and starts the agent's tasks. Does not wait for Docker or the leader.
     pub async fn start(
-        _config: AgentConfig,
-        _runtime: Arc<dyn Runtime>,
-        _link: Arc<dyn LeaderLink>,
-        _ambient: Ambient,
-        _tasks: &Tasks,
+        config: AgentConfig,
+        runtime: Arc<dyn Runtime>,
+        link: Arc<dyn LeaderLink>,
+        ambient: Ambient,
+        tasks: &Tasks,
     ) -> anyhow::Result<Self> {
-        unimplemented!()
+        let (ledger, opened) = Ledger::open(&config.data_dir.join("follower.db"), &ambient, tasks).await?;
+        let facts = NodeFacts {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            engine: String::new(),
+            trouble: Some("docker was not asked yet".to_owned()),
+            capacity: Capacity { pods: config.max_pods, ..Capacity::default() },
+        };
+        let (facts, facts_seen) = watch::channel(facts);
+        let (membership, membership_seen) = watch::channel(opened.membership);
+        let (requests, waiting) = mpsc::channel(REQUESTS);
+        let pods = Arc::new(RwLock::new(Pods::new()));
+        let reporter = Reporter::new(opened.starts);
+        let context = Context {
+            runtime: runtime.clone(),
+            ledger: ledger.clone(),
+            ambient: ambient.clone(),
+            images: Images::new(runtime.clone(), tasks.clone()),
+            reporter: reporter.clone(),
+            admission: Arc::new(Semaphore::new(STARTS_AT_ONCE)),
+            assignments: requests.clone(),
+        };
+        let assignments = Assignments {
+            node: config.node.clone(),
+            membership,
+            kept: opened.pods,
+            census: None,
+            pods: pods.clone(),
+            context: Arc::new(context),
+            tasks: tasks.clone(),
+        };
+        let observer = Observer {
+            runtime: runtime.clone(),
+            node: config.node.clone(),
+            membership: membership_seen.clone(),
+            pods: pods.clone(),
+            assignments: requests.clone(),
+            facts,
+            reporter: reporter.clone(),
+            max_pods: config.max_pods,
+            ambient: ambient.clone(),
+            relist: Notify::new(),
+        };
+        let node_id = opened.node_id;
+        let sources = Sources { node_id, membership: membership_seen.clone(), facts: facts_seen.clone(), ledger, link, ambient };
+        tasks.spawn_droppable("assignments", assignments.run(waiting));
+        tasks.spawn_droppable("engine watcher", observer.run());
+        tasks.spawn_droppable("reporter", reporter.run(sources));
+        let (facts, membership, tasks) = (facts_seen, membership_seen, tasks.clone());
+        Ok(Self { inner: Arc::new(Inner { config, node_id, facts, membership, requests, pods, runtime, tasks }) })
     }
 
     /// What to dial with, as of now.
     pub async fn announcement(&self) -> Announcement {
-        unimplemented!()
+        let Inner { config, node_id, facts, .. } = &*self.inner;
+        Announcement {
+            node: config.node.clone(),
+            node_id: *node_id,
+            machine_id: config.machine_id.clone(),
+            cluster_id: self.cluster_id(),
+            role: config.role,
+            labels: config.labels.clone(),
+            facts: facts.borrow().clone(),
+        }
     }
 
     /// The cluster that this node belongs to; none before its first session.
     pub fn cluster_id(&self) -> Option<ClusterId> {
-        unimplemented!()
+        self.inner.membership.borrow().cluster
     }
 
     /// A leader answered: adopts its cluster on the first session (durable), refuses another cluster or a lower epoch ever after.
-    pub async fn welcome(&self, _welcome: &Welcome) -> Result<(), ApiError> {
-        unimplemented!()
+    pub async fn welcome(&self, welcome: &Welcome) -> Result<(), ApiError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Request::Welcome(welcome.clone(), reply), answer).await
     }
 
     /// Takes an assignment: durable before it is answered, then acted on. An older generation is answered with the newer one and ignored.
-    pub async fn assign(&self, _assignment: Assignment) -> Result<AssignmentAccepted, ApiError> {
-        unimplemented!()
+    pub async fn assign(&self, assignment: Assignment) -> Result<AssignmentAccepted, ApiError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Request::Assign(assignment, reply), answer).await
     }
 
     /// A pod's logs as `Stdout` frames and one `Status` at the end.
-    pub async fn logs(&self, _uid: Uid, _query: LogQuery) -> Result<BoxStream<'static, Frame>, ApiError> {
-        unimplemented!()
+    pub async fn logs(&self, uid: Uid, query: LogQuery) -> Result<BoxStream<'static, Frame>, ApiError> {
+        logs::open(self.inner.runtime.clone(), self.snapshot(uid)?, query)
     }
 
     /// Starts a command in a container.
-    pub async fn exec(&self, _uid: Uid, _query: ExecQuery) -> Result<Exec, ApiError> {
-        unimplemented!()
+    pub async fn exec(&self, uid: Uid, query: ExecQuery) -> Result<Exec, ApiError> {
+        let snapshot = self.snapshot(uid)?.borrow().clone();
+        exec::start(self.inner.runtime.as_ref(), &self.inner.tasks, &snapshot, query).await
+    }
+
+    fn snapshot(&self, uid: Uid) -> Result<watch::Receiver<Arc<Snapshot>>, ApiError> {
+        let pods = self.inner.pods.read().expect("nothing panics while it is held");
+        match pods.get(&uid) {
+            Some(handle) => Ok(handle.snapshot.clone()),
+            None => match &self.inner.facts.borrow().trouble {
+                Some(trouble) => Err(ApiError::new(ErrorCode::NodeUnavailable, format!("node {}: {trouble}", self.inner.config.node))),
+                None => Err(ApiError::new(ErrorCode::NotFound, format!("node {} has no such pod (yet)", self.inner.config.node))),
+            },
+        }
+    }
+
+    async fn ask<T>(&self, request: Request, answer: oneshot::Receiver<Result<T, ApiError>>) -> Result<T, ApiError> {
+        let stopping = || ApiError::new(ErrorCode::Unavailable, "the node is stopping");
+        match self.inner.requests.try_send(request) {
+            Ok(()) => answer.await.map_err(|_| stopping())?,
+            Err(mpsc::error::TrySendError::Full(_)) => Err(ApiError::new(ErrorCode::Busy, "the node has too many requests waiting")),
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(stopping()),
+        }
     }
 }

@@ -1,0 +1,268 @@
+//! The task that owns what the node was told: takes welcomes and assignments, writes them, starts and ends the pods' tasks.
+//!
+//! Nothing is stopped before a complete assignment of this cluster and of a not lower epoch is in the ledger, and no pod's task begins before the
+//! first full list of this life: what runs is found before anything is made.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, RwLock};
+
+use cube_api::meta::{Name, Uid};
+use cube_api::pod::{DEFAULT_GRACE_SECONDS, PodSpec, RestartPolicy, RestartRules};
+use cube_api::session::{AssignedPod, Assignment, AssignmentAccepted, Generation, Want, Welcome};
+use cube_api::{ApiError, ErrorCode};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::follower::ledger::{KeptPod, LedgerError, Membership};
+use crate::follower::pods::{self, Context, PodHandle};
+use crate::follower::record::{PodRecord, Stage};
+use crate::follower::runtime::{Observed, Scope};
+use crate::tasks::Tasks;
+
+/// Why a pod is stopped that no assignment has any more.
+const UNASSIGNED: &str = "it is not assigned to this node any more";
+
+/// The pods that have a task.
+pub type Pods = BTreeMap<Uid, PodHandle>;
+
+/// What the task is asked.
+pub enum Request {
+    /// A leader answered.
+    Welcome(Welcome, oneshot::Sender<Result<(), ApiError>>),
+    /// A leader assigns.
+    Assign(Assignment, oneshot::Sender<Result<AssignmentAccepted, ApiError>>),
+    /// Every container of the scope.
+    Listed(Vec<Observed>),
+    /// A pod's containers are gone for good.
+    Stopped(Uid),
+}
+
+/// The task's state.
+pub struct Assignments {
+    /// The node's name.
+    pub node: Name,
+    /// The leader that is obeyed.
+    pub membership: watch::Sender<Membership>,
+    /// Every pod that is kept. The records are as of the start: a pod's task owns its record.
+    pub kept: BTreeMap<Uid, KeptPod>,
+    /// The containers of pods without a task, as of the newest list; none before the first.
+    pub census: Option<BTreeMap<Uid, Vec<Observed>>>,
+    /// The pods' tasks.
+    pub pods: Arc<RwLock<Pods>>,
+    /// What they share.
+    pub context: Arc<Context>,
+    /// Where they run.
+    pub tasks: Tasks,
+}
+
+impl Assignments {
+    /// Answers requests until nobody can ask any more.
+    pub async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
+        while let Some(request) = requests.recv().await {
+            match request {
+                // Who asked may have hung up: the write stands.
+                Request::Welcome(welcome, reply) => drop(reply.send(self.welcome(welcome).await)),
+                Request::Assign(assignment, reply) => drop(reply.send(self.assign(assignment).await)),
+                Request::Listed(listed) => self.listed(listed),
+                Request::Stopped(uid) => self.stopped(uid).await,
+            }
+        }
+    }
+
+    async fn welcome(&mut self, welcome: Welcome) -> Result<(), ApiError> {
+        let Welcome { cluster_id, epoch } = welcome;
+        let now = *self.membership.borrow();
+        if let Some(cluster) = now.cluster
+            && cluster != cluster_id
+        {
+            return Err(other_cluster(cluster, cluster_id));
+        }
+        if epoch < now.epoch {
+            return Err(older_leader());
+        }
+        if now.cluster.is_none() || epoch > now.epoch {
+            self.context.ledger.join(cluster_id, epoch).await.map_err(not_written)?;
+            self.membership.send_modify(|membership| {
+                membership.cluster = Some(cluster_id);
+                membership.epoch = epoch;
+            });
+        }
+        self.context.reporter.resync();
+        Ok(())
+    }
+
+    async fn assign(&mut self, assignment: Assignment) -> Result<AssignmentAccepted, ApiError> {
+        if let Some(newer) = self.check(&assignment)? {
+            return Ok(AssignmentAccepted { generation: newer });
+        }
+        let Assignment { epoch, generation, pods, .. } = assignment;
+        let assigned: BTreeSet<_> = pods.iter().map(|pod| pod.uid).collect();
+        let mut changed: Vec<KeptPod> = pods.into_iter().filter_map(|pod| self.newly_assigned(pod)).collect();
+        let gone: Vec<_> = self.kept.keys().filter(|uid| !assigned.contains(uid)).copied().collect();
+        let (done, vanished): (Vec<Uid>, Vec<Uid>) = gone.into_iter().partition(|uid| self.is_stopped(*uid));
+        changed.extend(vanished.into_iter().filter_map(|uid| self.vanished(uid)));
+        let ledger = &self.context.ledger;
+        ledger.assign(epoch, generation, changed.clone()).await.map_err(not_written)?;
+        self.membership.send_modify(|membership| {
+            membership.epoch = epoch;
+            membership.generation = Some(generation);
+        });
+        for pod in changed {
+            self.take(pod);
+        }
+        self.forget(done).await;
+        Ok(AssignmentAccepted { generation })
+    }
+
+    /// Whether it is to be obeyed: refused if another cluster's or an older leader's; the newer generation if that is known already.
+    fn check(&self, assignment: &Assignment) -> Result<Option<Generation>, ApiError> {
+        let now = *self.membership.borrow();
+        match now.cluster {
+            Some(cluster) if cluster == assignment.cluster_id => {}
+            Some(cluster) => return Err(other_cluster(cluster, assignment.cluster_id)),
+            None => return Err(ApiError::new(ErrorCode::Conflict, "this node belongs to no cluster yet")),
+        }
+        if assignment.node != self.node {
+            let message = format!("this is node {}, the assignment is for node {}", self.node, assignment.node);
+            return Err(ApiError::new(ErrorCode::Conflict, message));
+        }
+        if assignment.epoch < now.epoch {
+            return Err(older_leader());
+        }
+        let newer = now.generation.filter(|known| assignment.epoch == now.epoch && assignment.generation < *known);
+        Ok(newer)
+    }
+
+    /// The pod as it is to be kept, if that is a change.
+    fn newly_assigned(&self, pod: AssignedPod) -> Option<KeptPod> {
+        match self.kept.get(&pod.uid) {
+            Some(kept) if kept.current && kept.assigned == pod => None,
+            Some(kept) => Some(KeptPod { assigned: pod, current: true, record: kept.record.clone() }),
+            None => Some(KeptPod { record: PodRecord::new(&pod), assigned: pod, current: true }),
+        }
+    }
+
+    /// A pod that the assignment doesn't have is to be stopped, with its own grace.
+    fn vanished(&self, uid: Uid) -> Option<KeptPod> {
+        let kept = self.kept.get(&uid)?;
+        let grace_seconds = kept.assigned.spec.termination_grace_period_seconds;
+        let want = match &kept.assigned.want {
+            Want::Run { .. } => Want::Stop { grace_seconds, reason: UNASSIGNED.to_owned() },
+            stop @ Want::Stop { .. } => stop.clone(),
+        };
+        Some(KeptPod { assigned: AssignedPod { want, ..kept.assigned.clone() }, current: false, record: kept.record.clone() })
+    }
+
+    fn is_stopped(&self, uid: Uid) -> bool {
+        match self.pods.read().expect("nothing panics while it is held").get(&uid) {
+            Some(handle) => handle.snapshot.borrow().record.is_stopped(),
+            None => self.kept.get(&uid).is_some_and(|kept| kept.record.is_stopped()),
+        }
+    }
+
+    /// Keeps a pod and tells its task, or starts one if what runs here is known.
+    fn take(&mut self, pod: KeptPod) {
+        let uid = pod.assigned.uid;
+        let mut pods = self.pods.write().expect("nothing panics while it is held");
+        match pods.get(&uid) {
+            Some(handle) => drop(handle.desired.send_replace(pod.assigned.clone())),
+            None => {
+                if let (Some(census), Some(cluster)) = (&mut self.census, self.membership.borrow().cluster) {
+                    let listed = census.remove(&uid).unwrap_or_default();
+                    let scope = Scope { cluster, node: self.node.clone() };
+                    let (assigned, record) = (pod.assigned.clone(), pod.record.clone());
+                    pods.insert(uid, pods::spawn(self.context.clone(), &self.tasks, scope, assigned, record, listed));
+                }
+            }
+        }
+        drop(pods);
+        self.kept.insert(uid, pod);
+    }
+
+    /// The first list lets the pods' tasks begin; later ones poke those whose containers look different, and find what nobody wants.
+    fn listed(&mut self, listed: Vec<Observed>) {
+        let mut by_pod: BTreeMap<Uid, Vec<Observed>> = BTreeMap::new();
+        for container in listed {
+            by_pod.entry(container.identity.uid).or_default().push(container);
+        }
+        for (uid, handle) in &*self.pods.read().expect("nothing panics while it is held") {
+            let seen = by_pod.remove(uid).unwrap_or_default();
+            if differs(&handle.snapshot.borrow().containers, &seen) {
+                handle.poke.notify_one();
+            }
+        }
+        let first = self.census.is_none();
+        self.census = Some(by_pod);
+        if first {
+            let kept: Vec<_> = self.kept.values().cloned().collect();
+            kept.into_iter().for_each(|pod| self.take(pod));
+        }
+        if self.membership.borrow().generation.is_some() {
+            self.take_orphans();
+        }
+    }
+
+    /// Containers of ours whose pod is neither assigned nor kept are stopped and removed.
+    fn take_orphans(&mut self) {
+        let orphans: Vec<_> = self.census.iter().flatten().filter_map(|(uid, containers)| orphan(*uid, containers)).collect();
+        for pod in orphans.into_iter().filter(|pod| !self.kept.contains_key(&pod.uid)).collect::<Vec<_>>() {
+            tracing::warn!(pod = %pod.name, uid = %pod.uid, "found containers of a pod that isn't assigned to this node: removing them");
+            let record = PodRecord { stage: Stage::Live, ..PodRecord::new(&pod) };
+            self.take(KeptPod { assigned: pod, current: false, record });
+        }
+    }
+
+    /// A pod that no assignment has is forgotten once it is stopped; one that is assigned is kept until the leader lets go of it.
+    async fn stopped(&mut self, uid: Uid) {
+        if self.kept.get(&uid).is_some_and(|kept| !kept.current) {
+            self.forget(vec![uid]).await;
+        }
+    }
+
+    async fn forget(&mut self, uids: Vec<Uid>) {
+        if uids.is_empty() {
+            return;
+        }
+        if let Err(error) = self.context.ledger.forget(uids.clone()).await {
+            // They stay, stopped, until an assignment without them comes again.
+            tracing::error!(error = crate::follower::chain(&error), "stopped pods can't be forgotten");
+            return;
+        }
+        for uid in uids {
+            self.kept.remove(&uid);
+            self.pods.write().expect("nothing panics while it is held").remove(&uid);
+            self.context.reporter.forget(uid);
+        }
+    }
+}
+
+/// What is left of a pod that nobody knows, as something to stop.
+fn orphan(uid: Uid, containers: &[Observed]) -> Option<AssignedPod> {
+    let name = containers.first()?.identity.pod.clone();
+    let spec = PodSpec {
+        containers: Vec::new(),
+        restart_policy: RestartPolicy::Never,
+        restart: RestartRules::default(),
+        termination_grace_period_seconds: DEFAULT_GRACE_SECONDS,
+        node_selector: BTreeMap::new(),
+    };
+    Some(AssignedPod { uid, name, spec, want: Want::Stop { grace_seconds: DEFAULT_GRACE_SECONDS, reason: UNASSIGNED.to_owned() } })
+}
+
+fn differs(known: &[Observed], seen: &[Observed]) -> bool {
+    let states = |containers: &[Observed]| containers.iter().map(|c| (c.id.clone(), c.state.clone())).collect::<BTreeMap<_, _>>();
+    states(known) != states(seen)
+}
+
+fn other_cluster(own: cube_api::ClusterId, other: cube_api::ClusterId) -> ApiError {
+    ApiError::new(ErrorCode::Conflict, format!("this node belongs to cluster {own}, the leader is of cluster {other}"))
+        .hint("give the node an empty data folder to let it join another cluster")
+}
+
+fn older_leader() -> ApiError {
+    ApiError::new(ErrorCode::Conflict, "this node has followed a newer life of the leader")
+        .hint("stop the older leader; if its data was restored from a backup, give the node an empty data folder")
+}
+
+fn not_written(error: LedgerError) -> ApiError {
+    ApiError::new(ErrorCode::Unavailable, format!("the node can't write its ledger: {}", crate::follower::chain(&error)))
+}

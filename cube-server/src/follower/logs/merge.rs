@@ -1,0 +1,242 @@
+//! Several containers' lines in time order.
+//!
+//! Without follow the order is exact: a line is passed on when every other log has shown its next one. With follow a silent container must not hold
+//! up the others: a line waits for them at most [`WINDOW`].
+
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use bytes::{BufMut, BytesMut};
+use cube_api::stream::{Frame, Outcome};
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use tokio::time::Instant;
+
+use super::source::{Batch, Source};
+use crate::follower::runtime::LogLine;
+
+/// How long a line waits for older ones of silent containers, with follow.
+const WINDOW: Duration = Duration::from_millis(50);
+
+/// How long the rest of a long line is waited for, with follow.
+const REST: Duration = Duration::from_secs(1);
+
+/// A frame is passed on when it has so many bytes, or when nothing more is ready.
+const FRAME: usize = 32 * 1024;
+
+/// Docker cuts longer lines into pieces of this size; a shorter piece without newline is a log's last line.
+const PIECE: usize = 16 * 1024;
+
+/// After so many bytes without a newline other containers go on.
+const LONGEST_LINE: usize = 1024 * 1024;
+
+/// How lines are shown.
+#[derive(Debug, Clone, Copy)]
+pub struct Format {
+    /// `[name] ` before each.
+    pub prefix: bool,
+    /// Its time before each, RFC 3339.
+    pub timestamps: bool,
+}
+
+/// The merge of several logs.
+pub struct Merge {
+    lanes: Vec<Lane>,
+    reading: FuturesUnordered<BoxFuture<'static, Read>>,
+    format: Format,
+    follow: bool,
+    out: BytesMut,
+    /// The line that has no newline yet.
+    open: Option<Open>,
+    problem: Option<String>,
+    ended: bool,
+}
+
+struct Open {
+    lane: usize,
+    /// Bytes of it that were shown.
+    shown: usize,
+    /// Docker cut it: the rest is on its way.
+    cut: bool,
+}
+
+struct Lane {
+    prefix: String,
+    /// What was read and not shown; the next batch is read when this one is shown.
+    lines: VecDeque<LogLine>,
+    source: Option<Source>,
+    /// When the lines arrived.
+    arrived: Instant,
+    ended: bool,
+}
+
+struct Read {
+    lane: usize,
+    source: Source,
+    batch: Option<Batch>,
+}
+
+enum Next {
+    /// This lane's first line is next.
+    Line(usize),
+    /// Something has to arrive; at the latest then it is decided without it.
+    Wait(Option<Instant>),
+    /// Nothing comes any more.
+    End,
+}
+
+impl Merge {
+    /// Of these containers, in the order of the spec.
+    pub fn new(sources: Vec<Source>, format: Format, follow: bool) -> Self {
+        let lane = |source: &Source| Lane {
+            prefix: format!("[{}] ", source.name),
+            lines: VecDeque::new(),
+            source: None,
+            arrived: Instant::now(),
+            ended: false,
+        };
+        let lanes = sources.iter().map(lane).collect();
+        let reading = sources.into_iter().enumerate().map(|(index, source)| read(index, source)).collect();
+        Self { lanes, reading, format, follow, out: BytesMut::new(), open: None, problem: None, ended: false }
+    }
+
+    /// The next frame; none after the status.
+    pub async fn next_frame(&mut self) -> Option<Frame> {
+        if self.ended {
+            return None;
+        }
+        loop {
+            match self.next_line() {
+                Next::Line(lane) => {
+                    self.show(lane);
+                    if self.out.len() >= FRAME {
+                        return Some(self.flush());
+                    }
+                }
+                Next::Wait(until) => {
+                    if let Some(Some(read)) = futures::FutureExt::now_or_never(self.reading.next()) {
+                        self.take_in(read);
+                    } else if !self.out.is_empty() {
+                        return Some(self.flush());
+                    } else {
+                        self.wait(until).await;
+                    }
+                }
+                Next::End if !self.out.is_empty() => return Some(self.flush()),
+                Next::End => {
+                    self.ended = true;
+                    let outcome = self.problem.take().map_or(Outcome::Success, Outcome::Failed);
+                    return Some(Frame::Status(outcome));
+                }
+            }
+        }
+    }
+
+    fn next_line(&self) -> Next {
+        if self.problem.is_some() {
+            return Next::End;
+        }
+        if let Some(Open { lane, shown, cut: true }) = self.open
+            && shown < LONGEST_LINE
+            && !self.lanes[lane].ended
+        {
+            if !self.lanes[lane].lines.is_empty() {
+                return Next::Line(lane);
+            }
+            let until = self.lanes[lane].arrived + REST;
+            if !self.follow || Instant::now() < until {
+                return Next::Wait(self.follow.then_some(until));
+            }
+        }
+        let heads = self.lanes.iter().enumerate().filter_map(|(index, lane)| Some((lane.lines.front()?.at, index, lane.arrived)));
+        let first = heads.min_by_key(|(at, index, _)| (*at, *index));
+        let silent = self.lanes.iter().any(|lane| lane.lines.is_empty() && !lane.ended);
+        match (first, silent) {
+            (None, false) => Next::End,
+            (None, true) => Next::Wait(None),
+            (Some((_, lane, _)), false) => Next::Line(lane),
+            (Some((_, lane, arrived)), true) if self.follow && arrived + WINDOW <= Instant::now() => Next::Line(lane),
+            (Some((_, _, arrived)), true) => Next::Wait(self.follow.then_some(arrived + WINDOW)),
+        }
+    }
+
+    async fn wait(&mut self, until: Option<Instant>) {
+        let read = match until {
+            Some(until) => tokio::time::timeout_at(until, self.reading.next()).await.unwrap_or_default(),
+            None => self.reading.next().await,
+        };
+        if let Some(read) = read {
+            self.take_in(read);
+        }
+    }
+
+    fn take_in(&mut self, read: Read) {
+        let Read { lane: index, source, batch } = read;
+        let lane = &mut self.lanes[index];
+        lane.arrived = Instant::now();
+        match batch {
+            Some(Ok(lines)) => {
+                lane.lines = lines.into();
+                lane.source = Some(source);
+                self.read_on(index);
+            }
+            Some(Err(problem)) => {
+                lane.ended = true;
+                self.problem = Some(problem);
+            }
+            None => lane.ended = true,
+        }
+    }
+
+    /// Reads a lane's next batch once the one before is shown.
+    fn read_on(&mut self, index: usize) {
+        let lane = &mut self.lanes[index];
+        if lane.lines.is_empty()
+            && let Some(source) = lane.source.take()
+        {
+            self.reading.push(read(index, source));
+        }
+    }
+
+    fn show(&mut self, index: usize) {
+        let Some(line) = self.lanes[index].lines.pop_front() else { return };
+        self.read_on(index);
+        let goes_on = self.open.take();
+        let mut shown = line.bytes.len();
+        match goes_on {
+            Some(open) if open.lane == index && open.shown < LONGEST_LINE => shown += open.shown,
+            unfinished => {
+                if unfinished.is_some() {
+                    self.out.put_u8(b'\n');
+                }
+                self.begin_line(index, &line);
+            }
+        }
+        self.out.put_slice(&line.bytes);
+        if line.bytes.last() != Some(&b'\n') {
+            self.open = Some(Open { lane: index, shown, cut: line.bytes.len() >= PIECE });
+        }
+    }
+
+    fn begin_line(&mut self, index: usize, line: &LogLine) {
+        if self.format.prefix {
+            self.out.put_slice(self.lanes[index].prefix.as_bytes());
+        }
+        if self.format.timestamps {
+            write!(self.out, "{} ", line.at).expect("memory takes it");
+        }
+    }
+
+    fn flush(&mut self) -> Frame {
+        Frame::Stdout(self.out.split().freeze())
+    }
+}
+
+fn read(lane: usize, mut source: Source) -> BoxFuture<'static, Read> {
+    Box::pin(async move {
+        let batch = source.next().await;
+        Read { lane, source, batch }
+    })
+}

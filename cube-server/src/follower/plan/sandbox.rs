@@ -1,0 +1,119 @@
+//! The sandbox's part of a decision: one network namespace per pod, and the whole pod anew when it changes.
+
+use cube_api::pod::{Phase, RestartPolicy};
+use jiff::Timestamp;
+
+use super::{Action, Note, Step};
+use crate::follower::record::{PodEnd, SandboxIdentity, Slot, Stage};
+use crate::follower::restart::{self, CLEAN_RUN, Verdict};
+use crate::follower::runtime::{ContainerId, RunState};
+
+/// The sandbox that app containers may join.
+pub(super) struct Sandbox {
+    /// Docker's id.
+    pub id: ContainerId,
+    /// Whether app containers may be started.
+    pub up: bool,
+}
+
+impl Step<'_> {
+    /// Brings the sandbox on its way; none while there is nothing to join.
+    pub(super) fn sandbox(&mut self) -> Option<Sandbox> {
+        let attempt = self.record.sandbox.attempt;
+        let identity = self.record.sandbox.identity.clone();
+        let Some(seen) = self.view.sandbox(attempt) else {
+            match identity {
+                Some(_) => self.sandbox_changed("it was removed"),
+                None => self.make_sandbox(),
+            }
+            return None;
+        };
+        let id = seen.id.clone();
+        match (&seen.state, identity) {
+            (RunState::Created, None) => {
+                let up = self.view.started.contains(&id);
+                if up {
+                    self.act(Action::Inspect(id.clone()));
+                } else if self.is_due(self.record.sandbox.streak.due) {
+                    self.act(Action::StartSandbox(id.clone()));
+                }
+                Some(Sandbox { id, up })
+            }
+            (RunState::Running { since } | RunState::Paused { since }, None) => {
+                self.record.sandbox.identity = Some(SandboxIdentity { id: id.0.clone(), since: *since });
+                self.record.sandbox.problem = None;
+                Some(Sandbox { id, up: true })
+            }
+            (RunState::Running { since } | RunState::Paused { since }, Some(known)) if known.id == id.0 && known.since == *since => {
+                self.end_sandbox_streak(*since);
+                Some(Sandbox { id, up: true })
+            }
+            (RunState::Running { .. } | RunState::Paused { .. } | RunState::Created, Some(_)) => {
+                self.sandbox_changed("it was restarted");
+                None
+            }
+            (RunState::Exited { code, .. }, _) => {
+                self.sandbox_changed(&format!("it ended with {code}"));
+                None
+            }
+            (RunState::Removing, _) => {
+                self.sandbox_changed("it is being removed");
+                None
+            }
+        }
+    }
+
+    /// The sandboxes of earlier attempts hold the host ports: they go first.
+    fn make_sandbox(&mut self) {
+        let attempt = self.record.sandbox.attempt;
+        let old: Vec<_> = self.view.containers.values().filter(|c| c.identity.container.is_none()).map(|c| c.id.clone()).collect();
+        if !old.is_empty() {
+            old.into_iter().for_each(|id| self.act(Action::Remove(id)));
+        } else if self.is_due(self.record.sandbox.streak.due) {
+            self.act(Action::CreateSandbox { attempt });
+        }
+    }
+
+    fn end_sandbox_streak(&mut self, since: Timestamp) {
+        if self.record.sandbox.streak.failures == 0 {
+            return;
+        }
+        let clean_at = since + CLEAN_RUN;
+        if self.now >= clean_at {
+            self.record.sandbox.streak = Default::default();
+        } else {
+            self.wake_at(clean_at);
+        }
+    }
+
+    pub(super) fn sandbox_changed(&mut self, how: &str) {
+        let ran = self.record.containers.values().any(|container| container.starts > 0 || container.slot == Slot::Starting);
+        if ran && self.pod.spec.restart_policy == RestartPolicy::Never {
+            let message = format!("its sandbox is lost ({how}), and its restartPolicy is Never");
+            self.notes.push(Note::warning("SandboxChanged", message.clone()));
+            let end = PodEnd { phase: Phase::Failed, reason: Some("SandboxChanged".to_owned()), message: Some(message) };
+            self.record.stage = Stage::Finished { since: self.now, end };
+            return;
+        }
+        self.notes.push(Note::warning("SandboxChanged", format!("its sandbox changed ({how}): all its containers are made anew")));
+        let limit = self.limit();
+        match restart::after_crash(&mut self.record.sandbox.streak, limit, self.now, self.jitter) {
+            Verdict::Again(_) => self.record.stage = Stage::Restarting { since: self.now, new_sandbox: true },
+            Verdict::GiveUp => {
+                let times = self.record.sandbox.streak.failures;
+                self.give_up("CrashLimit", &format!("the sandbox was lost {times} times in a row, at last because {how}"));
+            }
+        }
+    }
+
+    /// Whether a try is due; if not, sees to waking then.
+    pub(super) fn is_due(&mut self, due: Option<Timestamp>) -> bool {
+        match due {
+            Some(at) if at > self.now => {
+                self.wake_at(at);
+                false
+            }
+            Some(_) | None => true,
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! Properties of the plan against a small engine: whatever is killed, lost or done by hand, and whenever the agent dies.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use cube_api::meta::Name;
+use cube_api::pod::RestartPolicy;
+use cube_api::session::{AssignedPod, Want};
+use jiff::Timestamp;
+use proptest::prelude::*;
+
+use super::*;
+use crate::follower::runtime::{Identity, Observed, RunState, RuntimeError};
+use crate::follower::testing::{name, pod, stop};
+
+/// What happens next.
+#[derive(Debug, Clone)]
+enum Step {
+    /// One action is done, and its answer arrives.
+    Act { which: usize, fate: Fate },
+    /// So many seconds pass.
+    Pass(u16),
+    /// A container's process ends.
+    End { which: usize, code: i64 },
+    /// A container is removed by hand.
+    Vanish { which: usize },
+    /// The sandbox is restarted by hand.
+    RestartSandbox,
+    /// The agent dies; what was on its way was done, or not.
+    Die { done: bool },
+    /// All containers are listed again.
+    Look,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Fate {
+    Done,
+    ReplyLost,
+    NotDone,
+    Refused,
+}
+
+struct Engine {
+    containers: BTreeMap<ContainerId, Observed>,
+    made: u32,
+    starts: BTreeMap<Option<Name>, u32>,
+}
+
+struct World {
+    pod: AssignedPod,
+    saved: PodRecord,
+    record: PodRecord,
+    view: View,
+    flying: Vec<Action>,
+    engine: Engine,
+    now: Timestamp,
+}
+
+impl World {
+    fn new(pod: AssignedPod) -> Self {
+        let record = PodRecord::new(&pod);
+        let engine = Engine { containers: BTreeMap::new(), made: 0, starts: BTreeMap::new() };
+        let now = Timestamp::UNIX_EPOCH;
+        Self { pod, saved: record.clone(), record, view: View::default(), flying: Vec::new(), engine, now }
+    }
+
+    fn decide(&mut self) {
+        for _ in 0..8 {
+            let input = Input { pod: &self.pod, record: &self.record, view: &self.view, now: self.now, jitter: Jitter::from_random(0) };
+            let decision = decide(input);
+            assert_eq!(decision, decide(input), "the same input gives the same output");
+            let rests = decision.record == self.record;
+            self.saved = decision.record.clone();
+            self.record = decision.record;
+            for action in decision.actions {
+                assert!(self.view.busy.insert(action.key()), "{action:?} is asked for twice");
+                self.view.look &= action != Action::List;
+                self.flying.push(action);
+            }
+            if rests {
+                return;
+            }
+        }
+        panic!("the plan does not come to rest: {:?}", self.record);
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Act { which, fate } if !self.flying.is_empty() => {
+                let action = self.flying.remove(which % self.flying.len());
+                let result = self.perform(&action, fate);
+                let came = Came { action, result, now: self.now, jitter: Jitter::from_random(0) };
+                take_in(&self.pod, &mut self.record, &mut self.view, came);
+            }
+            Step::Act { .. } => {}
+            Step::Pass(seconds) => self.now += Duration::from_secs(seconds.into()),
+            Step::End { which, code } => {
+                if let Some(id) = self.pick(which) {
+                    self.engine.end(&id, code, self.now);
+                }
+                self.view.look = true;
+            }
+            Step::Vanish { which } => {
+                if let Some(id) = self.pick(which) {
+                    self.engine.containers.remove(&id);
+                }
+                self.view.look = true;
+            }
+            Step::RestartSandbox => {
+                let sandbox = self.engine.containers.values_mut().find(|c| c.identity.container.is_none());
+                if let Some(sandbox) = sandbox {
+                    sandbox.state = RunState::Running { since: self.now + Duration::from_nanos(1) };
+                }
+                self.view.look = true;
+            }
+            Step::Die { done } => {
+                for action in std::mem::take(&mut self.flying) {
+                    if done {
+                        drop(self.perform(&action, Fate::Done));
+                    }
+                }
+                self.record = self.saved.clone();
+                self.view = View::of(self.engine.containers.values().cloned().collect());
+            }
+            Step::Look => self.view.look = true,
+        }
+        self.decide();
+        self.check();
+    }
+
+    fn pick(&self, which: usize) -> Option<ContainerId> {
+        let ids: Vec<_> = self.engine.containers.keys().collect();
+        (!ids.is_empty()).then(|| ids[which % ids.len()].clone())
+    }
+
+    fn perform(&mut self, action: &Action, fate: Fate) -> Result<Outcome, RuntimeError> {
+        let lost = || RuntimeError::Unavailable { operation: "answer", problem: "injected".to_owned() };
+        match fate {
+            Fate::NotDone => Err(lost()),
+            Fate::Refused if action.is_heavy() => Err(RuntimeError::Refused { operation: "do it", problem: "injected".to_owned() }),
+            Fate::Done | Fate::Refused => self.engine.perform(action, &self.pod, self.now),
+            Fate::ReplyLost => {
+                drop(self.engine.perform(action, &self.pod, self.now));
+                Err(lost())
+            }
+        }
+    }
+
+    fn check(&self) {
+        for container in &self.pod.spec.containers {
+            let live = self.engine.containers.values().filter(|c| c.identity.container.as_ref() == Some(&container.name));
+            let live = live.filter(|c| matches!(c.state, RunState::Running { .. })).count();
+            assert!(live <= 1, "{live} live containers of {}", container.name);
+            let starts = self.engine.starts.get(&Some(container.name.clone())).copied().unwrap_or(0);
+            if self.pod.spec.restart_policy == RestartPolicy::Never {
+                assert!(starts <= 1, "Never was started {starts} times");
+            }
+        }
+    }
+
+    /// Everything goes well from now on, for so long that every wait is over.
+    fn calm(&mut self) {
+        self.step(Step::Look);
+        for _ in 0..400 {
+            while !self.flying.is_empty() {
+                self.step(Step::Act { which: 0, fate: Fate::Done });
+            }
+            self.step(Step::Pass(60));
+        }
+    }
+}
+
+impl Engine {
+    fn perform(&mut self, action: &Action, pod: &AssignedPod, now: Timestamp) -> Result<Outcome, RuntimeError> {
+        match action {
+            Action::FindImage(_) => Ok(Outcome::Image(Some("sha256:app".to_owned()))),
+            Action::Pull(_) => Ok(Outcome::Pulled("sha256:app".to_owned(), Duration::ZERO)),
+            Action::CreateSandbox { attempt } => Ok(Outcome::Created(self.create(pod, None, *attempt, None))),
+            Action::CreateApp { name, attempt, sandbox } => {
+                Ok(Outcome::Created(self.create(pod, Some(name.clone()), *attempt, Some(sandbox.clone()))))
+            }
+            Action::StartSandbox(id) | Action::StartApp { id, .. } => self.start(id, now),
+            Action::Inspect(id) => Ok(Outcome::Inspected(self.containers.get(id).cloned())),
+            Action::Signal(id, _) => {
+                self.end(id, 143, now);
+                Ok(Outcome::Done)
+            }
+            Action::Remove(id) => {
+                self.containers.remove(id);
+                Ok(Outcome::Done)
+            }
+            Action::ReadLines(_) => Ok(Outcome::Lines(None)),
+            Action::List => Ok(Outcome::Listed(self.containers.values().cloned().collect())),
+        }
+    }
+
+    fn create(&mut self, pod: &AssignedPod, container: Option<Name>, attempt: u32, sandbox: Option<ContainerId>) -> ContainerId {
+        let identity = Identity { uid: pod.uid, pod: pod.name.clone(), container, attempt };
+        if let Some(existing) = self.containers.values().find(|c| c.identity == identity) {
+            return existing.id.clone();
+        }
+        self.made += 1;
+        let id = ContainerId(format!("{:04}", self.made));
+        let image_id = "sha256:app".to_owned();
+        let observed = Observed { id: id.clone(), identity, sandbox, image_id, tty: false, ip: None, state: RunState::Created };
+        self.containers.insert(id.clone(), observed);
+        id
+    }
+
+    fn start(&mut self, id: &ContainerId, now: Timestamp) -> Result<Outcome, RuntimeError> {
+        let Some(container) = self.containers.get(id) else { return Err(RuntimeError::Gone) };
+        if let RunState::Running { .. } = container.state {
+            return Ok(Outcome::Done);
+        }
+        let up = |sandbox: &ContainerId| self.containers.get(sandbox).is_some_and(|c| matches!(c.state, RunState::Running { .. }));
+        if container.sandbox.as_ref().is_some_and(|sandbox| !up(sandbox)) {
+            return Err(RuntimeError::Refused { operation: "start", problem: "the sandbox is down".to_owned() });
+        }
+        *self.starts.entry(container.identity.container.clone()).or_default() += 1;
+        if let Some(container) = self.containers.get_mut(id) {
+            container.state = RunState::Running { since: now };
+        }
+        Ok(Outcome::Done)
+    }
+
+    fn end(&mut self, id: &ContainerId, code: i64, now: Timestamp) {
+        let Some(container) = self.containers.get_mut(id) else { return };
+        if let RunState::Running { since } = container.state {
+            container.state = RunState::Exited { code, oom: false, error: None, started: Some(since), finished: Some(now) };
+        }
+    }
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let fate = prop_oneof![8 => Just(Fate::Done), 1 => Just(Fate::ReplyLost), 1 => Just(Fate::NotDone), 1 => Just(Fate::Refused)];
+    let step = prop_oneof![
+        16 => (any::<usize>(), fate).prop_map(|(which, fate)| Step::Act { which, fate }),
+        2 => (0..200_u16).prop_map(Step::Pass),
+        2 => (any::<usize>(), prop_oneof![Just(0), Just(1)]).prop_map(|(which, code)| Step::End { which, code }),
+        1 => any::<usize>().prop_map(|which| Step::Vanish { which }),
+        1 => Just(Step::RestartSandbox),
+        1 => any::<bool>().prop_map(|done| Step::Die { done }),
+        1 => Just(Step::Look),
+    ];
+    prop::collection::vec(step, 0..120)
+}
+
+fn two_containers(policy: RestartPolicy) -> AssignedPod {
+    let mut pod = pod(1, policy);
+    let mut side = pod.spec.containers[0].clone();
+    side.name = name("side");
+    pod.spec.containers.push(side);
+    pod.spec.restart.limit = 0;
+    pod
+}
+
+fn policies() -> impl Strategy<Value = RestartPolicy> {
+    prop_oneof![Just(RestartPolicy::Always), Just(RestartPolicy::OnFailure), Just(RestartPolicy::Never)]
+}
+
+proptest! {
+    #[test]
+    fn never_two_live_containers_of_a_name_and_never_a_second_start(policy in policies(), steps in steps()) {
+        let mut world = World::new(two_containers(policy));
+        world.decide();
+        steps.into_iter().for_each(|step| world.step(step));
+    }
+
+    #[test]
+    fn when_the_trouble_is_over_a_pod_that_always_runs_runs_in_one_sandbox(steps in steps()) {
+        let mut world = World::new(two_containers(RestartPolicy::Always));
+        world.decide();
+        steps.into_iter().for_each(|step| world.step(step));
+        world.calm();
+        let live: Vec<_> = world.engine.containers.values().filter(|c| matches!(c.state, RunState::Running { .. })).collect();
+        let sandboxes: Vec<_> = live.iter().filter(|c| c.identity.container.is_none()).collect();
+        prop_assert!(sandboxes.len() == 1 && live.len() == 3, "{:?} {:?}", live, world.record);
+        prop_assert!(live.iter().all(|c| c.sandbox.as_ref().is_none_or(|id| *id == sandboxes[0].id)), "{:?}", live);
+    }
+
+    #[test]
+    fn a_stopped_pod_leaves_nothing(policy in policies(), before in steps(), after in steps()) {
+        let mut world = World::new(two_containers(policy));
+        world.decide();
+        before.into_iter().for_each(|step| world.step(step));
+        world.pod = stop(&world.pod);
+        after.into_iter().for_each(|step| world.step(step));
+        world.calm();
+        prop_assert!(world.record.is_stopped(), "{:?}", world.record);
+        prop_assert!(world.engine.containers.is_empty(), "{:?}", world.engine.containers);
+    }
+
+    #[test]
+    fn counts_never_fall_and_attempts_never_go_back(steps in steps(), restarts in 0..3_u64) {
+        let mut world = World::new(two_containers(RestartPolicy::Always));
+        world.decide();
+        let half = steps.len() / 2;
+        for (index, step) in steps.into_iter().enumerate() {
+            let before = world.saved.clone();
+            if index == half {
+                world.pod.want = Want::Run { restarts };
+            }
+            world.step(step);
+            for (name, record) in &world.saved.containers {
+                prop_assert!(record.starts >= before.containers[name].starts && record.attempt >= before.containers[name].attempt);
+            }
+        }
+    }
+}

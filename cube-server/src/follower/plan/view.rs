@@ -1,0 +1,132 @@
+//! What a pod's task knows that is not durable: what Docker showed, what is on its way.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cube_api::meta::Name;
+use jiff::Timestamp;
+
+use crate::follower::runtime::{ContainerId, Observed, PullProgress, RunState, StopSignal};
+
+/// What is known of a pod's containers.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct View {
+    /// Every container of the pod.
+    pub containers: BTreeMap<ContainerId, Observed>,
+    /// Containers whose start was acknowledged and that were not inspected since.
+    pub started: BTreeSet<ContainerId>,
+    /// The image's content id, for containers whose next attempt may be created.
+    pub images: BTreeMap<Name, String>,
+    /// Images that the node doesn't have: to be pulled.
+    pub absent: BTreeSet<Name>,
+    /// Pulls on their way.
+    pub pulls: BTreeMap<Name, PullProgress>,
+    /// The newest signal that each container got in this life of the process.
+    pub signalled: BTreeMap<ContainerId, StopSignal>,
+    /// The last lines of containers that failed; none where they could not be read.
+    pub lines: BTreeMap<ContainerId, Option<String>>,
+    /// What is being done.
+    pub busy: BTreeSet<Key>,
+    /// The containers are to be listed again.
+    pub look: bool,
+    /// The engine's trouble, while it lasts.
+    pub trouble: Option<Trouble>,
+}
+
+/// Why nothing is asked of the engine just now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// Calls that failed in a row.
+    pub failures: u32,
+    /// When the next is due.
+    pub retry_at: Timestamp,
+}
+
+/// What an action is about: at most one at a time.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Key {
+    /// Looking for or pulling a container's image.
+    Image(Name),
+    /// Creating or starting the sandbox.
+    Sandbox,
+    /// Creating or starting an app container.
+    App(Name),
+    /// Inspecting, signalling or removing a container, or reading its log.
+    Id(ContainerId),
+    /// Listing the pod's containers.
+    List,
+}
+
+impl View {
+    /// The view of a pod of which these containers were listed.
+    pub fn of(listed: Vec<Observed>) -> Self {
+        let mut view = Self::default();
+        view.replace(listed);
+        view
+    }
+
+    /// Takes a new list.
+    pub fn replace(&mut self, listed: Vec<Observed>) {
+        self.containers = listed.into_iter().map(|container| (container.id.clone(), container)).collect();
+        let known = &self.containers;
+        self.started.retain(|id| known.contains_key(id));
+        self.signalled.retain(|id, _| known.contains_key(id));
+        self.lines.retain(|id, _| known.contains_key(id));
+    }
+
+    /// Forgets a container that is gone.
+    pub fn remove(&mut self, id: &ContainerId) {
+        self.containers.remove(id);
+        self.started.remove(id);
+        self.signalled.remove(id);
+        self.lines.remove(id);
+    }
+
+    /// The sandbox of an attempt.
+    pub fn sandbox(&self, attempt: u32) -> Option<&Observed> {
+        self.containers.values().find(|c| c.identity.container.is_none() && c.identity.attempt == attempt)
+    }
+
+    /// An app container of an attempt.
+    pub fn app<'a>(&'a self, name: &'a Name, attempt: u32) -> Option<&'a Observed> {
+        self.attempts(name).find(|c| c.identity.attempt == attempt)
+    }
+
+    /// Every attempt of an app container, in no order.
+    pub fn attempts<'a>(&'a self, name: &'a Name) -> impl Iterator<Item = &'a Observed> {
+        self.containers.values().filter(move |c| c.identity.container.as_ref() == Some(name))
+    }
+
+    /// The app containers whose processes run.
+    pub fn live_apps(&self) -> impl Iterator<Item = &Observed> {
+        self.containers.values().filter(|c| c.identity.container.is_some() && is_live(&c.state))
+    }
+
+    /// Whether a call that makes or starts a container is on its way.
+    pub fn is_making(&self) -> bool {
+        self.busy.iter().any(|key| match key {
+            Key::Sandbox | Key::App(_) => true,
+            Key::Image(_) | Key::Id(_) | Key::List => false,
+        })
+    }
+
+    /// Whether nothing is on its way, or to be looked at, that could show another container.
+    pub fn is_settled(&self) -> bool {
+        !self.look && self.trouble.is_none() && !self.is_changing() && !self.busy.contains(&Key::List)
+    }
+
+    /// Whether a call that changes containers may be on its way: a list made meanwhile is not to be trusted.
+    pub fn is_changing(&self) -> bool {
+        self.busy.iter().any(|key| match key {
+            Key::Sandbox | Key::App(_) | Key::Id(_) => true,
+            Key::Image(_) | Key::List => false,
+        })
+    }
+}
+
+/// Whether a process runs (or is frozen).
+fn is_live(state: &RunState) -> bool {
+    match state {
+        RunState::Running { .. } | RunState::Paused { .. } => true,
+        RunState::Created | RunState::Exited { .. } | RunState::Removing => false,
+    }
+}

@@ -1,0 +1,123 @@
+//! Doing one action: from the plan's words to the runtime's calls.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cube_api::meta::Name;
+use cube_api::pod::{Container, expand};
+use cube_api::session::AssignedPod;
+use futures::StreamExt;
+
+use super::Context;
+use crate::follower::images::Pull;
+use crate::follower::plan::{Action, Outcome};
+use crate::follower::runtime::{ContainerId, ContainerSpec, Identity, LogRequest, RuntimeError, SandboxSpec, Scope};
+
+/// The last lines of a container that failed: so many, in so many bytes, read within so long.
+const LAST_LINES: u64 = 5;
+const LAST_BYTES: usize = 1024;
+const LAST_LIMIT: Duration = Duration::from_secs(5);
+
+/// What an action needs.
+pub(super) struct Work {
+    pub context: Arc<Context>,
+    pub scope: Scope,
+    pub pod: AssignedPod,
+}
+
+impl Work {
+    pub(super) async fn perform(&self, action: &Action) -> Result<Outcome, RuntimeError> {
+        let runtime = &self.context.runtime;
+        match action {
+            Action::FindImage(name) => {
+                let image = self.image(name)?;
+                Ok(Outcome::Image(self.found(name, runtime.image(image).await?)?))
+            }
+            Action::Pull(name) => {
+                let (id, took) = self.context.images.pull(self.image(name)?).wait().await?;
+                Ok(Outcome::Pulled(id, took))
+            }
+            Action::CreateSandbox { attempt } => Ok(Outcome::Created(runtime.create_sandbox(&self.sandbox_spec(*attempt)).await?)),
+            Action::CreateApp { name, attempt, sandbox } => {
+                let spec = self.container_spec(self.spec(name)?, *attempt, sandbox.clone());
+                Ok(Outcome::Created(runtime.create_container(&spec).await?))
+            }
+            Action::StartSandbox(id) | Action::StartApp { id, .. } => runtime.start(id).await.map(|()| Outcome::Done),
+            Action::Inspect(id) => Ok(Outcome::Inspected(runtime.inspect(id).await?)),
+            Action::Signal(id, signal) => runtime.signal(id, *signal).await.map(|()| Outcome::Done),
+            Action::Remove(id) => runtime.remove(id).await.map(|()| Outcome::Done),
+            Action::ReadLines(id) => Ok(Outcome::Lines(self.last_lines(id).await)),
+            Action::List => Ok(Outcome::Listed(runtime.list_pod(&self.scope, self.pod.uid).await?)),
+        }
+    }
+
+    /// The pull of a container's image, to see its progress.
+    pub(super) fn join_pull(&self, name: &Name) -> Option<Pull> {
+        self.image(name).ok().map(|image| self.context.images.pull(image))
+    }
+
+    fn spec(&self, name: &Name) -> Result<&Container, RuntimeError> {
+        self.pod.spec.containers.iter().find(|container| container.name == *name).ok_or(RuntimeError::Gone)
+    }
+
+    fn image(&self, name: &Name) -> Result<&str, RuntimeError> {
+        self.spec(name).map(|container| container.image.as_str())
+    }
+
+    fn found(&self, name: &Name, found: Option<String>) -> Result<Option<String>, RuntimeError> {
+        match (found, self.spec(name)?.image_pull_policy) {
+            (None, cube_api::pod::ImagePullPolicy::Never) => {
+                Err(RuntimeError::Image { problem: "this node doesn't have it, and imagePullPolicy is Never".to_owned() })
+            }
+            (found, _) => Ok(found),
+        }
+    }
+
+    fn identity(&self, container: Option<Name>, attempt: u32) -> Identity {
+        Identity { uid: self.pod.uid, pod: self.pod.name.clone(), container, attempt }
+    }
+
+    fn sandbox_spec(&self, attempt: u32) -> SandboxSpec {
+        let ports = self.pod.spec.containers.iter().flat_map(|container| &container.ports);
+        SandboxSpec {
+            scope: self.scope.clone(),
+            identity: self.identity(None, attempt),
+            hostname: self.pod.name.to_string(),
+            published: ports.filter(|port| port.host_port.is_some()).cloned().collect(),
+        }
+    }
+
+    fn container_spec(&self, spec: &Container, attempt: u32, sandbox: ContainerId) -> ContainerSpec {
+        let expanded = |words: &[String]| words.iter().map(|word| expand(word, &spec.env)).collect();
+        ContainerSpec {
+            scope: self.scope.clone(),
+            identity: self.identity(Some(spec.name.clone()), attempt),
+            sandbox,
+            image: spec.image.clone(),
+            command: expanded(&spec.command),
+            args: expanded(&spec.args),
+            env: spec.env.clone(),
+            working_dir: spec.working_dir.clone(),
+            resources: spec.resources,
+            tty: spec.tty,
+            stdin: spec.stdin,
+        }
+    }
+
+    /// None where they can't be read: they are a courtesy, and a crash is a crash without them.
+    async fn last_lines(&self, id: &ContainerId) -> Option<String> {
+        let request = LogRequest { follow: false, tail: Some(LAST_LINES), since: None };
+        let read = async {
+            let mut lines = self.context.runtime.logs(id, &request).await.ok()?;
+            let mut last = Vec::new();
+            while let Some(Ok(line)) = lines.next().await {
+                last.extend_from_slice(&line.bytes);
+                let surplus = last.len().saturating_sub(LAST_BYTES);
+                last.drain(..surplus);
+            }
+            let text = String::from_utf8_lossy(&last).trim().to_owned();
+            (!text.is_empty()).then_some(text)
+        };
+        tokio::time::timeout(LAST_LIMIT, read).await.ok().flatten()
+    }
+}

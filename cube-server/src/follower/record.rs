@@ -1,0 +1,215 @@
+//! What the ledger keeps of a pod beyond its assignment: where it is in its life, how often what failed, when the next try is due.
+//!
+//! The record is written before the actions that follow from it are done. What Docker shows is not in it: that is observed again.
+
+use std::collections::BTreeMap;
+
+use cube_api::meta::Name;
+use cube_api::pod::{Phase, Terminated};
+use cube_api::session::{AssignedPod, Want};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// A pod's record.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodRecord {
+    /// Where the pod is in its life.
+    pub stage: Stage,
+    /// The highest `Want::Run { restarts }` that was acted on.
+    pub restarts_seen: u64,
+    /// The sandbox.
+    pub sandbox: SandboxRecord,
+    /// One for each container of the spec.
+    pub containers: BTreeMap<Name, ContainerRecord>,
+    /// When every container had been started for the first time.
+    pub started_at: Option<Timestamp>,
+}
+
+/// A pod's life on this node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Stage {
+    /// It is run by its spec. Next: any other but `Stopped`.
+    Live,
+    /// Its containers are being stopped, to be made anew. Next: `Live`, `Stopping`.
+    Restarting {
+        /// When the stop signals were decided on.
+        since: Timestamp,
+        /// Whether the sandbox is made anew too, and containers that are done stay done; otherwise a person asked, and all run again.
+        new_sandbox: bool,
+    },
+    /// It runs no more; ended containers stay for their logs, what still runs is stopped. Next: `Restarting` by request, `Stopping`.
+    Finished {
+        /// When it was decided: the stop signals' time.
+        since: Timestamp,
+        /// How it ended.
+        end: PodEnd,
+    },
+    /// It is on its way out. Next: `Stopped`.
+    Stopping {
+        /// When the stop signals were decided on.
+        since: Timestamp,
+        /// Seconds from `since` to SIGKILL.
+        grace_seconds: u32,
+        /// How it had ended before, if it had.
+        end: Option<PodEnd>,
+    },
+    /// Every container is gone. The last one.
+    Stopped {
+        /// How it had ended before it was stopped, if it had.
+        end: Option<PodEnd>,
+    },
+}
+
+/// How a pod ended by itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodEnd {
+    /// Succeeded or Failed.
+    pub phase: Phase,
+    /// The word: `CrashLimit`, `ImageLimit`, `Error`.
+    pub reason: Option<String>,
+    /// The sentence.
+    pub message: Option<String>,
+}
+
+/// Failures in a row.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Streak {
+    /// How many.
+    pub failures: u32,
+    /// When the next try is due; at once when absent.
+    pub due: Option<Timestamp>,
+}
+
+/// What is kept of the sandbox.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SandboxRecord {
+    /// The current attempt, from 0.
+    pub attempt: u32,
+    /// Which network namespace the pod has, once it has one: a change of either part means that it is another one.
+    pub identity: Option<SandboxIdentity>,
+    /// Sandboxes that died or could not be made.
+    pub streak: Streak,
+    /// What the engine said when it refused.
+    pub problem: Option<String>,
+}
+
+/// A network namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SandboxIdentity {
+    /// The sandbox's Docker id.
+    pub id: String,
+    /// When it was started.
+    pub since: Timestamp,
+}
+
+/// What is kept of one container.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerRecord {
+    /// The current attempt, from 0.
+    pub attempt: u32,
+    /// How often a process ran.
+    pub starts: u32,
+    /// Where the current attempt is.
+    pub slot: Slot,
+    /// Crashes and refused creates or starts.
+    pub crashes: Streak,
+    /// Images that could not be had.
+    pub images: Streak,
+    /// How the attempt before ended.
+    pub last: Option<Terminated>,
+}
+
+/// Where a container's current attempt is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Slot {
+    /// It was not started. Next: `Starting`, or `Running` and `Ended` where the ledger was lost and Docker shows it.
+    Waiting(WaitCause),
+    /// It is about to be started, or was and nobody saw it run. Next: `Running`, `Ended`, `Waiting` with the next attempt.
+    Starting,
+    /// It runs. Next: `Ended`, `Waiting` with the next attempt.
+    Running {
+        /// Since when, by Docker.
+        since: Timestamp,
+    },
+    /// It ended and isn't started again. The last one, unless the pod restarts.
+    Ended(Terminated),
+}
+
+/// Why a container waits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum WaitCause {
+    /// It is its turn: nothing went wrong.
+    Turn,
+    /// It crashed; `crashes.due` says when it goes on.
+    Crash,
+    /// The image could not be had; `images.due` says when it is tried again.
+    Image(String),
+    /// The engine refused to create or start it; `crashes.due` says when it is tried again.
+    Refused(String),
+}
+
+impl PodRecord {
+    /// The record of a pod that is new to this node.
+    pub fn new(pod: &AssignedPod) -> Self {
+        let restarts_seen = match &pod.want {
+            Want::Run { restarts } => *restarts,
+            Want::Stop { .. } => 0,
+        };
+        Self {
+            stage: Stage::Live,
+            restarts_seen,
+            sandbox: SandboxRecord::default(),
+            containers: pod.spec.containers.iter().map(|container| (container.name.clone(), ContainerRecord::new())).collect(),
+            started_at: None,
+        }
+    }
+
+    /// Whether its containers are known to be gone for good.
+    pub fn is_stopped(&self) -> bool {
+        match &self.stage {
+            Stage::Stopped { .. } => true,
+            Stage::Live | Stage::Restarting { .. } | Stage::Finished { .. } | Stage::Stopping { .. } => false,
+        }
+    }
+
+    /// Whether nothing will be started any more (unless a person asks).
+    pub fn is_over(&self) -> bool {
+        match &self.stage {
+            Stage::Finished { .. } | Stage::Stopping { .. } | Stage::Stopped { .. } => true,
+            Stage::Live | Stage::Restarting { .. } => false,
+        }
+    }
+}
+
+impl ContainerRecord {
+    fn new() -> Self {
+        Self {
+            attempt: 0,
+            starts: 0,
+            slot: Slot::Waiting(WaitCause::Turn),
+            crashes: Streak::default(),
+            images: Streak::default(),
+            last: None,
+        }
+    }
+
+    /// When the next try is due; at once when absent.
+    pub fn due(&self) -> Option<Timestamp> {
+        self.crashes.due.max(self.images.due)
+    }
+
+    /// Goes on to the next attempt.
+    pub fn next_attempt(&mut self, cause: WaitCause) {
+        self.attempt += 1;
+        self.slot = Slot::Waiting(cause);
+    }
+}

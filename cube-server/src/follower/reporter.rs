@@ -1,0 +1,229 @@
+//! Tells the leader: the newest status of each pod, events in order, the node's facts. Sent again until accepted; one report at a time, and the
+//! next at once when there is something newer.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use cube_api::meta::{ClusterId, NodeId, Uid};
+use cube_api::pod::PodStatus;
+use cube_api::session::{NodeFacts, PodReport, Report, ReportAccepted};
+use tokio::sync::{Notify, watch};
+
+use crate::ambient::Ambient;
+use crate::follower::agent::{LeaderLink, LinkError};
+use crate::follower::ledger::{Ledger, Membership};
+use crate::follower::restart::{self, Jitter};
+
+/// The most pods in one report: about 200 KiB of JSON.
+const PODS_AT_ONCE: usize = 200;
+
+/// The most events in one report.
+const EVENTS_AT_ONCE: usize = 200;
+
+/// The waits before a report is sent again.
+const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+
+/// How long the leader may take to answer; its commit takes milliseconds.
+const ANSWER_LIMIT: Duration = Duration::from_secs(15);
+
+/// Handle on the reporter. Clones share it.
+#[derive(Clone)]
+pub struct Reporter {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    outgoing: Mutex<Outgoing>,
+    /// There is something to send.
+    poke: Notify,
+    /// A leader is there: don't wait any longer.
+    hurry: Notify,
+}
+
+/// What is to be sent.
+struct Outgoing {
+    pods: BTreeMap<Uid, Entry>,
+    events: bool,
+    facts: bool,
+    sequence: u64,
+}
+
+struct Entry {
+    report: PodReport,
+    /// The leader doesn't have it.
+    unsent: bool,
+    /// The node has forgotten the pod: this is its last report.
+    last: bool,
+}
+
+/// What the reporter's task works with.
+pub struct Sources {
+    /// This data folder.
+    pub node_id: NodeId,
+    /// Which cluster is reported to.
+    pub membership: watch::Receiver<Membership>,
+    /// What the node is.
+    pub facts: watch::Receiver<NodeFacts>,
+    /// Where events wait.
+    pub ledger: Ledger,
+    /// The way to the leader.
+    pub link: Arc<dyn LeaderLink>,
+    /// The dice.
+    pub ambient: Ambient,
+}
+
+impl Reporter {
+    /// Pod reports get sequences from `starts << 32`: they rise over restarts without a write for each.
+    pub fn new(starts: u64) -> Self {
+        let outgoing = Outgoing { pods: BTreeMap::new(), events: true, facts: true, sequence: starts << 32 };
+        Self { shared: Arc::new(Shared { outgoing: Mutex::new(outgoing), poke: Notify::new(), hurry: Notify::new() }) }
+    }
+
+    /// A pod's newest status; nothing happens if it is the one that was published before.
+    pub fn publish(&self, uid: Uid, status: PodStatus, stopped: bool) {
+        let mut outgoing = self.outgoing();
+        if outgoing.pods.get(&uid).is_some_and(|entry| entry.report.status == status && entry.report.stopped == stopped) {
+            return;
+        }
+        outgoing.sequence += 1;
+        let report = PodReport { uid, sequence: outgoing.sequence, status, stopped };
+        outgoing.pods.insert(uid, Entry { report, unsent: true, last: false });
+        drop(outgoing);
+        self.shared.poke.notify_one();
+    }
+
+    /// The node has nothing of the pod any more: what was published last is still sent, then dropped.
+    pub fn forget(&self, uid: Uid) {
+        let mut outgoing = self.outgoing();
+        match outgoing.pods.get_mut(&uid) {
+            Some(entry) if entry.unsent => entry.last = true,
+            Some(_) | None => drop(outgoing.pods.remove(&uid)),
+        }
+    }
+
+    /// Events were written to the ledger.
+    pub fn events_are_waiting(&self) {
+        self.outgoing().events = true;
+        self.shared.poke.notify_one();
+    }
+
+    /// The facts have changed.
+    pub fn facts_changed(&self) {
+        self.outgoing().facts = true;
+        self.shared.poke.notify_one();
+    }
+
+    /// A leader is there, maybe one that knows nothing: everything is sent again (the sequences make that safe), at once.
+    pub fn resync(&self) {
+        let mut outgoing = self.outgoing();
+        outgoing.pods.values_mut().for_each(|entry| entry.unsent = true);
+        outgoing.facts = true;
+        outgoing.events = true;
+        drop(outgoing);
+        self.shared.poke.notify_one();
+        self.shared.hurry.notify_one();
+    }
+
+    /// Sends for as long as it is polled.
+    pub async fn run(self, mut sources: Sources) {
+        let mut failures = 0;
+        let mut cause = String::new();
+        loop {
+            let Ok(cluster) = sources.membership.wait_for(|membership| membership.cluster.is_some()).await.map(|m| m.cluster) else {
+                return;
+            };
+            let Some(cluster) = cluster else { continue };
+            let Some(report) = self.gather(&sources, cluster).await else {
+                self.shared.poke.notified().await;
+                continue;
+            };
+            match send(sources.link.as_ref(), &report).await {
+                Ok(accepted) => {
+                    if failures > 0 {
+                        tracing::info!("the leader takes reports again");
+                    }
+                    failures = 0;
+                    cause.clear();
+                    self.accepted(&sources, &report, accepted).await;
+                    continue;
+                }
+                Err(error) => {
+                    failures += 1;
+                    let now = crate::follower::chain(&error);
+                    if now != cause {
+                        tracing::warn!(error = now, "the leader doesn't take a report; sending it again until it does");
+                        cause = now;
+                    }
+                }
+            }
+            let wait = restart::backoff(RETRY.0, RETRY.1, failures, Jitter::from_random(sources.ambient.random()));
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.shared.hurry.notified() => {}
+            }
+        }
+    }
+
+    /// The next report; none if the leader has everything.
+    async fn gather(&self, sources: &Sources, cluster: ClusterId) -> Option<Report> {
+        let events = if self.outgoing().events {
+            match sources.ledger.events(EVENTS_AT_ONCE).await {
+                Ok(events) => events,
+                Err(error) => {
+                    tracing::error!(error = crate::follower::chain(&error), "events wait: they can't be read");
+                    Vec::new()
+                }
+            }
+        } else {
+            Vec::new()
+        };
+        let mut outgoing = self.outgoing();
+        if events.is_empty() {
+            outgoing.events = false;
+        }
+        let unsent = outgoing.pods.values().filter(|entry| entry.unsent);
+        let pods: Vec<_> = unsent.take(PODS_AT_ONCE).map(|entry| entry.report.clone()).collect();
+        if pods.is_empty() && events.is_empty() && !outgoing.facts {
+            return None;
+        }
+        outgoing.facts = false;
+        let facts = sources.facts.borrow().clone();
+        Some(Report { node_id: sources.node_id, cluster_id: cluster, facts, pods, events })
+    }
+
+    async fn accepted(&self, sources: &Sources, report: &Report, accepted: ReportAccepted) {
+        {
+            let mut outgoing = self.outgoing();
+            for sent in &report.pods {
+                let Some(entry) = outgoing.pods.get_mut(&sent.uid) else { continue };
+                if entry.report.sequence == sent.sequence {
+                    entry.unsent = false;
+                    if entry.last {
+                        outgoing.pods.remove(&sent.uid);
+                    }
+                }
+            }
+        }
+        if !report.events.is_empty()
+            && let Err(error) = sources.ledger.events_accepted(accepted.events_through).await
+        {
+            // They are sent again; the leader takes each once.
+            tracing::error!(error = crate::follower::chain(&error), "accepted events can't be dropped");
+        }
+    }
+
+    fn outgoing(&self) -> MutexGuard<'_, Outgoing> {
+        self.shared.outgoing.lock().expect("nothing panics while it is held")
+    }
+}
+
+async fn send(link: &dyn LeaderLink, report: &Report) -> Result<ReportAccepted, LinkError> {
+    match tokio::time::timeout(ANSWER_LIMIT, link.report(report)).await {
+        Ok(answer) => answer,
+        Err(_) => Err(LinkError::Unreachable {
+            leader: "its address".to_owned(),
+            problem: format!("no answer to a report within {}s", ANSWER_LIMIT.as_secs()),
+        }),
+    }
+}

@@ -1,0 +1,150 @@
+//! What a pod's node reports of it: record x view -> the status that people see. Pure.
+
+use cube_api::meta::Name;
+use cube_api::pod::{Container, ContainerState, ContainerStatus, EndReason, Phase, PodStatus, Running, Terminated, WaitReason, Waiting};
+use cube_api::session::AssignedPod;
+use jiff::Timestamp;
+
+use crate::follower::plan::View;
+use crate::follower::record::{ContainerRecord, PodEnd, PodRecord, Slot, Stage, WaitCause};
+use crate::follower::runtime::{PullProgress, RunState};
+
+/// The status of a pod.
+pub fn of_pod(pod: &AssignedPod, record: &PodRecord, view: &View, now: Timestamp) -> PodStatus {
+    let end = end_of(record);
+    let phase = match end {
+        Some(end) => end.phase,
+        None if record.started_at.is_some() => Phase::Running,
+        None => Phase::Pending,
+    };
+    let containers = pod.spec.containers.iter().filter_map(|spec| {
+        let container = record.containers.get(&spec.name)?;
+        Some(of_container(spec, Known { pod: record, container, view, now }))
+    });
+    PodStatus {
+        phase,
+        reason: end.and_then(|end| end.reason.clone()),
+        message: end.and_then(|end| end.message.clone()).or_else(|| paused(view)),
+        pod_ip: view.sandbox(record.sandbox.attempt).and_then(|sandbox| sandbox.ip),
+        started_at: record.started_at,
+        finished_at: finished_at(record),
+        containers: containers.collect(),
+    }
+}
+
+fn end_of(record: &PodRecord) -> Option<&PodEnd> {
+    match &record.stage {
+        Stage::Finished { end, .. } => Some(end),
+        Stage::Stopping { end, .. } | Stage::Stopped { end } => end.as_ref(),
+        Stage::Live | Stage::Restarting { .. } => None,
+    }
+}
+
+fn finished_at(record: &PodRecord) -> Option<Timestamp> {
+    match &record.stage {
+        Stage::Finished { since, .. } => Some(*since),
+        Stage::Live | Stage::Restarting { .. } | Stage::Stopping { .. } | Stage::Stopped { .. } => None,
+    }
+}
+
+/// Nobody but a person pauses a container: it is left so, and said.
+fn paused(view: &View) -> Option<String> {
+    let names: Vec<_> = view
+        .containers
+        .values()
+        .filter(|container| matches!(container.state, RunState::Paused { .. }))
+        .map(|container| container.identity.container.as_ref().map_or("the sandbox", Name::as_str))
+        .collect();
+    (!names.is_empty()).then(|| format!("paused by hand: {}; `docker unpause` lets it go on", names.join(", ")))
+}
+
+struct Known<'a> {
+    pod: &'a PodRecord,
+    container: &'a ContainerRecord,
+    view: &'a View,
+    now: Timestamp,
+}
+
+fn of_container(spec: &Container, known: Known<'_>) -> ContainerStatus {
+    let Known { container, view, .. } = known;
+    let newest = view.app(&spec.name, container.attempt);
+    let before = || view.attempts(&spec.name).max_by_key(|seen| seen.identity.attempt);
+    let shown = newest.or_else(before);
+    let image_id = shown.map(|seen| seen.image_id.clone()).filter(|id| !id.is_empty());
+    let (state, last_termination) = state_of(spec, &known);
+    ContainerStatus {
+        name: spec.name.clone(),
+        image: spec.image.clone(),
+        image_id: image_id.or_else(|| view.images.get(&spec.name).cloned()),
+        container_id: shown.map(|seen| seen.id.0.clone()),
+        state,
+        last_termination,
+        restart_count: container.starts.saturating_sub(1),
+    }
+}
+
+fn state_of(spec: &Container, known: &Known<'_>) -> (ContainerState, Option<Terminated>) {
+    let Known { pod, container, .. } = known;
+    let last = container.last.clone();
+    match &container.slot {
+        Slot::Ended(end) => (ContainerState::Terminated(end.clone()), last),
+        Slot::Running { since } => (running_or_ended(&spec.name, known, *since), last),
+        // A pod that is given up starts nothing any more: what it waited for doesn't matter, how it ended does.
+        Slot::Waiting(cause) => match last {
+            Some(end) if pod.is_over() => (ContainerState::Terminated(end), None),
+            last => (ContainerState::Waiting(waiting(spec, known, cause)), last),
+        },
+        Slot::Starting => (ContainerState::Waiting(Waiting { reason: WaitReason::ContainerCreating, message: None, until: None }), last),
+    }
+}
+
+/// A process that ended is shown so at once, also while its last lines are being read.
+fn running_or_ended(name: &Name, known: &Known<'_>, since: Timestamp) -> ContainerState {
+    match known.view.app(name, known.container.attempt).map(|seen| &seen.state) {
+        Some(RunState::Exited { code, oom, started, finished, .. }) => {
+            let reason = match (oom, code) {
+                (true, _) => EndReason::OomKilled,
+                (false, 0) => EndReason::Completed,
+                (false, _) => EndReason::Error,
+            };
+            ContainerState::Terminated(Terminated { exit_code: *code, reason, message: None, started_at: *started, finished_at: *finished })
+        }
+        Some(RunState::Created | RunState::Running { .. } | RunState::Paused { .. } | RunState::Removing) | None => {
+            ContainerState::Running(Running { started_at: since })
+        }
+    }
+}
+
+fn waiting(spec: &Container, known: &Known<'_>, cause: &WaitCause) -> Waiting {
+    let Known { pod, container, view, now } = known;
+    let creating = |reason, message, until| Waiting { reason, message, until };
+    if let Some(progress) = view.pulls.get(&spec.name) {
+        return creating(WaitReason::Pulling, Some(pulling(&spec.image, progress)), None);
+    }
+    if let Some(problem) = &pod.sandbox.problem {
+        return creating(WaitReason::CreateContainerError, Some(problem.clone()), pod.sandbox.streak.due);
+    }
+    let due = container.due().filter(|due| due > now);
+    match (cause, due) {
+        (WaitCause::Turn, _) => creating(WaitReason::ContainerCreating, None, None),
+        (WaitCause::Crash, None) => creating(WaitReason::ContainerCreating, Some("starting again".to_owned()), None),
+        (WaitCause::Crash, Some(_)) => {
+            let times = container.crashes.failures;
+            creating(WaitReason::CrashLoopBackOff, Some(format!("crashed {times} times in a row")), due)
+        }
+        (WaitCause::Image(problem), _) => {
+            let again = container.images.failures > 1;
+            let reason = if again { WaitReason::ImagePullBackOff } else { WaitReason::ErrImagePull };
+            creating(reason, Some(problem.clone()), due)
+        }
+        (WaitCause::Refused(problem), _) => creating(WaitReason::CreateContainerError, Some(problem.clone()), due),
+    }
+}
+
+fn pulling(image: &str, progress: &PullProgress) -> String {
+    const MB: u64 = 1_000_000;
+    if progress.total == 0 {
+        return format!("pulling {image}");
+    }
+    format!("pulling {image}: {} of {} MB", progress.current / MB, progress.total.div_ceil(MB))
+}

@@ -1,0 +1,219 @@
+//! A node agent on the engine in memory, with a leader that only takes reports. Time is tokio's, paused.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cube_api::meta::{ClusterId, Labels, Name, Uid};
+use cube_api::node::NodeRole;
+use cube_api::pod::{Container, PodSpec, PodStatus, RestartPolicy};
+use cube_api::session::{
+    AssignedPod, Assignment, AssignmentAccepted, Epoch, Generation, NodeEvent, PodReport, Report, ReportAccepted, Want, Welcome,
+};
+use cube_api::{ApiError, ErrorCode};
+use jiff::Timestamp;
+use tempfile::TempDir;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::agent::{Agent, AgentConfig, LeaderLink, LinkError};
+use super::runtime::Observed;
+use super::runtime::fake::{Fake, Script};
+use crate::ambient::{Ambient, Source};
+use crate::tasks::Tasks;
+
+/// A clock that goes with tokio's, and dice that count.
+struct Clock {
+    began: Instant,
+    dice: AtomicU64,
+}
+
+impl Source for Clock {
+    fn now(&self) -> Timestamp {
+        Timestamp::constant(1_800_000_000, 0) + self.began.elapsed()
+    }
+
+    fn random(&self) -> u64 {
+        self.dice.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed)
+    }
+}
+
+/// What the leader got.
+#[derive(Default)]
+pub struct Leader {
+    pub away: AtomicBool,
+    pub refuses: AtomicBool,
+    pub calls: AtomicU64,
+    pub pods: Mutex<BTreeMap<Uid, PodReport>>,
+    pub events: Mutex<BTreeMap<u64, NodeEvent>>,
+    pub trouble: Mutex<Option<String>>,
+}
+
+#[async_trait]
+impl LeaderLink for Leader {
+    async fn report(&self, report: &Report) -> Result<ReportAccepted, LinkError> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        if self.away.load(Ordering::Relaxed) {
+            return Err(LinkError::Unreachable { leader: "leader:4242".to_owned(), problem: "connection refused".to_owned() });
+        }
+        if self.refuses.load(Ordering::Relaxed) {
+            return Err(LinkError::Refused(ApiError::new(ErrorCode::Conflict, "superseded")));
+        }
+        *self.trouble.lock().unwrap() = report.facts.trouble.clone();
+        let mut pods = self.pods.lock().unwrap();
+        for pod in &report.pods {
+            if pods.get(&pod.uid).is_none_or(|known| known.sequence < pod.sequence) {
+                pods.insert(pod.uid, pod.clone());
+            }
+        }
+        let mut events = self.events.lock().unwrap();
+        for event in &report.events {
+            events.entry(event.sequence).or_insert_with(|| event.clone());
+        }
+        Ok(ReportAccepted { events_through: events.keys().max().copied().unwrap_or(0) })
+    }
+}
+
+/// A node on a test bench: the engine, the leader and the data folder outlive the agent.
+pub struct Bench {
+    pub fake: Fake,
+    pub leader: Arc<Leader>,
+    pub ambient: Ambient,
+    pub agent: Agent,
+    pub folder: TempDir,
+    tasks: Tasks,
+    generation: AtomicU64,
+}
+
+pub const CLUSTER: ClusterId = ClusterId(Uuid::from_u128(7));
+
+impl Bench {
+    /// A node that has joined its cluster and knows the image `app`.
+    pub async fn new() -> Self {
+        let ambient = Ambient::new(Clock { began: Instant::now(), dice: AtomicU64::new(1) });
+        let fake = Fake::new(ambient.clone(), &Tasks::default());
+        fake.script("app", Script::default());
+        let folder = tempfile::tempdir().unwrap();
+        let leader = Arc::new(Leader::default());
+        let tasks = Tasks::default();
+        let agent = start(&folder, &fake, &leader, &ambient, &tasks).await;
+        let bench = Self { fake, leader, ambient, agent, folder, tasks, generation: AtomicU64::new(0) };
+        bench.agent.welcome(&Welcome { cluster_id: CLUSTER, epoch: Epoch(1) }).await.unwrap();
+        bench
+    }
+
+    /// Kills the agent at whatever it does, and starts another one on its folder.
+    pub async fn kill_and_restart(&mut self) {
+        self.kill().await;
+        self.tasks = Tasks::default();
+        self.agent = start(&self.folder, &self.fake, &self.leader, &self.ambient, &self.tasks).await;
+    }
+
+    /// Kills the agent.
+    pub async fn kill(&self) {
+        assert!(self.tasks.shut_down(Duration::from_secs(10)).await, "tasks that don't end");
+        assert!(!self.tasks.has_panicked());
+    }
+
+    /// Assigns these pods, and no others.
+    pub async fn assign(&self, pods: &[AssignedPod]) -> AssignmentAccepted {
+        self.agent.assign(self.assignment(pods)).await.unwrap()
+    }
+
+    /// The next assignment.
+    pub fn assignment(&self, pods: &[AssignedPod]) -> Assignment {
+        let generation = Generation(self.generation.fetch_add(1, Ordering::Relaxed) + 1);
+        Assignment { cluster_id: CLUSTER, epoch: Epoch(1), node: node(), generation, pods: pods.to_vec() }
+    }
+
+    /// The status that the leader has.
+    pub fn status(&self, uid: Uid) -> Option<PodStatus> {
+        self.leader.pods.lock().unwrap().get(&uid).map(|report| report.status.clone())
+    }
+
+    /// Whether the leader knows that the pod is gone.
+    pub fn is_stopped(&self, uid: Uid) -> bool {
+        self.leader.pods.lock().unwrap().get(&uid).is_some_and(|report| report.stopped)
+    }
+
+    /// The reasons of the pod's events, in order.
+    pub fn reasons(&self, uid: Uid) -> Vec<String> {
+        self.leader.events.lock().unwrap().values().filter(|event| event.uid == uid).map(|event| event.reason.clone()).collect()
+    }
+
+    /// The message of the pod's newest event with this reason.
+    pub fn message(&self, uid: Uid, reason: &str) -> Option<String> {
+        let events = self.leader.events.lock().unwrap();
+        events.values().rev().find(|event| event.uid == uid && event.reason == reason).map(|event| event.message.clone())
+    }
+
+    /// The pod's app containers on the engine.
+    pub fn apps(&self, uid: Uid) -> Vec<Observed> {
+        let ours = |seen: &Observed| seen.identity.uid == uid && seen.identity.container.is_some();
+        self.fake.everything().into_iter().filter(ours).collect()
+    }
+
+    /// The pod's newest sandbox on the engine.
+    pub fn sandbox(&self, uid: Uid) -> Option<Observed> {
+        let ours = |seen: &Observed| seen.identity.uid == uid && seen.identity.container.is_none();
+        self.fake.everything().into_iter().filter(ours).max_by_key(|seen| seen.identity.attempt)
+    }
+
+    /// Waits until the leader shows the pod's phase.
+    pub async fn phase(&self, uid: Uid, phase: cube_api::pod::Phase) {
+        self.wait_for(&format!("phase {phase:?}"), || self.status(uid).is_some_and(|status| status.phase == phase)).await;
+    }
+
+    /// Waits for a predicate, at most ten minutes of the paused clock.
+    pub async fn wait_for(&self, what: &str, probe: impl Fn() -> bool) {
+        let limit = Instant::now() + Duration::from_secs(600);
+        while !probe() {
+            if Instant::now() > limit {
+                let pods = self.leader.pods.lock().unwrap();
+                panic!("{what} did not come; the leader has {pods:#?}, the engine {:#?}", self.fake.everything());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+async fn start(folder: &TempDir, fake: &Fake, leader: &Arc<Leader>, ambient: &Ambient, tasks: &Tasks) -> Agent {
+    let config = AgentConfig {
+        node: node(),
+        role: NodeRole::Follower,
+        labels: Labels::new(),
+        machine_id: "machine".to_owned(),
+        data_dir: folder.path().to_owned(),
+        max_pods: 100,
+    };
+    Agent::start(config, Arc::new(fake.clone()), leader.clone(), ambient.clone(), tasks).await.unwrap()
+}
+
+fn node() -> Name {
+    name("node-1")
+}
+
+pub fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+/// A pod with one container `app` of image `app`.
+pub fn pod(number: u128, policy: RestartPolicy) -> AssignedPod {
+    let container: Container = serde_json::from_value(serde_json::json!({ "name": "app", "image": "app" })).unwrap();
+    let spec = PodSpec {
+        containers: vec![container],
+        restart_policy: policy,
+        restart: Default::default(),
+        termination_grace_period_seconds: 30,
+        node_selector: BTreeMap::new(),
+    };
+    AssignedPod { uid: Uid(Uuid::from_u128(number)), name: name(&format!("pod-{number}")), spec, want: Want::Run { restarts: 0 } }
+}
+
+/// The pod, to be stopped.
+pub fn stop(pod: &AssignedPod) -> AssignedPod {
+    let want = Want::Stop { grace_seconds: 30, reason: "deleted by the user".to_owned() };
+    AssignedPod { want, ..pod.clone() }
+}

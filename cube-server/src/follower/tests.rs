@@ -1,0 +1,484 @@
+//! The node agent's promises, on the engine in memory and a paused clock.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use cube_api::ErrorCode;
+use cube_api::pod::{ContainerState, EndReason, Phase, RestartPolicy, WaitReason};
+use cube_api::session::{AssignedPod, Epoch, Generation, Want, Welcome};
+use futures::StreamExt;
+use tokio::time::Instant;
+
+use super::runtime::fake::{Failure, Operation, Pull, Script};
+use super::runtime::{RunState, StopSignal};
+use super::testing::{Bench, CLUSTER, name, pod, stop};
+
+fn crashing(after: u64) -> Script {
+    Script { run_for: Some(Duration::from_secs(after)), exit_code: 1, output: vec!["it broke".to_owned()], ..Script::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_runs_with_its_events_and_no_needless_call() {
+    let bench = Bench::new().await;
+    let web = pod(1, RestartPolicy::Always);
+    bench.wait_for("the first list", || bench.fake.calls().iter().any(|call| call.operation == Operation::List)).await;
+    bench.assign(std::slice::from_ref(&web)).await;
+    bench.phase(web.uid, Phase::Running).await;
+    let status = bench.status(web.uid).unwrap();
+    assert!(matches!(status.containers[0].state, ContainerState::Running(_)), "{status:?}");
+    bench.wait_for("events", || bench.reasons(web.uid) == ["Pulled", "Created", "Started"]).await;
+    let calls: Vec<_> = bench.fake.calls().into_iter().filter(|call| call.identity.is_some()).map(|call| call.operation).collect();
+    let starts = calls.iter().filter(|call| **call == Operation::Start).count();
+    assert_eq!((starts, calls.len()), (2, 6), "two creates, two starts, two inspects: {calls:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_loop_backs_off_and_ends_at_the_limit() {
+    let bench = Bench::new().await;
+    bench.fake.script("app", crashing(1));
+    let web = pod(1, RestartPolicy::Always);
+    let began = Instant::now();
+    bench.assign(std::slice::from_ref(&web)).await;
+    bench.phase(web.uid, Phase::Failed).await;
+    let status = bench.status(web.uid).unwrap();
+    assert_eq!(status.reason.as_deref(), Some("CrashLimit"));
+    let message = "container 'app' crashed 10 times in a row, last exit code 1 (Error); `cube restart pod/pod-1` tries again";
+    assert_eq!(status.message.as_deref(), Some(message));
+    assert_eq!(bench.fake.starts(web.uid, Some(&name("app"))), 10);
+    assert_eq!(status.containers[0].restart_count, 9);
+    // Waits of 0, 1, 2, 4, 8, 16, 32, 60 and 60 s, each within a fifth, and ten runs of 1 s.
+    let took = began.elapsed().as_secs();
+    assert!((10 + 146..=10 + 221).contains(&took), "{took} s");
+    let crash = bench.message(web.uid, "Crashed").unwrap();
+    assert_eq!(crash, "container 'app' exited with 1 (Error), last lines: it broke");
+    bench.wait_for("the sandbox to go", || bench.sandbox(web.uid).is_none()).await;
+    assert!(bench.apps(web.uid).len() <= 4, "the last attempt and three before it are kept");
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_minutes_of_clean_running_end_a_streak() {
+    let bench = Bench::new().await;
+    bench.fake.script("app", crashing(130));
+    let mut web = pod(1, RestartPolicy::Always);
+    web.spec.restart.limit = 2;
+    bench.assign(std::slice::from_ref(&web)).await;
+    bench.wait_for("four starts", || bench.fake.starts(web.uid, Some(&name("app"))) == 4).await;
+    assert_eq!(bench.status(web.uid).unwrap().phase, Phase::Running);
+}
+
+#[tokio::test(start_paused = true)]
+async fn counters_survive_a_kill_in_the_middle_of_a_crash_loop() {
+    let mut bench = Bench::new().await;
+    bench.fake.script("app", crashing(1));
+    let web = pod(1, RestartPolicy::Always);
+    bench.assign(std::slice::from_ref(&web)).await;
+    for starts in [2, 4, 6, 8] {
+        bench.wait_for("more starts", || bench.fake.starts(web.uid, Some(&name("app"))) >= starts).await;
+        bench.kill_and_restart().await;
+    }
+    bench.phase(web.uid, Phase::Failed).await;
+    assert_eq!(bench.fake.starts(web.uid, Some(&name("app"))), 10);
+    assert_eq!(bench.status(web.uid).unwrap().containers[0].restart_count, 9);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_killed_after_start_adopts_its_container() {
+    let mut bench = Bench::new().await;
+    let web = pod(1, RestartPolicy::Always);
+    bench.assign(std::slice::from_ref(&web)).await;
+    bench.phase(web.uid, Phase::Running).await;
+    let before = (bench.apps(web.uid), bench.sandbox(web.uid));
+    for _ in 0..5 {
+        bench.kill_and_restart().await;
+        tokio::time::sleep(Duration::from_secs(30)).await;
+    }
+    assert_eq!((bench.apps(web.uid), bench.sandbox(web.uid)), before);
+    assert_eq!(bench.fake.starts(web.uid, Some(&name("app"))), 1);
+    assert_eq!(bench.status(web.uid).unwrap().containers[0].restart_count, 0);
+}
+
+/// Kills the agent at every millisecond of a start in which each call takes 3 ms.
+#[tokio::test(start_paused = true)]
+async fn never_is_started_once_wherever_the_agent_is_killed() {
+    for millis in 0..30 {
+        let mut bench = Bench::new().await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        bench.fake.set_latency(Duration::from_millis(3));
+        bench.fake.script("app", Script { run_for: Some(Duration::from_secs(5)), ..Script::default() });
+        let once = pod(1, RestartPolicy::Never);
+        bench.assign(std::slice::from_ref(&once)).await;
+        tokio::time::sleep(Duration::from_millis(millis)).await;
+        bench.kill_and_restart().await;
+        bench.phase(once.uid, Phase::Succeeded).await;
+        assert_eq!(bench.fake.starts(once.uid, Some(&name("app"))), 1, "killed after {millis} ms");
+        assert_eq!(bench.apps(once.uid).len(), 1, "killed after {millis} ms");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn never_is_not_run_again_when_its_container_vanishes() {
+    let bench = Bench::new().await;
+    let once = pod(1, RestartPolicy::Never);
+    bench.assign(std::slice::from_ref(&once)).await;
+    bench.phase(once.uid, Phase::Running).await;
+    bench.fake.remove_by_hand(&bench.apps(once.uid)[0].id);
+    bench.phase(once.uid, Phase::Failed).await;
+    let status = bench.status(once.uid).unwrap();
+    assert!(matches!(&status.containers[0].state, ContainerState::Terminated(end) if end.reason == EndReason::Unknown), "{status:?}");
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert_eq!(bench.fake.starts(once.uid, Some(&name("app"))), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_killed_or_removed_by_hand_is_started_again() {
+    let bench = Bench::new().await;
+    let web = pod(1, RestartPolicy::Always);
+    bench.assign(std::slice::from_ref(&web)).await;
+    bench.phase(web.uid, Phase::Running).await;
+    bench.fake.kill_by_hand(&bench.apps(web.uid)[0].id);
+    bench.wait_for("a second start", || bench.fake.starts(web.uid, Some(&name("app"))) == 2).await;
+    let live = bench.apps(web.uid).into_iter().find(|seen| matches!(seen.state, RunState::Running { .. })).unwrap();
+    bench.fake.remove_by_hand(&live.id);
+    bench.wait_for("a third start", || bench.fake.starts(web.uid, Some(&name("app"))) == 3).await;
+    assert_eq!(bench.fake.most_live(web.uid, Some(&name("app"))), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn on_failure_is_done_after_a_clean_exit() {
+    let bench = Bench::new().await;
+    bench.fake.script("app", Script { run_for: Some(Duration::from_secs(1)), fail_first: 2, ..Script::default() });
+    let job = pod(1, RestartPolicy::OnFailure);
+    bench.assign(std::slice::from_ref(&job)).await;
+    bench.phase(job.uid, Phase::Succeeded).await;
+    assert_eq!(bench.fake.starts(job.uid, Some(&name("app"))), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_escalates_at_its_deadline_also_across_a_restart() {
+    for restart in [false, true] {
+        let mut bench = Bench::new().await;
+        bench.fake.script("app", Script { ignores_stop: true, ..Script::default() });
+        let web = pod(1, RestartPolicy::Always);
+        bench.assign(std::slice::from_ref(&web)).await;
+        bench.phase(web.uid, Phase::Running).await;
+        let began = Instant::now();
+        bench.assign(&[stop(&web)]).await;
+        if restart {
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            bench.kill_and_restart().await;
+        }
+        bench.wait_for("the end", || bench.is_stopped(web.uid)).await;
+        assert_eq!(began.elapsed().as_secs(), 30, "after a restart: {restart}");
+        assert!(bench.fake.everything().is_empty());
+        bench.wait_for("events", || bench.reasons(web.uid).ends_with(&["Stopping".into(), "Killing".into(), "Stopped".into()])).await;
+        bench.assign(&[]).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_ends_at_once_when_the_container_obeys() {
+    let bench = Bench::new().await;
+    let web = pod(1, RestartPolicy::Always);
+    bench.assign(std::slice::from_ref(&web)).await;
+    bench.phase(web.uid, Phase::Running).await;
+    let began = Instant::now();
+    bench.assign(&[stop(&web)]).await;
+    bench.wait_for("the end", || bench.is_stopped(web.uid)).await;
+    assert!(began.elapsed() < Duration::from_secs(1));
+    assert_eq!(bench.message(web.uid, "Stopping").as_deref(), Some("stopping its containers: deleted by the user"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_sandbox_restarts_the_whole_pod() {
+    let bench = Bench::new().await;
+    let mut web = pod(1, RestartPolicy::Always);
+    let mut second = web.spec.containers[0].clone();
+    second.name = name("side");
+    web.spec.containers.push(second);
+    bench.assign(std::slice::from_ref(&web)).await;
+    bench.phase(web.uid, Phase::Running).await;
+    for (times, by_hand) in [(2, "restart"), (3, "kill"), (4, "remove")] {
+        let sandbox = bench.sandbox(web.uid).unwrap();
+        tokio::time::sleep(Duration::from_secs(200)).await;
+        match by_hand {
+            "restart" => bench.fake.restart_by_hand(&sandbox.id).unwrap(),
+            "kill" => bench.fake.kill_by_hand(&sandbox.id),
+            _ => bench.fake.remove_by_hand(&sandbox.id),
+        }
+        let started = |container: &str| bench.fake.starts(web.uid, Some(&name(container))) == times;
+        bench.wait_for(by_hand, || started("app") && started("side")).await;
+        let current = bench.sandbox(web.uid).unwrap();
+        assert_ne!(current.id, sandbox.id);
+        let live: Vec<_> = bench.apps(web.uid).into_iter().filter(|seen| matches!(seen.state, RunState::Running { .. })).collect();
+        assert!(live.len() == 2 && live.iter().all(|seen| seen.sandbox.as_ref() == Some(&current.id)), "{live:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_is_down_changes_nothing() {
+    let bench = Bench::new().await;
+    let web = pod(1, RestartPolicy::Always);
+    bench.assign(std::slice::from_ref(&web)).await;
+    bench.phase(web.uid, Phase::Running).await;
+    let before = bench.status(web.uid);
+    bench.fake.set_down(true);
+    let trouble = || bench.leader.trouble.lock().unwrap().clone();
+    bench.wait_for("trouble", || trouble().as_deref() == Some("docker doesn't answer: the engine is down")).await;
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert_eq!(bench.status(web.uid), before);
+    bench.fake.set_down(false);
+    bench.wait_for("the engine's return", || trouble().is_none()).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(bench.status(web.uid), before);
+    assert_eq!(bench.fake.starts(web.uid, Some(&name("app"))), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_whose_reply_is_lost_makes_nothing_twice() {
+    let calls = [Operation::CreateSandbox, Operation::CreateContainer, Operation::Start, Operation::Inspect, Operation::Image];
+    for operation in calls {
+        for failure in [Failure::NotDone, Failure::ReplyLost] {
+            let bench = Bench::new().await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            bench.fake.fail_next(operation, failure);
+            let web = pod(1, RestartPolicy::Always);
+            bench.assign(std::slice::from_ref(&web)).await;
+            bench.phase(web.uid, Phase::Running).await;
+            let status = bench.status(web.uid).unwrap();
+            assert_eq!(bench.fake.everything().len(), 2, "{operation:?} {failure:?}");
+            assert_eq!(status.containers[0].restart_count, 0, "{operation:?} {failure:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_that_does_not_exist_ends_at_the_limit() {
+    let bench = Bench::new().await;
+    bench.fake.script("app", Script { pull: Pull::Missing, ..Script::default() });
+    let mut web = pod(1, RestartPolicy::Always);
+    web.spec.restart.limit = 3;
+    bench.assign(std::slice::from_ref(&web)).await;
+    let waiting = |reason: WaitReason| {
+        let state = bench.status(web.uid).map(|status| status.containers[0].state.clone());
+        matches!(state, Some(ContainerState::Waiting(waiting)) if waiting.reason == reason)
+    };
+    bench.wait_for("ErrImagePull", || waiting(WaitReason::ErrImagePull)).await;
+    bench.wait_for("ImagePullBackOff", || waiting(WaitReason::ImagePullBackOff)).await;
+    bench.phase(web.uid, Phase::Failed).await;
+    let status = bench.status(web.uid).unwrap();
+    assert_eq!(status.reason.as_deref(), Some("ImageLimit"));
+    assert!(status.message.as_ref().is_some_and(|message| message.starts_with("image app could not be had in 3 tries: ")), "{status:?}");
+
+    bench.fake.script("app", Script { pull: Pull::After(Duration::from_secs(5)), ..Script::default() });
+    bench.assign(&[AssignedPod { want: Want::Run { restarts: 1 }, ..web.clone() }]).await;
+    bench.phase(web.uid, Phase::Running).await;
+    assert_eq!(bench.message(web.uid, "Pulled").as_deref(), Some("pulled image app in 5.0s"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_that_can_not_be_started_ends_at_the_limit() {
+    let bench = Bench::new().await;
+    bench.fake.script("app", Script { start_error: Some("exec: \"nope\": not found".to_owned()), ..Script::default() });
+    let mut web = pod(1, RestartPolicy::Always);
+    web.spec.restart.limit = 3;
+    bench.assign(std::slice::from_ref(&web)).await;
+    bench.phase(web.uid, Phase::Failed).await;
+    let status = bench.status(web.uid).unwrap();
+    assert_eq!(status.reason.as_deref(), Some("CrashLimit"));
+    assert!(status.message.as_ref().is_some_and(|message| message.contains("exec: \"nope\": not found")), "{status:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_that_is_asked_for_clears_the_crash_limit() {
+    let bench = Bench::new().await;
+    bench.fake.script("app", crashing(1));
+    let mut web = pod(1, RestartPolicy::Always);
+    web.spec.restart.limit = 2;
+    bench.assign(std::slice::from_ref(&web)).await;
+    bench.phase(web.uid, Phase::Failed).await;
+    bench.fake.script("app", Script::default());
+    bench.assign(&[AssignedPod { want: Want::Run { restarts: 1 }, ..web.clone() }]).await;
+    bench.phase(web.uid, Phase::Running).await;
+    bench.wait_for("a third start", || bench.fake.starts(web.uid, Some(&name("app"))) == 3).await;
+    assert_eq!(bench.status(web.uid).unwrap().containers[0].restart_count, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn orphans_go_only_after_an_assignment() {
+    let mut bench = Bench::new().await;
+    let web = pod(1, RestartPolicy::Always);
+    bench.assign(std::slice::from_ref(&web)).await;
+    bench.phase(web.uid, Phase::Running).await;
+    // The ledger is lost: what runs belongs to nobody now.
+    bench.kill().await;
+    for file in std::fs::read_dir(bench.folder.path()).unwrap() {
+        std::fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    bench.kill_and_restart().await;
+    bench.agent.welcome(&Welcome { cluster_id: CLUSTER, epoch: Epoch(2) }).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!(bench.fake.everything().len(), 2, "nothing was assigned yet");
+    let mut assignment = bench.assignment(&[]);
+    assignment.epoch = Epoch(2);
+    bench.agent.assign(assignment).await.unwrap();
+    bench.wait_for("orphans to go", || bench.fake.everything().is_empty()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_ledger_is_rebuilt_from_what_runs() {
+    let mut bench = Bench::new().await;
+    let web = pod(1, RestartPolicy::Always);
+    bench.assign(std::slice::from_ref(&web)).await;
+    bench.phase(web.uid, Phase::Running).await;
+    bench.fake.kill_by_hand(&bench.apps(web.uid)[0].id);
+    bench.wait_for("a second start", || bench.fake.starts(web.uid, Some(&name("app"))) == 2).await;
+    let before = bench.fake.everything();
+    bench.kill().await;
+    for file in std::fs::read_dir(bench.folder.path()).unwrap() {
+        std::fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    bench.kill_and_restart().await;
+    bench.agent.welcome(&Welcome { cluster_id: CLUSTER, epoch: Epoch(1) }).await.unwrap();
+    bench.assign(std::slice::from_ref(&web)).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(bench.fake.everything(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_left_the_assignment_is_stopped_and_forgotten() {
+    let mut bench = Bench::new().await;
+    let web = pod(1, RestartPolicy::Always);
+    bench.assign(std::slice::from_ref(&web)).await;
+    bench.phase(web.uid, Phase::Running).await;
+    bench.assign(&[]).await;
+    bench.wait_for("the end", || bench.is_stopped(web.uid) && bench.fake.everything().is_empty()).await;
+    bench.kill_and_restart().await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let gone = bench.agent.logs(web.uid, Default::default()).await.err().map(|error| error.code);
+    assert_eq!(gone, Some(ErrorCode::NotFound));
+}
+
+#[tokio::test(start_paused = true)]
+async fn restarts_go_on_while_the_leader_is_away_and_events_arrive_afterwards_in_order() {
+    let bench = Bench::new().await;
+    let web = pod(1, RestartPolicy::Always);
+    bench.assign(std::slice::from_ref(&web)).await;
+    bench.phase(web.uid, Phase::Running).await;
+    bench.wait_for("Started", || bench.reasons(web.uid).len() == 3).await;
+    bench.leader.away.store(true, Ordering::Relaxed);
+    bench.fake.kill_by_hand(&bench.apps(web.uid)[0].id);
+    bench.wait_for("a second start", || bench.fake.starts(web.uid, Some(&name("app"))) == 2).await;
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!(bench.reasons(web.uid).len(), 3);
+    bench.leader.away.store(false, Ordering::Relaxed);
+    let began = Instant::now();
+    bench.agent.welcome(&Welcome { cluster_id: CLUSTER, epoch: Epoch(1) }).await.unwrap();
+    let all = ["Pulled", "Created", "Started", "Crashed", "Pulled", "Created", "Started"];
+    bench.wait_for("the events", || bench.reasons(web.uid) == all).await;
+    assert!(began.elapsed() < Duration::from_secs(1), "a new session is used at once");
+    bench.wait_for("the status", || bench.status(web.uid).unwrap().containers[0].restart_count == 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_report_is_sent_until_accepted_and_not_too_often() {
+    let bench = Bench::new().await;
+    bench.leader.refuses.store(true, Ordering::Relaxed);
+    let web = pod(1, RestartPolicy::Always);
+    bench.assign(std::slice::from_ref(&web)).await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let calls = bench.leader.calls.load(Ordering::Relaxed);
+    assert!((20..60).contains(&calls), "{calls} tries in ten minutes");
+    bench.leader.refuses.store(false, Ordering::Relaxed);
+    bench.phase(web.uid, Phase::Running).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_clusters_and_older_leaders_are_refused() {
+    let bench = Bench::new().await;
+    let other = cube_api::ClusterId(uuid::Uuid::from_u128(8));
+    let refused = bench.agent.welcome(&Welcome { cluster_id: other, epoch: Epoch(9) }).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::Conflict);
+    bench.agent.welcome(&Welcome { cluster_id: CLUSTER, epoch: Epoch(3) }).await.unwrap();
+    let web = pod(1, RestartPolicy::Always);
+    let older = bench.assignment(&[]);
+    assert_eq!(bench.agent.assign(older.clone()).await.unwrap_err().code, ErrorCode::Conflict);
+    let mut newer = bench.assignment(std::slice::from_ref(&web));
+    newer.epoch = Epoch(3);
+    bench.agent.assign(newer.clone()).await.unwrap();
+    let mut foreign = newer.clone();
+    foreign.cluster_id = other;
+    foreign.pods.clear();
+    assert_eq!(bench.agent.assign(foreign).await.unwrap_err().code, ErrorCode::Conflict);
+    let mut stale = newer.clone();
+    stale.generation = Generation(1);
+    stale.pods.clear();
+    assert_eq!(bench.agent.assign(stale).await.unwrap().generation, newer.generation);
+    bench.phase(web.uid, Phase::Running).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(bench.status(web.uid).unwrap().phase, Phase::Running);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_is_deleted_while_its_image_is_pulled_goes_at_once() {
+    let bench = Bench::new().await;
+    bench.fake.script("app", Script { pull: Pull::After(Duration::from_secs(3600)), ..Script::default() });
+    let web = pod(1, RestartPolicy::Always);
+    bench.assign(std::slice::from_ref(&web)).await;
+    bench.wait_for("Pulling", || bench.reasons(web.uid).contains(&"Pulling".to_owned())).await;
+    let began = Instant::now();
+    bench.assign(&[stop(&web)]).await;
+    bench.wait_for("the end", || bench.is_stopped(web.uid)).await;
+    assert!(began.elapsed() < Duration::from_secs(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn logs_of_one_container_come_as_they_are_and_follow_goes_over_restarts() {
+    let bench = Bench::new().await;
+    bench.fake.script("app", Script { output: vec!["hello".to_owned()], ..Script::default() });
+    let web = pod(1, RestartPolicy::Always);
+    bench.assign(std::slice::from_ref(&web)).await;
+    bench.phase(web.uid, Phase::Running).await;
+    let query = cube_api::routes::LogQuery { container: Some(name("app")), follow: true, ..Default::default() };
+    let follow = bench.agent.logs(web.uid, query).await.unwrap();
+    let frames = tokio::spawn(follow.collect::<Vec<_>>());
+    let live = bench.apps(web.uid)[0].id.clone();
+    super::runtime::Runtime::signal(&bench.fake, &live, StopSignal::Kill).await.unwrap();
+    bench.wait_for("a second start", || bench.fake.starts(web.uid, Some(&name("app"))) == 2).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let all = bench.agent.logs(web.uid, Default::default()).await.unwrap().collect::<Vec<_>>().await;
+    bench.assign(&[stop(&web)]).await;
+    let text = |frames: &[cube_api::stream::Frame]| {
+        let bytes = frames.iter().flat_map(|frame| match frame {
+            cube_api::stream::Frame::Stdout(bytes) => bytes.to_vec(),
+            _ => Vec::new(),
+        });
+        String::from_utf8(bytes.collect()).unwrap()
+    };
+    assert_eq!(text(&all), "[app] hello\n");
+    let frames = frames.await.unwrap();
+    assert_eq!(text(&frames), "hello\nhello\n");
+    assert_eq!(frames.last(), Some(&cube_api::stream::Frame::Status(cube_api::stream::Outcome::Success)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn exec_tells_the_exact_exit_code_and_names_what_is_wrong() {
+    use cube_api::stream::{Frame, Outcome};
+    let bench = Bench::new().await;
+    let web = pod(1, RestartPolicy::Always);
+    bench.assign(std::slice::from_ref(&web)).await;
+    bench.phase(web.uid, Phase::Running).await;
+    let query = |words: &[&str]| cube_api::routes::ExecQuery {
+        command: words.iter().map(|word| (*word).to_owned()).collect(),
+        ..Default::default()
+    };
+    for (words, outcome) in [(&["true"][..], Outcome::Success), (&["sh", "-c", "exit 7"][..], Outcome::ExitCode(7))] {
+        let mut exec = bench.agent.exec(web.uid, query(words)).await.unwrap();
+        assert_eq!(exec.output.recv().await, Some(Frame::Status(outcome)));
+    }
+    let exec = bench.agent.exec(web.uid, query(&["sleep", "3600"])).await.unwrap();
+    drop(exec);
+    bench.wait_for("the process to be killed", || bench.fake.live_execs() == 0).await;
+    let wrong = cube_api::routes::ExecQuery { container: Some(name("db")), ..query(&["true"]) };
+    let error = bench.agent.exec(web.uid, wrong).await.err().unwrap();
+    assert_eq!((error.code, error.hint.as_deref()), (ErrorCode::NotFound, Some("its containers are: app")));
+}
