@@ -60,7 +60,7 @@ fn sandbox_body(node: &str, pod: &str, pause: &str) -> Value {
         "Image": pause,
         "Hostname": pod,
         "Labels": labels(node, pod),
-        "HostConfig": { "LogConfig": { "Type": "none" }, "OomScoreAdj": -998, "PidsLimit": 16, "ReadonlyRootfs": true },
+        "HostConfig": { "LogConfig": { "Type": "none" }, "ReadonlyRootfs": true },
     })
 }
 

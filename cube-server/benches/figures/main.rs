@@ -48,7 +48,7 @@ enum Figure {
     },
     /// `cube logs` against `docker logs`, and the server's memory meanwhile.
     Logs {
-        /// The length of the log, in megabytes.
+        /// How much is read in a turn, in megabytes.
         #[arg(long, default_value_t = 200)]
         megabytes: u64,
         /// How often each.
