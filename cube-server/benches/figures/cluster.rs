@@ -1,0 +1,186 @@
+//! A cluster of one: the release build of `cube-server leader` with its own node, on a folder and a port of its own.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use hyper::{Method, StatusCode};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+use tokio::time::{sleep, timeout};
+
+use crate::engine::{Engine, IMAGE};
+use crate::http::{Address, Connection, Lines};
+
+/// The server under test.
+pub const SERVER: &str = env!("CARGO_BIN_EXE_cube-server");
+
+/// How long anything may take before it counts as broken. 30 pods take about 4 s.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A running leader. Killed when dropped; [`crate::engine::Engine::sweep`] removes what its pods leave then.
+pub struct Cluster {
+    folder: TempDir,
+    address: SocketAddr,
+    token: String,
+    server: Child,
+    /// From its start until `/readyz` said so.
+    pub ready_after: Duration,
+}
+
+impl Cluster {
+    /// Starts a leader and waits until it serves.
+    pub async fn start(engine: &Engine) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let token = format!("{:032x}", rand::random::<u128>());
+        std::fs::write(folder.path().join("token-of-the-run"), &token)?;
+        let address = free_port()?;
+        let log = std::fs::File::create(folder.path().join("log"))?;
+        let began = Instant::now();
+        let server = Command::new(SERVER)
+            .args(["leader", "--name", &engine.node, "--listen", &address.to_string()])
+            .arg("--token-file")
+            .arg(folder.path().join("token-of-the-run"))
+            .arg("--data-dir")
+            .arg(folder.path().join("data"))
+            .arg("--docker")
+            .arg(format!("unix://{}", engine.socket().display()))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("{SERVER} can't be started"))?;
+        let mut cluster = Self { folder, address, token, server, ready_after: Duration::ZERO };
+        cluster.until_ready(began).await?;
+        cluster.ready_after = began.elapsed();
+        Ok(cluster)
+    }
+
+    async fn until_ready(&mut self, began: Instant) -> Result<()> {
+        while began.elapsed() < LIMIT {
+            if let Ok(mut connection) = self.connect().await
+                && connection.try_call(Method::GET, "/readyz", None).await.is_ok_and(|(status, _)| status == StatusCode::OK)
+            {
+                return Ok(());
+            }
+            ensure!(self.server.try_wait()?.is_none(), "the leader ended at once:\n{}", self.log());
+            // Half of it is the error of the figure.
+            sleep(Duration::from_millis(1)).await;
+        }
+        bail!("the leader isn't ready after {LIMIT:?}:\n{}", self.log())
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_else(|error| format!("(its log can't be read: {error})"))
+    }
+
+    async fn connect(&self) -> Result<Connection> {
+        Connection::open(&Address::Tcp(self.address, self.token.clone())).await
+    }
+
+    /// The server's process id.
+    pub fn pid(&self) -> Option<u32> {
+        self.server.id()
+    }
+
+    /// Writes the configuration that `cube` needs for this cluster.
+    pub fn client_config(&self) -> Result<PathBuf> {
+        let path = self.folder.path().join("config");
+        write_private(&path, &json!({ "leaderUrl": self.address.to_string(), "password": self.token }).to_string())?;
+        Ok(path)
+    }
+
+    /// Applies so many pods together; the time until a watch has shown each of them Running.
+    pub async fn run_pods(&self, count: usize) -> Result<Duration> {
+        let pods: Vec<Value> = (0..count).map(|n| pod(&format!("pod-{n}"), &["sleep", "3600"])).collect();
+        self.run(pods).await
+    }
+
+    /// As [`Cluster::run_pods`], for one pod with a command of its own.
+    pub async fn run_pod(&self, name: &str, command: &[&str]) -> Result<Duration> {
+        self.run(vec![pod(name, command)]).await
+    }
+
+    async fn run(&self, pods: Vec<Value>) -> Result<Duration> {
+        let mut waiting: BTreeSet<String> = pods.iter().filter_map(|pod| Some(pod["metadata"]["name"].as_str()?.to_owned())).collect();
+        let mut watch = self.connect().await?.lines("/v1/pods?watch=true").await?;
+        let mut connection = self.connect().await?;
+        let manifest = Value::Array(pods);
+        let began = Instant::now();
+        connection.call(Method::POST, "/v1/apply", Some(&manifest)).await?;
+        let running = timeout(LIMIT, async {
+            while !waiting.is_empty() {
+                note_running(&mut watch, &mut waiting).await?;
+            }
+            anyhow::Ok(began.elapsed())
+        });
+        match running.await {
+            Ok(took) => took,
+            Err(_) => bail!("{} pods don't run after {LIMIT:?}:\n{}", waiting.len(), self.log()),
+        }
+    }
+
+    /// Deletes every pod and waits until they are gone.
+    pub async fn delete_pods(&self) -> Result<()> {
+        let mut connection = self.connect().await?;
+        let began = Instant::now();
+        loop {
+            let list = connection.call(Method::GET, "/v1/pods", None).await?;
+            let names: Vec<&str> =
+                list["items"].as_array().into_iter().flatten().filter_map(|pod| pod["metadata"]["name"].as_str()).collect();
+            if names.is_empty() {
+                return Ok(());
+            }
+            ensure!(began.elapsed() < LIMIT, "{} pods aren't gone after {LIMIT:?}:\n{}", names.len(), self.log());
+            for name in names {
+                // A pod that went in between is what is wanted.
+                connection.try_call(Method::DELETE, &format!("/v1/pods/{name}?graceSeconds=0"), None).await?;
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Deletes what runs and stops the leader.
+    pub async fn stop(mut self) -> Result<()> {
+        self.delete_pods().await?;
+        let pid = self.pid().and_then(|pid| Pid::from_raw(pid.try_into().ok()?)).context("the leader has ended by itself")?;
+        kill_process(pid, Signal::TERM)?;
+        timeout(LIMIT, self.server.wait()).await.context("the leader doesn't stop")??;
+        Ok(())
+    }
+}
+
+async fn note_running(watch: &mut Lines, waiting: &mut BTreeSet<String>) -> Result<()> {
+    let event = watch.next().await?;
+    let pod = &event["object"];
+    if let (Some(name), Some("Running")) = (pod["metadata"]["name"].as_str(), pod["status"]["phase"].as_str()) {
+        waiting.remove(name);
+    }
+    Ok(())
+}
+
+fn pod(name: &str, command: &[&str]) -> Value {
+    json!({
+        "type": "pod",
+        "metadata": { "name": name },
+        "spec": { "containers": [{ "name": "app", "image": IMAGE, "command": command }] },
+    })
+}
+
+/// Free at the moment: another program may take it before the leader does, and then the leader says so.
+fn free_port() -> Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
+fn write_private(path: &Path, text: &str) -> Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(text.as_bytes())?;
+    Ok(())
+}
