@@ -1,0 +1,87 @@
+//! What people and scripts read: tables, pages, JSON and YAML. Pure text; printing itself is [`print`].
+
+pub mod age;
+pub mod event;
+pub mod node;
+pub mod page;
+pub mod pod;
+pub mod style;
+pub mod table;
+
+use std::io::Write;
+
+use clap::ValueEnum;
+use cube_api::meta::{ResourceKind, ResourceRef, Revision};
+use serde::Serialize;
+
+use crate::error::{CliError, Result};
+
+/// `-o`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// A table with more columns
+    Wide,
+    /// The whole object
+    Json,
+    /// The whole object
+    Yaml,
+    /// TYPE/NAME alone
+    Name,
+}
+
+/// Writes to standard output.
+pub fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| CliError::io("can't write the output", error))
+}
+
+/// An object with its type in front, so that what was printed can be applied.
+#[derive(Serialize)]
+pub struct Typed<'a, T> {
+    #[serde(rename = "type")]
+    kind: ResourceKind,
+    #[serde(flatten)]
+    object: &'a T,
+}
+
+impl<'a, T> Typed<'a, T> {
+    /// Puts a type in front.
+    pub fn new(kind: ResourceKind, object: &'a T) -> Self {
+        Self { kind, object }
+    }
+}
+
+/// Several objects, and the revision at which they were so.
+#[derive(Serialize)]
+pub struct TypedList<'a, T> {
+    revision: Revision,
+    items: Vec<Typed<'a, T>>,
+}
+
+impl<'a, T> TypedList<'a, T> {
+    /// Puts a type in front of each.
+    pub fn new(kind: ResourceKind, revision: Revision, items: &'a [T]) -> Self {
+        Self { revision, items: items.iter().map(|object| Typed::new(kind, object)).collect() }
+    }
+}
+
+/// JSON, indented, with a last newline.
+pub fn json(value: &impl Serialize) -> String {
+    let mut text = serde_json::to_string_pretty(value).expect("resources are plain data");
+    text.push('\n');
+    text
+}
+
+/// YAML, with a last newline.
+pub fn yaml(value: &impl Serialize) -> String {
+    let mut text = serde_saphyr::to_string(value).expect("resources are plain data");
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text
+}
+
+/// `pod/a` on a line each.
+pub fn names(references: impl IntoIterator<Item = ResourceRef>) -> String {
+    references.into_iter().map(|reference| format!("{reference}\n")).collect()
+}
