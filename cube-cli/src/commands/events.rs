@@ -44,14 +44,16 @@ pub async fn run(args: Args, client: &Client) -> Result<()> {
     if !list.items.is_empty() || args.watch {
         print(&table.text(Style::of_stdout()))?;
     }
+    if !args.watch {
+        return Ok(());
+    }
     query.from = Some(list.revision);
     let mut ticks = interval(ASK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while args.watch {
+    loop {
         ticks.tick().await;
         let list = client.events(&query).await?;
         print(&event::table(&list.items, with_object, Timestamp::now()).rows_text(&widths, Style::of_stdout()))?;
         query.from = Some(list.revision);
     }
-    Ok(())
 }
