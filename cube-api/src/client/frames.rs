@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
@@ -98,8 +99,10 @@ impl Frames {
                     return Err(self.lost(reason.unwrap_or_else(|| "closed before the end of the stream".to_owned())));
                 }
                 Some(Err(WsError::Capacity(error))) => return Err(self.not_cube(&error.to_string())),
+                Some(Err(WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake))) | None => {
+                    return Err(self.lost("closed before the end of the stream".to_owned()));
+                }
                 Some(Err(error)) => return Err(self.lost(error.to_string())),
-                None => return Err(self.lost("closed before the end of the stream".to_owned())),
             }
         }
     }

@@ -151,7 +151,9 @@ impl Shown {
         for ((_, name), progress) in wanted.iter().zip(progress) {
             let now = match progress {
                 Progress::There(word) => (true, word.clone()),
-                Progress::OnTheWay(word) | Progress::Lost(word) => (false, word.clone()),
+                Progress::OnTheWay(word) => (false, word.clone()),
+                // The error that follows says it in full.
+                Progress::Lost(_) => continue,
             };
             let differs = self.last.get(name) != Some(&now);
             changed |= differs;
@@ -164,7 +166,7 @@ impl Shown {
         if changed {
             let up = if self.on_terminal && self.lines > 0 { format!("\u{1b}[{}A", self.lines) } else { String::new() };
             eprint!("{up}{text}");
-            self.lines = wanted.len();
+            self.lines = text.lines().count();
         }
     }
 }

@@ -85,3 +85,33 @@ pub fn yaml(value: &impl Serialize) -> String {
 pub fn names(references: impl IntoIterator<Item = ResourceRef>) -> String {
     references.into_iter().map(|reference| format!("{reference}\n")).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use cube_api::manifest::{self, Resource};
+    use cube_api::pod::Pod;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_was_printed_can_be_applied() {
+        let awkward =
+            ["no", "", "1.0", "a: b", "two\nlines\n", " led", "# x", "null", "~", "0o7", "2026-01-01", "'\"\\", "\ttab", "- a", "é"];
+        let env: serde_json::Map<_, _> = awkward.iter().enumerate().map(|(n, text)| (format!("V{n}"), json!(text))).collect();
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {
+                "name": "web", "uid": "00000000-0000-4000-8000-000000000001", "generation": 1, "revision": 1,
+                "createdAt": "2026-01-01T00:00:00Z", "labels": {"on": "yes"},
+            },
+            "spec": {"containers": [{"name": "a", "image": "b:1", "env": env, "command": ["sh", "-c", "echo 1\n  echo 2"]}]},
+        }))
+        .unwrap();
+        let typed = Typed::new(ResourceKind::Pod, &pod);
+        for text in [yaml(&typed), json(&typed)] {
+            let parsed = manifest::parse(&text).unwrap_or_else(|problems| panic!("{problems:?} in\n{text}"));
+            let [Resource::Pod(manifest)] = parsed.as_slice() else { panic!("{parsed:?}") };
+            assert_eq!((&manifest.spec, &manifest.metadata.labels), (&pod.spec, &pod.metadata.labels), "{text}");
+        }
+    }
+}

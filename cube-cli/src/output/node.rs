@@ -80,8 +80,8 @@ pub fn page(node: &Node, events: &[Event], now: Timestamp, style: Style) -> Stri
     page.line("Reason", trouble(node));
     page.line("Type", node.role.as_str());
     page.line("Labels", &labels(&node.labels));
-    page.line("Created", &format!("{} ({} ago)", node.created_at, age::since(node.created_at, now)));
-    page.line("Last seen", &format!("{} ({} ago)", node.seen_at, age::since(node.seen_at, now)));
+    page.line("Created", &format!("{:.0} ({} ago)", node.created_at, age::since(node.created_at, now)));
+    page.line("Last seen", &format!("{:.0} ({} ago)", node.seen_at, age::since(node.seen_at, now)));
     page.line("Pods", &format!("{}/{}", node.pods, node.capacity.pods));
     page.line("Cpu", &cpu(node));
     page.line("Memory", &memory(node));

@@ -99,7 +99,7 @@ pub fn pod(pod: &Pod, events: &[Event], now: Timestamp, style: Style) -> String 
 
 fn head(page: &mut Page, pod: &Pod, now: Timestamp) {
     let metadata = &pod.metadata;
-    let ago = |then: Timestamp| format!("{then} ({} ago)", age::since(then, now));
+    let ago = |then: Timestamp| format!("{then:.0} ({} ago)", age::since(then, now));
     page.line("Name", metadata.name.as_str());
     page.toned("Status", &status::of_pod(pod), rows::tone(pod));
     page.line("Reason", pod.placement.waiting_for.as_deref().or(pod.status.message.as_deref()).unwrap_or_default());
@@ -126,7 +126,9 @@ fn container_status(page: &mut Page, status: &ContainerStatus, now: Timestamp) {
             }
             state
         }
-        ContainerState::Running(running) => format!("Running (since {}, {} ago)", running.started_at, age::since(running.started_at, now)),
+        ContainerState::Running(running) => {
+            format!("Running (since {:.0}, {} ago)", running.started_at, age::since(running.started_at, now))
+        }
         ContainerState::Terminated(end) => ended(end, now),
     };
     page.indented(4, "State", &state, Tone::Plain);

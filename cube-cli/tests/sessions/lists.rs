@@ -13,13 +13,31 @@ fn two_pods() -> Leader {
 #[test]
 fn pods_are_listed_with_name_status_and_age() {
     let leader = two_pods();
-    cube(&leader.address, &["list", "pod", "-l", "app in (db,web)"]).assert().code(0).stdout_eq(str![[""]]).stderr_eq("");
+    cube(&leader.address, &["list", "pod", "-l", "app in (db,web)"])
+        .assert()
+        .code(0)
+        .stdout_eq(str![[r#"
+NAME   READY   STATUS       RESTARTS   AGE
+db     0/1     CrashLimit   0          5m
+web    1/1     Running      2          5m
+
+"#]])
+        .stderr_eq("");
     assert_eq!(leader.lines(), ["GET /v1/pods?selector=app+in+%28db%2Cweb%29"]);
 }
 
 #[test]
 fn kubectls_get_pods_lists_too() {
-    cube(&two_pods().address, &["get", "pods", "-o", "wide"]).assert().code(0).stdout_eq(str![[""]]).stderr_eq("");
+    cube(&two_pods().address, &["get", "pods", "-o", "wide"])
+        .assert()
+        .code(0)
+        .stdout_eq(str![[r#"
+NAME   READY   STATUS       RESTARTS   AGE   IP         NODE    IMAGES
+db     0/1     CrashLimit   0          5m    <none>     alpha   busybox:1
+web    1/1     Running      2          5m    10.1.2.3   alpha   busybox:1
+
+"#]])
+        .stderr_eq("");
 }
 
 #[test]
@@ -64,8 +82,26 @@ fn nodes_are_listed_with_name_status_and_type() {
         let away = json!({"status": "NotReady", "reason": "no session for 12s"});
         Answer::Json(200, list(4, &[node("alpha", "Leader", json!({"status": "Ready"})), node("beta", "Follower", away)]))
     });
-    cube(&leader.address, &["nodes"]).assert().code(0).stdout_eq(str![[""]]).stderr_eq("");
-    cube(&leader.address, &["nodes", "-o", "wide"]).assert().code(0).stdout_eq(str![[""]]).stderr_eq("");
+    cube(&leader.address, &["nodes"])
+        .assert()
+        .code(0)
+        .stdout_eq(str![[r#"
+NAME    STATUS     TYPE       AGE    PODS    CPU      MEMORY
+alpha   Ready      Leader     120m   3/110   250m/2   64/7629Mi
+beta    NotReady   Follower   120m   3/110   250m/2   64/7629Mi
+
+"#]])
+        .stderr_eq("");
+    cube(&leader.address, &["nodes", "-o", "wide"])
+        .assert()
+        .code(0)
+        .stdout_eq(str![[r#"
+NAME    STATUS     TYPE       AGE    PODS    CPU      MEMORY      VERSION   ENGINE     LABELS   REASON
+alpha   Ready      Leader     120m   3/110   250m/2   64/7629Mi   0.1.0     20.10.24   <none>   <none>
+beta    NotReady   Follower   120m   3/110   250m/2   64/7629Mi   0.1.0     20.10.24   <none>   no session for 12s
+
+"#]])
+        .stderr_eq("");
 }
 
 fn one_pod() -> Leader {
@@ -81,7 +117,54 @@ fn one_pod() -> Leader {
 
 #[test]
 fn get_shows_the_manifest_the_status_and_the_events() {
-    cube(&one_pod().address, &["get", "pod/web"]).assert().code(0).stdout_eq(str![[""]]).stderr_eq("");
+    cube(&one_pod().address, &["get", "pod/web"])
+        .assert()
+        .code(0)
+        .stdout_eq(str![[r#"
+Name:        web
+Status:      Running
+Node:        alpha
+IP:          10.1.2.3
+Labels:      app=web
+Created:     [..] (5m ago)
+Started:     [..] (4m50s ago)
+Uid:         00000000-0000-4000-8000-000000000002
+Generation:  1
+
+Containers:
+  main:
+    Image:       busybox:1
+    State:       Running (since [..], 60s ago)
+    Last end:    Error, exit code 3, 62s ago
+                 no such file
+    Restarts:    2
+    Container:   0123456789ab
+
+Manifest:
+  type: pod
+  metadata:
+    name: web
+    labels:
+      app: web
+  spec:
+    containers:
+    - name: main
+      image: busybox:1
+      env:
+        A: "yes"
+      imagePullPolicy: IfNotPresent
+    restartPolicy: Always
+    restart:
+      limit: 10
+    terminationGracePeriodSeconds: 30
+
+Events:
+  LAST SEEN          TYPE      REASON      FROM    MESSAGE
+  60s                Normal    Scheduled   alpha   to alpha: the most free memory
+  60s (x2 over 4m)   Warning   Crashed     alpha   main crashed, exit code 3
+
+"#]])
+        .stderr_eq("");
 }
 
 #[test]
@@ -93,7 +176,54 @@ fn describe_is_the_same_page() {
 
 #[test]
 fn get_as_yaml_is_the_object_alone() {
-    cube(&one_pod().address, &["get", "pod", "web", "-o", "yaml"]).assert().code(0).stdout_eq(str![[""]]).stderr_eq("");
+    cube(&one_pod().address, &["get", "pod", "web", "-o", "yaml"])
+        .assert()
+        .code(0)
+        .stdout_eq(str![[r#"
+type: pod
+metadata:
+  name: web
+  uid: 00000000-0000-4000-8000-000000000002
+  labels:
+    app: web
+  generation: 1
+  revision: 7
+  createdAt: "[..]"
+spec:
+  containers:
+  - name: main
+    image: busybox:1
+    env:
+      A: "yes"
+    imagePullPolicy: IfNotPresent
+  restartPolicy: Always
+  restart:
+    limit: 10
+  terminationGracePeriodSeconds: 30
+placement:
+  node: alpha
+  boundAt: "[..]"
+status:
+  phase: Running
+  podIP: "10.1.2.3"
+  startedAt: "[..]"
+  containers:
+  - name: main
+    image: busybox:1
+    containerID: 0123456789abcdef
+    state:
+      running:
+        startedAt: "[..]"
+    lastTermination:
+      exitCode: 3
+      reason: Error
+      message: |
+        no such file
+      finishedAt: "[..]"
+    restartCount: 2
+
+"#]])
+        .stderr_eq("");
 }
 
 #[test]
@@ -111,7 +241,20 @@ fn a_watch_goes_on_from_its_last_revision_after_a_lost_connection() {
         2 => Answer::Cut(vec![changed(12, running())]),
         _ => Answer::Json(403, refusal("Forbidden", "enough")),
     });
-    cube(&leader.address, &["list", "pod", "-w"]).assert().code(1).stdout_eq(str![[""]]).stderr_eq(str![[""]]);
+    cube(&leader.address, &["list", "pod", "-w"])
+        .assert()
+        .code(1)
+        .stdout_eq(str![[r#"
+NAME   READY   STATUS   RESTARTS   AGE
+web    0/1     Pulling  0          5m
+web    1/1     Running  2          5m
+
+"#]])
+        .stderr_eq(str![[r#"
+no pods found
+error: enough
+
+"#]]);
     let watches = ["GET /v1/pods?watch=true&from=7", "GET /v1/pods?watch=true&from=11", "GET /v1/pods?watch=true&from=12"];
     assert_eq!(leader.lines()[1..], watches);
 }
@@ -132,5 +275,13 @@ fn a_watch_whose_revision_is_gone_lists_again() {
 #[test]
 fn events_are_listed_with_what_they_are_about() {
     let leader = Leader::start(|_, _| Answer::Json(200, list(9, &[event("web", "Warning", "BackOff", "next try in 8s", 3)])));
-    cube(&leader.address, &["events"]).assert().code(0).stdout_eq(str![[""]]).stderr_eq("");
+    cube(&leader.address, &["events"])
+        .assert()
+        .code(0)
+        .stdout_eq(str![[r#"
+LAST SEEN          TYPE      REASON    OBJECT    FROM    MESSAGE
+60s (x3 over 4m)   Warning   BackOff   pod/web   alpha   next try in 8s
+
+"#]])
+        .stderr_eq("");
 }

@@ -38,10 +38,10 @@ fn uid(number: u8) -> String {
 fn pod(name: &str, number: u8, revision: u64, status: Value) -> Value {
     json!({
         "metadata": {
-            "name": name, "uid": uid(number), "labels": {"app": name}, "generation": 1, "revision": revision, "createdAt": ago(300),
+            "name": name, "uid": uid(number), "labels": {"app": name}, "generation": 1, "revision": revision, "createdAt": ago(1500),
         },
         "spec": {"containers": [{"name": "main", "image": "busybox:1", "env": {"A": "yes"}}]},
-        "placement": {"node": "alpha", "boundAt": ago(299)},
+        "placement": {"node": "alpha", "boundAt": ago(1499)},
         "status": status,
     })
 }
@@ -49,10 +49,10 @@ fn pod(name: &str, number: u8, revision: u64, status: Value) -> Value {
 fn running() -> Value {
     let container = json!({
         "name": "main", "image": "busybox:1", "restartCount": 2,
-        "containerID": "0123456789abcdef", "state": {"running": {"startedAt": ago(60)}},
-        "lastTermination": {"exitCode": 3, "reason": "Error", "message": "no such file\n", "finishedAt": ago(62)},
+        "containerID": "0123456789abcdef", "state": {"running": {"startedAt": ago(900)}},
+        "lastTermination": {"exitCode": 3, "reason": "Error", "message": "no such file\n", "finishedAt": ago(905)},
     });
-    json!({"phase": "Running", "podIP": "10.1.2.3", "startedAt": ago(290), "containers": [container]})
+    json!({"phase": "Running", "podIP": "10.1.2.3", "startedAt": ago(1450), "containers": [container]})
 }
 
 fn pulling() -> Value {
@@ -71,7 +71,7 @@ fn list(revision: u64, items: &[Value]) -> Value {
 fn event(name: &str, kind: &str, reason: &str, message: &str, count: u32) -> Value {
     json!({
         "object": {"type": "pod", "name": name}, "type": kind, "reason": reason, "message": message, "count": count,
-        "firstAt": ago(240), "lastAt": ago(60), "source": "alpha", "revision": 9,
+        "firstAt": ago(1400), "lastAt": ago(910), "source": "alpha", "revision": 9,
     })
 }
 

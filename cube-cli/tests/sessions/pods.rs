@@ -50,7 +50,14 @@ fn an_invalid_manifest_is_told_whole_with_positions_and_sends_nothing() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("a.json"), MANIFEST.replace("image", "iamge")).unwrap();
     std::fs::write(folder.path().join("b.yaml"), "type: pod\nmetadata:\n  name: Web\nspec:\n  containers: []\n").unwrap();
-    cube(&leader.address, &["apply", "a.json", "b.yaml"]).current_dir(folder.path()).assert().code(1).stdout_eq("").stderr_eq(str![[""]]);
+    cube(&leader.address, &["apply", "a.json", "b.yaml"]).current_dir(folder.path()).assert().code(1).stdout_eq("").stderr_eq(str![[r#"
+error: the manifest has 4 errors; nothing was changed
+  a.json:1:71: pod/web: spec.containers[0]: [..]image[..]
+  a.json:1:88: pod/web: spec.containers[0].iamge: [..]
+  b.yaml:3:3: resource 1: metadata.name: [..]
+  b.yaml:5:3: resource 1: spec.containers: [..]
+
+"#]]);
     assert!(leader.requests().is_empty());
 }
 
@@ -60,7 +67,13 @@ fn a_manifest_that_the_leader_refuses_is_told_whole() {
     let leader = Leader::start(move |_, _| {
         Answer::Json(422, json!({"code": "Invalid", "message": "the manifest has 2 errors", "details": problems, "hint": "fix both"}))
     });
-    apply(&leader, &[]).assert().code(1).stdout_eq("").stderr_eq(str![[""]]);
+    apply(&leader, &[]).assert().code(1).stdout_eq("").stderr_eq(str![[r#"
+error: the manifest has 2 errors
+  pod/web: spec.containers[0].image: is bad
+  twice
+hint: fix both
+
+"#]]);
 }
 
 #[test]
@@ -74,12 +87,25 @@ fn apply_with_wait_ends_when_the_pods_run() {
 
 #[test]
 fn apply_with_wait_fails_at_once_when_a_pod_was_given_up_and_explains() {
-    apply(&becoming(given_up), &["--wait"]).assert().code(1).stdout_eq("pod/web created\n").stderr_eq(str![[""]]);
+    apply(&becoming(given_up), &["--wait"]).assert().code(1).stdout_eq("pod/web created\n").stderr_eq(str![[r#"
+pod/web: Pulling
+pod/web: failed: CrashLimit: crashed 10 times in a row, exit code 3
+error: pod/web failed: CrashLimit: crashed 10 times in a row, exit code 3
+  CrashLimit: main crashed 10 times: no such file
+hint: cube get pod/web shows its events, cube logs pod/web what it wrote
+
+"#]]);
 }
 
 #[test]
 fn apply_with_wait_gives_up_after_its_time_with_124() {
-    apply(&becoming(pulling), &["--wait", "--timeout", "100ms"]).assert().code(124).stdout_eq("pod/web created\n").stderr_eq(str![[""]]);
+    apply(&becoming(pulling), &["--wait", "--timeout", "100ms"]).assert().code(124).stdout_eq("pod/web created\n").stderr_eq(str![[r#"
+pod/web: Pulling
+error: not every pod runs after 100ms
+  pod/web: Pulling
+hint: they stay applied; cube get TYPE/NAME says what keeps one waiting
+
+"#]]);
 }
 
 #[test]
@@ -99,15 +125,35 @@ fn delete_takes_what_a_selector_or_a_manifest_names() {
         "GET /v1/pods?selector=app%3Dweb" => Answer::Json(200, list(7, &[pod("web", 2, 7, running()), pod("web-2", 3, 7, running())])),
         _ => Answer::Json(200, pod("web", 2, 7, running())),
     });
-    cube(&leader.address, &["delete", "-l", "app=web", "--wait=false"]).assert().code(0).stdout_eq(str![[""]]).stderr_eq("");
-    cube(&leader.address, &["delete", "-f", "-", "--wait=false"]).stdin(MANIFEST).assert().code(0).stdout_eq(str![[""]]).stderr_eq("");
+    cube(&leader.address, &["delete", "-l", "app=web", "--wait=false"])
+        .assert()
+        .code(0)
+        .stdout_eq(str![[r#"
+pod/web is being deleted
+pod/web-2 is being deleted
+
+"#]])
+        .stderr_eq("");
+    cube(&leader.address, &["delete", "-f", "-", "--wait=false"])
+        .stdin(MANIFEST)
+        .assert()
+        .code(0)
+        .stdout_eq(str![[r#"
+pod/web is being deleted
+
+"#]])
+        .stderr_eq("");
     assert_eq!(leader.lines()[1..], ["DELETE /v1/pods/web", "DELETE /v1/pods/web-2", "DELETE /v1/pods/web"]);
 }
 
 #[test]
 fn delete_of_a_whole_type_by_mistake_is_refused() {
     let leader = Leader::start(|_, _| Answer::Json(200, list(7, &[])));
-    cube(&leader.address, &["delete", "pods"]).assert().code(2).stdout_eq("").stderr_eq(str![[""]]);
+    cube(&leader.address, &["delete", "pods"]).assert().code(2).stdout_eq("").stderr_eq(str![[r#"
+error: which pod to delete is not said
+hint: name it (pod/NAME), or select with -l
+
+"#]]);
     assert!(leader.requests().is_empty());
 }
 
