@@ -98,7 +98,7 @@ hint: write host:port, such as localhost:4242 or [::1]:4242
 
 #[test]
 fn a_leader_that_is_not_there_is_exit_code_3() {
-    let port = std::net::TcpListener::bind("127.0.0.1:[..]").unwrap().local_addr().unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     cube(&port.to_string(), &["nodes"]).assert().code(3).stdout_eq("").stderr_eq(str![[r#"
 error: can't reach the leader at 127.0.0.1:[..]: Connection refused (os error 111)
 hint: check that the leader runs and that leaderUrl names it (cube config shows it)

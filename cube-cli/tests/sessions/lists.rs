@@ -18,8 +18,8 @@ fn pods_are_listed_with_name_status_and_age() {
         .code(0)
         .stdout_eq(str![[r#"
 NAME   READY   STATUS       RESTARTS   AGE
-db     0/1     CrashLimit   0          5m
-web    1/1     Running      2          5m
+db     0/1     CrashLimit   0          25m
+web    1/1     Running      2          25m
 
 "#]])
         .stderr_eq("");
@@ -33,8 +33,8 @@ fn kubectls_get_pods_lists_too() {
         .code(0)
         .stdout_eq(str![[r#"
 NAME   READY   STATUS       RESTARTS   AGE   IP         NODE    IMAGES
-db     0/1     CrashLimit   0          5m    <none>     alpha   busybox:1
-web    1/1     Running      2          5m    10.1.2.3   alpha   busybox:1
+db     0/1     CrashLimit   0          25m   <none>     alpha   busybox:1
+web    1/1     Running      2          25m   10.1.2.3   alpha   busybox:1
 
 "#]])
         .stderr_eq("");
@@ -126,16 +126,16 @@ Status:      Running
 Node:        alpha
 IP:          10.1.2.3
 Labels:      app=web
-Created:     [..] (5m ago)
-Started:     [..] (4m50s ago)
+Created:     [..] (25m ago)
+Started:     [..] (24m ago)
 Uid:         00000000-0000-4000-8000-000000000002
 Generation:  1
 
 Containers:
   main:
     Image:       busybox:1
-    State:       Running (since [..], 60s ago)
-    Last end:    Error, exit code 3, 62s ago
+    State:       Running (since [..], 15m ago)
+    Last end:    Error, exit code 3, 15m ago
                  no such file
     Restarts:    2
     Container:   0123456789ab
@@ -159,9 +159,9 @@ Manifest:
     terminationGracePeriodSeconds: 30
 
 Events:
-  LAST SEEN          TYPE      REASON      FROM    MESSAGE
-  60s                Normal    Scheduled   alpha   to alpha: the most free memory
-  60s (x2 over 4m)   Warning   Crashed     alpha   main crashed, exit code 3
+  LAST SEEN           TYPE      REASON      FROM    MESSAGE
+  15m                 Normal    Scheduled   alpha   to alpha: the most free memory
+  15m (x2 over 23m)   Warning   Crashed     alpha   main crashed, exit code 3
 
 "#]])
         .stderr_eq("");
@@ -246,8 +246,8 @@ fn a_watch_goes_on_from_its_last_revision_after_a_lost_connection() {
         .code(1)
         .stdout_eq(str![[r#"
 NAME   READY   STATUS   RESTARTS   AGE
-web    0/1     Pulling  0          5m
-web    1/1     Running  2          5m
+web    0/1     Pulling  0          25m
+web    1/1     Running  2          25m
 
 "#]])
         .stderr_eq(str![[r#"
@@ -279,8 +279,8 @@ fn events_are_listed_with_what_they_are_about() {
         .assert()
         .code(0)
         .stdout_eq(str![[r#"
-LAST SEEN          TYPE      REASON    OBJECT    FROM    MESSAGE
-60s (x3 over 4m)   Warning   BackOff   pod/web   alpha   next try in 8s
+LAST SEEN           TYPE      REASON    OBJECT    FROM    MESSAGE
+15m (x3 over 23m)   Warning   BackOff   pod/web   alpha   next try in 8s
 
 "#]])
         .stderr_eq("");

@@ -89,7 +89,6 @@ fn apply_with_wait_ends_when_the_pods_run() {
 fn apply_with_wait_fails_at_once_when_a_pod_was_given_up_and_explains() {
     apply(&becoming(given_up), &["--wait"]).assert().code(1).stdout_eq("pod/web created\n").stderr_eq(str![[r#"
 pod/web: Pulling
-pod/web: failed: CrashLimit: crashed 10 times in a row, exit code 3
 error: pod/web failed: CrashLimit: crashed 10 times in a row, exit code 3
   CrashLimit: main crashed 10 times: no such file
 hint: cube get pod/web shows its events, cube logs pod/web what it wrote

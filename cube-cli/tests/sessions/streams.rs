@@ -25,7 +25,7 @@ fn logs_are_written_byte_for_byte() {
 fn logs_that_are_cut_are_an_error() {
     let leader = Leader::start(|_, _| Answer::frames(vec![stdout(b"[main] one\n")]));
     cube(&leader.address, &["logs", "web", "-f"]).assert().code(1).stdout_eq("[main] one\n").stderr_eq(str![[r#"
-error: the connection to the leader at 127.0.0.1:[..] was lost: WebSocket protocol error: Connection reset without closing handshake
+error: the connection to the leader at 127.0.0.1:[..] was lost: closed before the end of the stream
 hint: the leader or the network went away; try again
 
 "#]]);
@@ -88,7 +88,7 @@ fn exec_ends_with_its_command_although_its_input_stays_open() {
 fn an_exec_that_is_cut_is_an_error_never_a_success() {
     let leader = Leader::start(|_, _| Answer::frames(vec![stdout(b"half")]));
     cube(&leader.address, &["exec", "web", "--", "true"]).stdin("").assert().code(1).stdout_eq("half").stderr_eq(str![[r#"
-error: the connection to the leader at 127.0.0.1:[..] was lost: WebSocket protocol error: Connection reset without closing handshake
+error: the connection to the leader at 127.0.0.1:[..] was lost: closed before the end of the stream
 hint: the leader or the network went away; try again
 
 "#]]);
