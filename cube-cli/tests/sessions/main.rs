@@ -5,6 +5,7 @@ mod leader;
 mod lists;
 mod pods;
 mod streams;
+mod terminal;
 
 use std::path::Path;
 
