@@ -36,7 +36,6 @@ pub enum Command {
     /// Make the resources of manifests so
     Apply(apply::Args),
     /// List the nodes of the cluster
-    #[command(visible_alias = "node")]
     Nodes(nodes::Args),
     /// List the resources of a type
     #[command(visible_alias = "ls")]
