@@ -1,0 +1,71 @@
+//! The words of the command line. What each does is in `commands/`.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::{apply, config, delete, events, exec, get, list, logs, nodes, restart};
+
+/// Run pods on a cluster of Docker machines.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cube",
+    version,
+    max_term_width = 120,
+    after_help = "Examples:
+  cube apply manifest.json --wait    make the pods of a manifest run, and wait for them
+  cube list pod                      what runs
+  cube get pod/my-pod                one pod: its manifest, its status, its events
+  cube logs pod/my-pod -f            what it writes
+  cube exec pod/my-pod -- sh         a shell in it
+
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 the cluster can't be reached, 124 timed out; exec: the command's own."
+)]
+pub struct Cli {
+    /// The file with leaderUrl and password [default: ~/.cube/config]
+    #[arg(long, global = true, env = "CUBE_CONFIG", value_name = "FILE", hide_env_values = true)]
+    pub config: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make the resources of manifests so
+    Apply(apply::Args),
+    /// List the nodes of the cluster
+    Nodes(nodes::Args),
+    /// List the resources of a type
+    #[command(visible_alias = "ls")]
+    List(list::Args),
+    /// Show one resource (manifest, status, events), or list a type
+    Get(get::Args),
+    /// Show one resource: the same page as get
+    Describe(get::DescribeArgs),
+    /// Remove resources from the cluster, and their containers from the nodes
+    Delete(delete::Args),
+    /// Print what a pod's containers write
+    Logs(logs::Args),
+    /// Run a command in a pod's container
+    Exec(exec::Args),
+    /// Restart every container of pods, and clear their limits
+    Restart(restart::Args),
+    /// Show what happened, oldest first
+    Events(events::Args),
+    /// Show the versions of this client and of the leader
+    Version,
+    /// Show which leader is asked and where that is written, or write it down
+    Config(config::Args),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_words_are_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

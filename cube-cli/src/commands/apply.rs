@@ -1,0 +1,172 @@
+//! `cube apply`.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args as ClapArgs;
+use cube_api::client::Client;
+use cube_api::event::EventKind;
+use cube_api::meta::Uid;
+use cube_api::pod::{Phase, Pod};
+use cube_api::routes::{AppliedItem, EventQuery};
+use cube_api::status;
+use jiff::SignedDuration;
+
+use super::{manifests, parse_duration};
+use crate::error::{CliError, Result};
+use crate::output::{self, print};
+use crate::wait::{self, Live};
+
+/// The words of `cube apply`.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  cube apply manifest.json                 make it so
+  cube apply manifest.json --wait          and wait until every pod runs or has completed
+  cube apply -f pods/ --dry-run            check every manifest of a folder; change nothing
+  generate | cube apply -f -               read standard input
+
+A manifest, in JSON or YAML:
+  [{\"type\": \"pod\", \"metadata\": {\"name\": \"my-pod\"},
+    \"spec\": {\"containers\": [{\"name\": \"web\", \"image\": \"nginx:latest\"}]}}]")]
+pub struct Args {
+    /// Files, folders, or - for standard input
+    #[arg(value_name = "FILE", required_unless_present = "files")]
+    positional: Vec<PathBuf>,
+    /// The same
+    #[arg(short = 'f', long = "filename", value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Check, and say what would be done; change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Wait until every pod runs or has completed
+    #[arg(long, conflicts_with = "dry_run")]
+    wait: bool,
+    /// How long to wait, such as 90s or 5m
+    #[arg(long, default_value = "5m", value_parser = parse_duration, value_name = "TIME")]
+    timeout: SignedDuration,
+}
+
+/// Applies manifests.
+pub async fn run(args: Args, client: impl FnOnce() -> Result<Client>) -> Result<()> {
+    let Args { mut positional, files, dry_run, wait, timeout } = args;
+    positional.extend(files);
+    let resources = manifests::read(&positional)?;
+    let client = client()?;
+    let applied = client.apply(&resources, dry_run).await?;
+    let note = if dry_run { " (dry run)" } else { "" };
+    let lines = applied.items.iter().map(|item| format!("{} {}{note}\n", output::pod::reference(&item.pod), item.action.as_str()));
+    print(&lines.collect::<String>())?;
+    if wait { until_running(&client, &applied.items, timeout).await } else { Ok(()) }
+}
+
+/// What a pod that is waited for has come to.
+#[derive(Debug, PartialEq, Eq)]
+enum Progress {
+    /// Not yet; the word of the STATUS column.
+    OnTheWay(String),
+    /// It runs, or has completed.
+    There(String),
+    /// It won't; why.
+    Lost(String),
+}
+
+fn judge(pod: Option<&Pod>) -> Progress {
+    let Some(pod) = pod else { return Progress::Lost("was deleted".to_owned()) };
+    let word = status::of_pod(pod);
+    if pod.metadata.deletion_requested_at.is_some() {
+        return Progress::Lost("is being deleted".to_owned());
+    }
+    match pod.status.phase {
+        Phase::Failed => Progress::Lost(match &pod.status.message {
+            Some(message) => format!("failed: {word}: {message}"),
+            None => format!("failed: {word}"),
+        }),
+        Phase::Succeeded => Progress::There(word),
+        Phase::Running if word == "Running" => Progress::There(word),
+        Phase::Running | Phase::Pending => Progress::OnTheWay(word),
+    }
+}
+
+async fn until_running(client: &Client, items: &[AppliedItem], limit: SignedDuration) -> Result<()> {
+    let wanted: Vec<(Uid, String)> =
+        items.iter().map(|item| (item.pod.metadata.uid, output::pod::reference(&item.pod).to_string())).collect();
+    let mut shown = Shown::new();
+    let limit = Duration::try_from(limit).expect("a negative limit is refused by the command line");
+    let waiting = wait::until(client, |live: &Live| {
+        let progress: Vec<Progress> = wanted.iter().map(|(uid, _)| judge(live.get(uid))).collect();
+        shown.update(&wanted, &progress);
+        let lost = wanted.iter().zip(&progress).find_map(|((_, name), progress)| match progress {
+            Progress::Lost(why) => Some((name.clone(), why.clone())),
+            Progress::OnTheWay(_) | Progress::There(_) => None,
+        });
+        match lost {
+            Some(lost) => Some(Ok(Some(lost))),
+            None => progress.iter().all(|progress| matches!(progress, Progress::There(_))).then_some(Ok(None)),
+        }
+    });
+    match tokio::time::timeout(limit, waiting).await {
+        Ok(Ok(None)) => Ok(()),
+        Ok(Ok(Some((name, why)))) => Err(explained(client, &name, format!("{name} {why}")).await),
+        Ok(Err(error)) => Err(error),
+        Err(_) => {
+            let late = shown.last.iter().filter(|(_, (done, _))| !done).map(|(name, (_, word))| format!("{name}: {word}"));
+            let error = CliError::timed_out(format!("not every pod runs after {limit:?}")).details(late);
+            Err(error.hint("they stay applied; cube get TYPE/NAME says what keeps one waiting"))
+        }
+    }
+}
+
+/// An error with the last warning of the pod's life below it.
+async fn explained(client: &Client, name: &str, message: String) -> CliError {
+    let error = CliError::failed(message).hint(format!("cube get {name} shows its events, cube logs {name} what it wrote"));
+    let query = EventQuery { object: Some(name.to_owned()), ..EventQuery::default() };
+    match client.events(&query).await {
+        Ok(events) => {
+            let warning = events.items.into_iter().rev().find(|event| event.kind == EventKind::Warning);
+            error.details(warning.map(|event| format!("{}: {}", event.reason, event.message)))
+        }
+        // The pod's failure is what the user waits to hear; that its events can't be had now is not worth a second error.
+        Err(_) => error,
+    }
+}
+
+/// Progress on standard error: on a terminal one line per pod, rewritten; elsewhere a line for each change.
+struct Shown {
+    on_terminal: bool,
+    lines: usize,
+    /// By the pod's name: whether it is there, and the word for what it does.
+    last: BTreeMap<String, (bool, String)>,
+}
+
+impl Shown {
+    fn new() -> Self {
+        Self { on_terminal: std::io::stderr().is_terminal(), lines: 0, last: BTreeMap::new() }
+    }
+
+    fn update(&mut self, wanted: &[(Uid, String)], progress: &[Progress]) {
+        let mut text = String::new();
+        let mut changed = false;
+        for ((_, name), progress) in wanted.iter().zip(progress) {
+            let now = match progress {
+                Progress::There(word) => (true, word.clone()),
+                Progress::OnTheWay(word) => (false, word.clone()),
+                // The error that follows says it in full.
+                Progress::Lost(_) => continue,
+            };
+            let differs = self.last.get(name) != Some(&now);
+            changed |= differs;
+            if differs || self.on_terminal {
+                let erase = if self.on_terminal { "\u{1b}[2K" } else { "" };
+                text.push_str(&format!("{erase}{name}: {}\n", now.1));
+            }
+            self.last.insert(name.clone(), now);
+        }
+        if changed {
+            let up = if self.on_terminal && self.lines > 0 { format!("\u{1b}[{}A", self.lines) } else { String::new() };
+            eprint!("{up}{text}");
+            self.lines = text.lines().count();
+        }
+    }
+}

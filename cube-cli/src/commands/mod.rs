@@ -1,0 +1,57 @@
+//! One file per command: its words, and what it does with them.
+
+pub mod apply;
+pub mod config;
+pub mod delete;
+pub mod events;
+pub mod exec;
+pub mod get;
+pub mod list;
+pub mod logs;
+pub mod manifests;
+pub mod nodes;
+pub mod restart;
+mod version;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use cube_api::client::Client;
+use jiff::SignedDuration;
+
+use crate::cli::{Cli, Command};
+use crate::config::Config;
+use crate::error::Result;
+
+/// Does what the command line says.
+pub async fn run(cli: Cli) -> Result<ExitCode> {
+    let path = cli.config.as_deref();
+    match cli.command {
+        Command::Apply(args) => apply::run(args, || client(path)).await?,
+        Command::Nodes(args) => nodes::run(args, &client(path)?).await?,
+        Command::List(args) => list::run(args, &client(path)?).await?,
+        Command::Get(args) => get::run(args, || client(path)).await?,
+        Command::Describe(args) => get::describe(args, || client(path)).await?,
+        Command::Delete(args) => delete::run(args, || client(path)).await?,
+        Command::Logs(args) => logs::run(args, &client(path)?).await?,
+        Command::Exec(args) => return exec::run(args, &client(path)?).await,
+        Command::Restart(args) => restart::run(args, &client(path)?).await?,
+        Command::Events(args) => events::run(args, &client(path)?).await?,
+        Command::Version => version::run(|| client(path)).await?,
+        Command::Config(args) => config::run(args, path)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn client(path: Option<&Path>) -> Result<Client> {
+    Ok(Config::load(path)?.client())
+}
+
+/// A length of time as clap reads it: `90s`, `5m`, `1h30m`.
+fn parse_duration(text: &str) -> std::result::Result<SignedDuration, String> {
+    match text.parse::<SignedDuration>() {
+        Ok(duration) if duration.is_negative() => Err(format!("'{text}' is negative")),
+        Ok(duration) => Ok(duration),
+        Err(_) => Err(format!("'{text}' is not a length of time, such as 90s, 5m or 1h30m")),
+    }
+}
