@@ -3,8 +3,8 @@
 //! One writer commits what is waiting in one transaction (group commit); a write is acknowledged after the commit that holds it. Reads come from
 //! a typed state in memory that follows the commits.
 //!
-//! The way of a write: a method of [`Store`] queues a decision (`apply.rs`, `lifecycle.rs`, `nodes.rs`, `report.rs`: plain functions over a
-//! [`draft::Draft`]) -> `writer.rs` runs what is queued, writes the rows (`rows.rs`), commits -> `watch.rs` publishes the state and the changes.
+//! The way of a write: a method of [`Store`] queues a decision (`apply.rs`, `lifecycle.rs`, `nodes.rs`, `report.rs`: plain functions over the
+//! draft of `draft.rs`) -> `writer.rs` runs what is queued, writes the rows (`rows.rs`), commits -> `watch.rs` publishes the state and the changes.
 //! It knows neither HTTP nor how pods are placed.
 
 mod apply;

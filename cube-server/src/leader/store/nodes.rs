@@ -153,7 +153,8 @@ pub(super) fn delete(draft: &mut Draft<'_>, name: &Name, force: bool) -> Result<
         return Err(ApiError::new(ErrorCode::Conflict, message).hint("stop its cube-server first, or delete it with --force"));
     }
     if !force && !bound.is_empty() {
-        let message = format!("{} pods are bound to node/{name}", bound.len());
+        let pods = if bound.len() == 1 { "1 pod is".to_owned() } else { format!("{} pods are", bound.len()) };
+        let message = format!("{pods} bound to node/{name}");
         let hint = "start the node again and delete its pods, or delete it with --force: its containers may then remain on its machine";
         return Err(ApiError::new(ErrorCode::Conflict, message).hint(hint));
     }

@@ -5,6 +5,8 @@ mod report;
 mod watch;
 mod write;
 
+use std::time::Duration;
+
 use cube_api::manifest::Resource;
 use cube_api::meta::{ClusterId, Name, NodeId, Uid};
 use cube_api::pod::{Phase, PodStatus};
@@ -18,7 +20,6 @@ use uuid::Uuid;
 use super::{Placing, Store, StoreError};
 use crate::ambient::Ambient;
 use crate::tasks::Tasks;
-use std::time::Duration;
 
 /// A store with its folder. The folder outlives restarts.
 pub(super) struct Leader {

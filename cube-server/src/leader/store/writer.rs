@@ -239,3 +239,27 @@ fn same(error: &rusqlite::Error) -> rusqlite::Error {
         other => rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ERROR), Some(other.to_string())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_written_after_sqlite_itself_ended_the_transaction() {
+        let mut connection = Connection::open_in_memory().expect("a database");
+        connection.execute_batch("CREATE TABLE pods (name TEXT); CREATE TABLE meta (revision INTEGER)").expect("tables");
+        let insert = |inside: &Connection| inside.execute("INSERT INTO pods VALUES ('web')", []);
+        let mut begun = connection.transaction_with_behavior(TransactionBehavior::Immediate);
+        assert!(in_savepoint(&mut begun, insert).is_ok());
+        // As on a full disk: the statement fails, and the transaction is gone.
+        let full = |inside: &Connection| {
+            inside.execute_batch("ROLLBACK")?;
+            Err::<(), _>(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL), None))
+        };
+        assert!(in_savepoint(&mut begun, full).is_err());
+        assert!(in_savepoint(&mut begun, insert).is_err(), "a savepoint of its own would be a commit of its own");
+        assert!(finish(begun, Revision(1)).is_err(), "whoever wrote before hears that it is lost");
+        let rows: i64 = connection.query_row("SELECT count(*) FROM pods", [], |row| row.get(0)).expect("a count");
+        assert_eq!(rows, 0);
+    }
+}

@@ -1,11 +1,12 @@
 //! What nodes report: once each, in order, of their own pods only. And what is kept of events.
 
+use std::sync::{Arc, Mutex};
+
 use cube_api::event::EventKind;
 use cube_api::pod::ContainerStatus;
 use cube_api::session::NodeEvent;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
-use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::ambient::Source;

@@ -42,8 +42,8 @@ async fn a_watch_gives_every_later_change_in_order_and_can_be_resumed_anywhere()
 #[tokio::test]
 async fn a_list_and_the_watch_from_its_revision_miss_nothing_while_others_write() {
     let leader = Leader::start().await;
-    let writes = futures::future::join_all((0..50).map(|i| async move { format!("web-{i}") }).collect::<Vec<_>>()).await;
-    let writing = futures::future::join_all(writes.iter().map(|name| leader.apply(pod(name, "nginx", "a"))));
+    let names: Vec<_> = (0..50).map(|i| format!("web-{i}")).collect();
+    let writing = futures::future::join_all(names.iter().map(|name| leader.apply(pod(name, "nginx", "a"))));
     let watching = async {
         let (mut names, from) =
             leader.store.read(|state| (state.names.keys().map(ToString::to_string).collect::<Vec<_>>(), state.revision));

@@ -226,7 +226,7 @@ async fn a_node_with_pods_is_forgotten_by_force_only() {
     assert_eq!(refusal(leader.store.delete_node(name("n1"), false).await).message, "node/n1 is connected");
     let away = NodeCondition::NotReady { reason: "away".to_owned() };
     leader.store.set_condition(name("n1"), away).await.expect("a condition");
-    assert_eq!(refusal(leader.store.delete_node(name("n1"), false).await).message, "1 pods are bound to node/n1");
+    assert_eq!(refusal(leader.store.delete_node(name("n1"), false).await).message, "1 pod is bound to node/n1");
     leader.store.delete_node(name("n1"), true).await.expect("a forced delete");
     assert!(leader.store.read(|state| state.nodes.is_empty() && state.pods.is_empty()));
     assert_eq!(leader.reasons("node/n1").await, ["NodeJoined", "NodeNotReady", "NodeDeleted"]);
