@@ -81,6 +81,8 @@ pub enum ErrorCode {
     NotFound,
     /// No such route.
     NoRoute,
+    /// The route is there, but not for this method.
+    NoMethod,
     /// The thing has changed or is there already.
     Conflict,
     /// The watch's revision is no longer kept: list again.
@@ -106,6 +108,7 @@ impl ErrorCode {
             Self::Unauthenticated | Self::CredentialExpired => StatusCode::UNAUTHORIZED,
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NotFound | Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::NoMethod => StatusCode::METHOD_NOT_ALLOWED,
             Self::Conflict => StatusCode::CONFLICT,
             Self::Expired => StatusCode::GONE,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,

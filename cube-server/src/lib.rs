@@ -7,5 +7,6 @@ pub mod ambient;
 pub mod blocking;
 pub mod follower;
 pub mod leader;
+pub mod serve;
 pub mod sqlite;
 pub mod tasks;
