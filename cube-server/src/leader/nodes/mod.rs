@@ -226,6 +226,3 @@ fn unavailable(node: &Name, what: &str) -> ApiError {
 fn internal(message: String) -> ApiError {
     ApiError::new(ErrorCode::Internal, message)
 }
-
-#[cfg(test)]
-mod tests;
