@@ -6,6 +6,7 @@
 pub mod ambient;
 pub mod blocking;
 pub mod data_dir;
+pub mod error_chain;
 pub mod follower;
 pub mod leader;
 pub mod options;

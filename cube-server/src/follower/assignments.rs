@@ -224,7 +224,7 @@ impl Assignments {
         }
         if let Err(error) = self.context.ledger.forget(uids.clone()).await {
             // They stay, stopped, until an assignment without them comes again.
-            tracing::error!(error = crate::follower::chain(&error), "stopped pods can't be forgotten");
+            tracing::error!(error = crate::error_chain::chain(&error), "stopped pods can't be forgotten");
             return;
         }
         for uid in uids {
@@ -264,5 +264,5 @@ fn older_leader() -> ApiError {
 }
 
 fn not_written(error: LedgerError) -> ApiError {
-    ApiError::new(ErrorCode::Unavailable, format!("the node can't write its ledger: {}", crate::follower::chain(&error)))
+    ApiError::new(ErrorCode::Unavailable, format!("the node can't write its ledger: {}", crate::error_chain::chain(&error)))
 }

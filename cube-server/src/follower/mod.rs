@@ -8,6 +8,7 @@ mod assignments;
 mod exec;
 mod images;
 mod ledger;
+pub mod link;
 mod logs;
 mod observe;
 mod plan;
@@ -15,7 +16,9 @@ mod pods;
 mod record;
 mod reporter;
 mod restart;
+pub mod router;
 pub mod runtime;
+pub mod session;
 mod status;
 #[cfg(test)]
 mod testing;
@@ -23,15 +26,3 @@ mod testing;
 mod tests;
 
 pub use agent::{Agent, AgentConfig, LeaderLink};
-
-/// An error with its causes, for the log.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}

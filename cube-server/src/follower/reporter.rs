@@ -150,7 +150,7 @@ impl Reporter {
                 }
                 Err(error) => {
                     failures += 1;
-                    let now = crate::follower::chain(&error);
+                    let now = crate::error_chain::chain(&error);
                     if now != cause {
                         tracing::warn!(error = now, "the leader doesn't take a report; sending it again until it does");
                         cause = now;
@@ -171,7 +171,7 @@ impl Reporter {
             match sources.ledger.events(EVENTS_AT_ONCE).await {
                 Ok(events) => events,
                 Err(error) => {
-                    tracing::error!(error = crate::follower::chain(&error), "events wait: they can't be read");
+                    tracing::error!(error = crate::error_chain::chain(&error), "events wait: they can't be read");
                     Vec::new()
                 }
             }
@@ -209,7 +209,7 @@ impl Reporter {
             && let Err(error) = sources.ledger.events_accepted(accepted.events_through).await
         {
             // They are sent again; the leader takes each once.
-            tracing::error!(error = crate::follower::chain(&error), "accepted events can't be dropped");
+            tracing::error!(error = crate::error_chain::chain(&error), "accepted events can't be dropped");
         }
     }
 
