@@ -23,7 +23,7 @@ pub enum Outcome {
     /// `CreateSandbox`, `CreateApp`: Docker's id.
     Created(ContainerId),
     /// `Inspect`.
-    Inspected(Option<Observed>),
+    Inspected(Option<Box<Observed>>),
     /// `ReadLines`: none where there is nothing to read.
     Lines(Option<String>),
     /// `List`.
@@ -82,7 +82,7 @@ fn succeeded(pod: &AssignedPod, view: &mut View, action: Action, outcome: Outcom
         (Action::Inspect(id), Outcome::Inspected(found)) => {
             view.started.remove(&id);
             match found {
-                Some(container) => drop(view.containers.insert(id, container)),
+                Some(container) => drop(view.containers.insert(id, *container)),
                 None => view.remove(&id),
             }
         }

@@ -180,7 +180,7 @@ impl Engine {
                 Ok(Outcome::Created(self.create(pod, Some(name.clone()), *attempt, Some(sandbox.clone()))))
             }
             Action::StartSandbox(id) | Action::StartApp { id, .. } => self.start(id, now),
-            Action::Inspect(id) => Ok(Outcome::Inspected(self.containers.get(id).cloned())),
+            Action::Inspect(id) => Ok(Outcome::Inspected(self.containers.get(id).cloned().map(Box::new))),
             Action::Signal(id, _) => {
                 self.end(id, 143, now);
                 Ok(Outcome::Done)
