@@ -37,10 +37,7 @@ pub fn take_in(pod: &AssignedPod, record: &mut PodRecord, view: &mut View, came:
     let Came { action, result, now, jitter } = came;
     view.busy.remove(&action.key());
     match result {
-        Ok(outcome) => {
-            view.trouble = None;
-            succeeded(pod, view, action, outcome)
-        }
+        Ok(outcome) => succeeded(pod, view, action, outcome),
         Err(error) => failed(Failure { pod, action, error, now, jitter }, record, view),
     }
 }
@@ -94,7 +91,11 @@ fn succeeded(pod: &AssignedPod, view: &mut View, action: Action, outcome: Outcom
         (Action::ReadLines(id), Outcome::Lines(lines)) => {
             view.lines.insert(id, lines);
         }
-        (Action::List, Outcome::Listed(listed)) => view.replace(listed),
+        (Action::List, Outcome::Listed(listed)) => {
+            // Only a list ends trouble: another call that works says nothing of the one that failed.
+            view.trouble = None;
+            view.replace(listed);
+        }
         (action, outcome) => unreachable!("the executor answers {action:?} with its own kind, not {outcome:?}"),
     }
     Vec::new()

@@ -161,7 +161,7 @@ impl World {
     /// Everything goes well from now on, for so long that every wait is over.
     fn calm(&mut self) {
         self.step(Step::Look);
-        for _ in 0..400 {
+        for _ in 0..60 {
             while !self.flying.is_empty() {
                 self.step(Step::Act { which: 0, fate: Fate::Done });
             }

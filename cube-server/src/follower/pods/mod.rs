@@ -278,7 +278,6 @@ impl Driver {
         }
         if action == Action::List && self.list_is_stale && result.is_ok() {
             self.view.busy.remove(&action.key());
-            self.view.trouble = None;
             self.view.look = true;
             return;
         }
