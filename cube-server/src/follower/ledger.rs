@@ -356,3 +356,43 @@ where
     let text: String = row.get(index)?;
     parse(&text).map_err(|error| rusqlite::Error::FromSqlConversionFailure(index, rusqlite::types::Type::Text, Box::new(error)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_outbox_is_bounded_and_says_what_it_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ambient, tasks) = (Ambient::system(), Tasks::default());
+        let (ledger, _) = Ledger::open(&folder.path().join("follower.db"), &ambient, &tasks).await.unwrap();
+        let notes = |count: usize| (0..count).map(|number| Note::normal("Started", format!("event {number}"))).collect::<Vec<_>>();
+        let (uid, pod) = (Uid(uuid::Uuid::nil()), Name::new("web").unwrap());
+        for count in [10_000, 5, 3] {
+            ledger.save(uid, pod.clone(), None, notes(count), ambient.now()).await.unwrap();
+        }
+        let events = ledger.events(20_000).await.unwrap();
+        assert_eq!(events.len(), 10_000);
+        assert_eq!(events[0].reason, "EventsDropped");
+        assert_eq!(events[0].message, "9 older events of this node were dropped: the leader was away for too long");
+        assert_eq!((events[0].sequence, events[1].sequence, events[9_999].sequence), (9, 10, 10_008));
+        ledger.events_accepted(10_000).await.unwrap();
+        assert_eq!(ledger.events(20_000).await.unwrap().len(), 8);
+    }
+
+    #[tokio::test]
+    async fn sequences_and_identity_survive_reopening() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("follower.db");
+        let (ambient, tasks) = (Ambient::system(), Tasks::default());
+        let (ledger, first) = Ledger::open(&path, &ambient, &tasks).await.unwrap();
+        let (uid, pod) = (Uid(uuid::Uuid::nil()), Name::new("web").unwrap());
+        ledger.save(uid, pod.clone(), None, vec![Note::normal("Started", "one")], ambient.now()).await.unwrap();
+        ledger.events_accepted(1).await.unwrap();
+        ledger.join(ClusterId(uuid::Uuid::nil()), Epoch(4)).await.unwrap();
+        let (ledger, second) = Ledger::open(&path, &ambient, &Tasks::default()).await.unwrap();
+        assert_eq!((second.node_id, second.starts, second.membership.epoch), (first.node_id, first.starts + 1, Epoch(4)));
+        ledger.save(uid, pod, None, vec![Note::normal("Started", "two")], ambient.now()).await.unwrap();
+        assert_eq!(ledger.events(10).await.unwrap()[0].sequence, 2);
+    }
+}

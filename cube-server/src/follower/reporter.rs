@@ -222,7 +222,7 @@ async fn send(link: &dyn LeaderLink, report: &Report) -> Result<ReportAccepted, 
     match tokio::time::timeout(ANSWER_LIMIT, link.report(report)).await {
         Ok(answer) => answer,
         Err(_) => Err(LinkError::Unreachable {
-            leader: "its address".to_owned(),
+            leader: "the configured address".to_owned(),
             problem: format!("no answer to a report within {}s", ANSWER_LIMIT.as_secs()),
         }),
     }

@@ -140,13 +140,13 @@ impl Merge {
         }
         if let Some(Open { lane, shown, cut: true }) = self.open
             && shown < LONGEST_LINE
-            && !self.lanes[lane].ended
         {
-            if !self.lanes[lane].lines.is_empty() {
+            let Lane { lines, ended, arrived, .. } = &self.lanes[lane];
+            if !lines.is_empty() {
                 return Next::Line(lane);
             }
-            let until = self.lanes[lane].arrived + REST;
-            if !self.follow || Instant::now() < until {
+            let until = *arrived + REST;
+            if !ended && (!self.follow || Instant::now() < until) {
                 return Next::Wait(self.follow.then_some(until));
             }
         }
@@ -239,4 +239,70 @@ fn read(lane: usize, mut source: Source) -> BoxFuture<'static, Read> {
         let batch = source.next().await;
         Read { lane, source, batch }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use jiff::Timestamp;
+
+    use super::*;
+
+    /// Lines with their seconds.
+    type Lines<'a> = &'a [(i64, &'a [u8])];
+
+    /// A merge whose lanes get their lines by hand and then end.
+    fn merge(format: Format, lanes: &[(&str, Lines<'_>)]) -> Merge {
+        let mut merge = Merge::new(Vec::new(), format, false);
+        for (name, lines) in lanes {
+            let lines =
+                lines.iter().map(|(at, bytes)| LogLine { at: Timestamp::from_second(*at).unwrap(), bytes: Bytes::copy_from_slice(bytes) });
+            let lines = lines.collect();
+            merge.lanes.push(Lane { prefix: format!("[{name}] "), lines, source: None, arrived: Instant::now(), ended: true });
+        }
+        merge
+    }
+
+    async fn text(mut merge: Merge) -> String {
+        let mut out = Vec::new();
+        while let Some(frame) = merge.next_frame().await {
+            match frame {
+                Frame::Stdout(bytes) => out.extend_from_slice(&bytes),
+                other => assert_eq!(other, Frame::Status(Outcome::Success)),
+            }
+        }
+        String::from_utf8(out).unwrap()
+    }
+
+    const PREFIX: Format = Format { prefix: true, timestamps: false };
+
+    #[tokio::test]
+    async fn lines_come_in_time_order_with_their_container() {
+        let lanes: [(&str, Lines<'_>); 2] = [("a", &[(1, b"one\n"), (4, b"four\n")]), ("b", &[(2, b"two\n"), (3, b"three\n")])];
+        assert_eq!(text(merge(PREFIX, &lanes)).await, "[a] one\n[b] two\n[b] three\n[a] four\n");
+    }
+
+    #[tokio::test]
+    async fn a_long_line_is_joined_before_others_go_on() {
+        let piece = vec![b'x'; PIECE];
+        let lanes: [(&str, Lines<'_>); 2] = [("a", &[(1, &piece), (3, b"end\n")]), ("b", &[(2, b"two\n")])];
+        let long = "x".repeat(PIECE);
+        assert_eq!(text(merge(PREFIX, &lanes)).await, format!("[a] {long}end\n[b] two\n"));
+    }
+
+    #[tokio::test]
+    async fn a_line_that_never_ends_is_broken_after_a_mebibyte() {
+        let piece = vec![b'x'; PIECE];
+        let endless: Vec<(i64, &[u8])> = (0..80).map(|_| (1, piece.as_slice())).collect();
+        let lanes: [(&str, Lines<'_>); 2] = [("a", &endless), ("b", &[(0, b"zero\n"), (2, b"two\n")])];
+        let lines: Vec<_> = text(merge(PREFIX, &lanes)).await.lines().map(str::len).collect();
+        let shown = |bytes: usize| "[a] ".len() + bytes;
+        assert_eq!(lines, ["[b] zero".len(), shown(LONGEST_LINE), shown(80 * PIECE - LONGEST_LINE), "[b] two".len()]);
+    }
+
+    #[tokio::test]
+    async fn timestamps_are_rfc_3339() {
+        let format = Format { prefix: false, timestamps: true };
+        assert_eq!(text(merge(format, &[("a", &[(0, b"one\n")])])).await, "1970-01-01T00:00:00Z one\n");
+    }
 }

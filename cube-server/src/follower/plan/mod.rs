@@ -235,10 +235,12 @@ impl<'a> Step<'a> {
         self.wake = Some(self.wake.map_or(at, |other| other.min(at)));
     }
 
-    /// Lists again when asked to and nothing is being changed; after trouble before anything else, since a call that failed may have been done.
+    /// Lists again when asked to and nothing is being changed. After trouble nothing else is done before: a call that failed may have been done.
     fn look_again(&mut self) {
-        if self.view.look && !self.view.is_changing() && (self.actions.is_empty() || self.view.trouble.is_some()) {
+        if self.view.trouble.is_some() {
             self.actions.clear();
+        }
+        if self.view.look && !self.view.is_changing() && self.actions.is_empty() {
             self.act(Action::List);
         }
     }

@@ -23,7 +23,7 @@ pub enum Outcome {
     /// `CreateSandbox`, `CreateApp`: Docker's id.
     Created(ContainerId),
     /// `Inspect`.
-    Inspected(Option<Observed>),
+    Inspected(Option<Box<Observed>>),
     /// `ReadLines`: none where there is nothing to read.
     Lines(Option<String>),
     /// `List`.
@@ -37,10 +37,7 @@ pub fn take_in(pod: &AssignedPod, record: &mut PodRecord, view: &mut View, came:
     let Came { action, result, now, jitter } = came;
     view.busy.remove(&action.key());
     match result {
-        Ok(outcome) => {
-            view.trouble = None;
-            succeeded(pod, view, action, outcome)
-        }
+        Ok(outcome) => succeeded(pod, view, action, outcome),
         Err(error) => failed(Failure { pod, action, error, now, jitter }, record, view),
     }
 }
@@ -82,7 +79,7 @@ fn succeeded(pod: &AssignedPod, view: &mut View, action: Action, outcome: Outcom
         (Action::Inspect(id), Outcome::Inspected(found)) => {
             view.started.remove(&id);
             match found {
-                Some(container) => drop(view.containers.insert(id, container)),
+                Some(container) => drop(view.containers.insert(id, *container)),
                 None => view.remove(&id),
             }
         }
@@ -94,7 +91,11 @@ fn succeeded(pod: &AssignedPod, view: &mut View, action: Action, outcome: Outcom
         (Action::ReadLines(id), Outcome::Lines(lines)) => {
             view.lines.insert(id, lines);
         }
-        (Action::List, Outcome::Listed(listed)) => view.replace(listed),
+        (Action::List, Outcome::Listed(listed)) => {
+            // Only a list ends trouble: another call that works says nothing of the one that failed.
+            view.trouble = None;
+            view.replace(listed);
+        }
         (action, outcome) => unreachable!("the executor answers {action:?} with its own kind, not {outcome:?}"),
     }
     Vec::new()

@@ -161,7 +161,7 @@ impl World {
     /// Everything goes well from now on, for so long that every wait is over.
     fn calm(&mut self) {
         self.step(Step::Look);
-        for _ in 0..400 {
+        for _ in 0..60 {
             while !self.flying.is_empty() {
                 self.step(Step::Act { which: 0, fate: Fate::Done });
             }
@@ -180,7 +180,7 @@ impl Engine {
                 Ok(Outcome::Created(self.create(pod, Some(name.clone()), *attempt, Some(sandbox.clone()))))
             }
             Action::StartSandbox(id) | Action::StartApp { id, .. } => self.start(id, now),
-            Action::Inspect(id) => Ok(Outcome::Inspected(self.containers.get(id).cloned())),
+            Action::Inspect(id) => Ok(Outcome::Inspected(self.containers.get(id).cloned().map(Box::new))),
             Action::Signal(id, _) => {
                 self.end(id, 143, now);
                 Ok(Outcome::Done)

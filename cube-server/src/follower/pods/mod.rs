@@ -1,6 +1,6 @@
 //! One task per pod: decide, write, act, look; the newest assignment wins, and one pod never holds up another.
 //!
-//! It decides nothing itself (`plan`) and knows no engine (`runtime`). It may be dropped at any await: that is a kill, and the record is written before
+//! It decides nothing itself (`plan` does) and knows no engine (`runtime` does). It may be dropped at any await: that is a kill, and the record is written before
 //! each action.
 
 mod perform;
@@ -278,7 +278,6 @@ impl Driver {
         }
         if action == Action::List && self.list_is_stale && result.is_ok() {
             self.view.busy.remove(&action.key());
-            self.view.trouble = None;
             self.view.look = true;
             return;
         }

@@ -43,7 +43,7 @@ impl Work {
                 Ok(Outcome::Created(runtime.create_container(&spec).await?))
             }
             Action::StartSandbox(id) | Action::StartApp { id, .. } => runtime.start(id).await.map(|()| Outcome::Done),
-            Action::Inspect(id) => Ok(Outcome::Inspected(runtime.inspect(id).await?)),
+            Action::Inspect(id) => Ok(Outcome::Inspected(runtime.inspect(id).await?.map(Box::new))),
             Action::Signal(id, signal) => runtime.signal(id, *signal).await.map(|()| Outcome::Done),
             Action::Remove(id) => runtime.remove(id).await.map(|()| Outcome::Done),
             Action::ReadLines(id) => Ok(Outcome::Lines(self.last_lines(id).await)),
