@@ -1,4 +1,4 @@
-//! A cluster of one: the release build of `cube-server leader` with its own node, on a folder and a port of its own.
+//! A cluster of one node: the release build of `cube-server`, on a folder and a port of its own.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -23,40 +23,40 @@ pub const SERVER: &str = env!("CARGO_BIN_EXE_cube-server");
 /// How long anything may take before it counts as broken. 30 pods take about 4 s.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A running leader. Killed when dropped; [`crate::engine::Engine::sweep`] removes what its pods leave then.
+/// A running leader, and its follower if it has one. Killed when dropped; [`crate::engine::Engine::sweep`] removes what its pods leave then.
 pub struct Cluster {
     folder: TempDir,
     address: SocketAddr,
     token: String,
     server: Child,
+    follower: Option<Child>,
     /// From its start until `/readyz` said so.
     pub ready_after: Duration,
 }
 
 impl Cluster {
-    /// Starts a leader and waits until it serves.
+    /// Starts a leader that is the node too, and waits until it serves.
     pub async fn start(engine: &Engine) -> Result<Self> {
+        Self::lead(engine, &["--name", &engine.node]).await
+    }
+
+    /// Starts a leader without pods and a follower.
+    pub async fn start_with_follower(engine: &Engine) -> Result<Self> {
+        let mut cluster = Self::lead(engine, &["--name", "leader", "--no-pods"]).await?;
+        let address = cluster.address.to_string();
+        cluster.follower = Some(spawn(cluster.folder.path(), engine, "follower", &["--leader", &address, "--name", &engine.node])?);
+        Ok(cluster)
+    }
+
+    async fn lead(engine: &Engine, options: &[&str]) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let token = format!("{:032x}", rand::random::<u128>());
-        std::fs::write(folder.path().join("token-of-the-run"), &token)?;
+        write_private(&folder.path().join("token"), &token)?;
         let address = free_port()?;
-        let log = std::fs::File::create(folder.path().join("log"))?;
         let began = Instant::now();
-        let server = Command::new(SERVER)
-            .args(["leader", "--name", &engine.node, "--listen", &address.to_string()])
-            .arg("--token-file")
-            .arg(folder.path().join("token-of-the-run"))
-            .arg("--data-dir")
-            .arg(folder.path().join("data"))
-            .arg("--docker")
-            .arg(format!("unix://{}", engine.socket().display()))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .kill_on_drop(true)
-            .spawn()
-            .with_context(|| format!("{SERVER} can't be started"))?;
-        let mut cluster = Self { folder, address, token, server, ready_after: Duration::ZERO };
+        let listen = address.to_string();
+        let server = spawn(folder.path(), engine, "leader", &[&["--listen", &listen], options].concat())?;
+        let mut cluster = Self { folder, address, token, server, follower: None, ready_after: Duration::ZERO };
         cluster.until_ready(began).await?;
         cluster.ready_after = began.elapsed();
         Ok(cluster)
@@ -77,16 +77,21 @@ impl Cluster {
     }
 
     fn log(&self) -> String {
-        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_else(|error| format!("(its log can't be read: {error})"))
+        std::fs::read_to_string(self.folder.path().join("leader.log")).unwrap_or_else(|error| format!("(its log can't be read: {error})"))
     }
 
     async fn connect(&self) -> Result<Connection> {
         Connection::open(&Address::Tcp(self.address, self.token.clone())).await
     }
 
-    /// The server's process id.
+    /// The leader's process id.
     pub fn pid(&self) -> Option<u32> {
         self.server.id()
+    }
+
+    /// The follower's process id.
+    pub fn follower_pid(&self) -> Option<u32> {
+        self.follower.as_ref().and_then(Child::id)
     }
 
     /// Writes the configuration that `cube` needs for this cluster.
@@ -146,14 +151,36 @@ impl Cluster {
         }
     }
 
-    /// Deletes what runs and stops the leader.
+    /// Deletes what runs and stops the servers.
     pub async fn stop(mut self) -> Result<()> {
         self.delete_pods().await?;
-        let pid = self.pid().and_then(|pid| Pid::from_raw(pid.try_into().ok()?)).context("the leader has ended by itself")?;
-        kill_process(pid, Signal::TERM)?;
-        timeout(LIMIT, self.server.wait()).await.context("the leader doesn't stop")??;
+        for server in self.follower.iter_mut().chain([&mut self.server]) {
+            let pid = server.id().and_then(|pid| Pid::from_raw(pid.try_into().ok()?)).context("a server has ended by itself")?;
+            kill_process(pid, Signal::TERM)?;
+            timeout(LIMIT, server.wait()).await.context("a server doesn't stop")??;
+        }
         Ok(())
     }
+}
+
+/// Starts a server on a folder that has the token; its data and its log go there too.
+fn spawn(folder: &Path, engine: &Engine, role: &str, options: &[&str]) -> Result<Child> {
+    let log = std::fs::File::create(folder.join(format!("{role}.log")))?;
+    Command::new(SERVER)
+        .arg(role)
+        .args(options)
+        .arg("--token-file")
+        .arg(folder.join("token"))
+        .arg("--data-dir")
+        .arg(folder.join(role))
+        .arg("--docker")
+        .arg(format!("unix://{}", engine.socket().display()))
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| format!("{SERVER} can't be started"))
 }
 
 async fn note_running(watch: &mut Lines, waiting: &mut BTreeSet<String>) -> Result<()> {

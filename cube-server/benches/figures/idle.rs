@@ -37,7 +37,7 @@ impl Memory {
     }
 }
 
-/// Measures a leader, with its own node and so many pods.
+/// Measures a leader without pods and a follower with so many.
 pub async fn measure(engine: &Engine, pods: usize) -> Result<Report> {
     let mut ready = Vec::new();
     for _ in 0..STARTS {
@@ -45,20 +45,25 @@ pub async fn measure(engine: &Engine, pods: usize) -> Result<Report> {
         ready.push(cluster.ready_after.as_secs_f64() * 1000.0);
         cluster.stop().await?;
     }
-    let cluster = Cluster::start(engine).await?;
+    let cluster = Cluster::start_with_follower(engine).await?;
     cluster.run_pods(pods).await?;
     sleep(SETTLE).await;
-    let memory = Memory::of(cluster.pid().context("the leader has ended")?)?;
+    let leader = Memory::of(cluster.pid().context("the leader has ended")?)?;
+    let follower = Memory::of(cluster.follower_pid().context("the follower has ended")?)?;
     cluster.stop().await?;
     let mut report = Report::default();
     report.measured("leader_ready_ms", "leader: start to ready (200 or less is the aim)", "ms", Figure::of(&ready));
-    let what = format!("leader with its node and {pods} idle pods: memory (50 or less)");
-    report.number("leader_rss_mib", &what, "MiB", memory.now_mib);
+    report.number("leader_rss_mib", &format!("leader, {pods} idle pods: memory (30 or less is the aim)"), "MiB", leader.now_mib);
+    report.number("follower_rss_mib", &format!("follower, {pods} idle pods: memory (20 or less is the aim)"), "MiB", follower.now_mib);
     for name in ["cube-server", "cube"] {
         let path = Path::new(SERVER).with_file_name(name);
         let size = std::fs::metadata(&path).with_context(|| format!("{} is missing: scripts/bench builds it", path.display()))?.len();
         let what = format!("{name}: size (25 or less is the aim)");
-        report.number(&format!("{}_size_mib", name.replace('-', "_")), &what, "MiB", Duration::from_micros(size).as_secs_f64() / 1.048_576);
+        report.number(&format!("{}_size_mib", name.replace('-', "_")), &what, "MiB", mebibytes(size));
     }
     Ok(report)
+}
+
+fn mebibytes(bytes: u64) -> f64 {
+    Duration::from_micros(bytes).as_secs_f64() / 1.048_576
 }
