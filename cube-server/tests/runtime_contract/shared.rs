@@ -1,5 +1,7 @@
 //! The cases that both engines keep.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use cube_api::meta::Uid;
 use cube_api::pod::{Port, Protocol};
@@ -180,7 +182,7 @@ pub async fn an_end_is_hinted(rig: Rig) {
     let id = rig.started(Does::Runs).await;
     let mut hints = rig.runtime.hints(&rig.scope).await.unwrap();
     rig.runtime.signal(&id, StopSignal::Kill).await.unwrap();
-    let hint = tokio::time::timeout(std::time::Duration::from_secs(20), hints.next()).await.expect("a hint comes");
+    let hint = tokio::time::timeout(Duration::from_secs(20), hints.next()).await.expect("a hint comes");
     assert_eq!(hint.expect("the stream goes on").uid, rig.uid);
 }
 
@@ -215,9 +217,12 @@ pub async fn exec(rig: &Rig, id: &ContainerId, command: &[&str], inputs: &[ExecI
     for input in inputs {
         handle.input.send(input.clone()).await.unwrap();
     }
-    let mut said = Vec::new();
-    while let Some(output) = handle.output.recv().await {
-        said.push(output);
-    }
-    said
+    let all = async {
+        let mut said = Vec::new();
+        while let Some(output) = handle.output.recv().await {
+            said.push(output);
+        }
+        said
+    };
+    tokio::time::timeout(Duration::from_secs(20), all).await.expect("the command ends")
 }

@@ -157,7 +157,9 @@ pub fn observed(container: ContainerInspectResponse) -> Option<Observed> {
 /// one whose start failed as `created` with a code and its reason.
 fn run_state(state: &ContainerState) -> RunState {
     let time = |text: &Option<String>| text.as_deref().and_then(|text| text.parse::<Timestamp>().ok()).filter(|at| at.as_second() > 0);
-    let (started, finished) = (time(&state.started_at), time(&state.finished_at));
+    let started = time(&state.started_at);
+    // Docker stamps the start after the call that did it, so that a process of a few milliseconds seems to end before it began.
+    let finished = time(&state.finished_at).map(|at| started.map_or(at, |started| at.max(started)));
     let error = state.error.as_deref().filter(|error| !error.is_empty()).map(readable);
     let exited = || RunState::Exited {
         code: state.exit_code.unwrap_or(-1),
@@ -272,6 +274,16 @@ mod tests {
             "Error": "OCI runtime create failed: runc create failed: unable to start container process: exec: \"nope\": executable file not found in $PATH: unknown" });
         let error = Some("exec: \"nope\": executable file not found in $PATH".to_owned());
         assert_eq!(state(failed), RunState::Exited { code: 127, oom: false, error, started: None, finished: None });
+    }
+
+    #[test]
+    fn an_end_is_never_told_before_its_start() {
+        let swift = serde_json::json!({ "Status": "exited", "Running": false, "ExitCode": 0, "Error": "",
+            "StartedAt": "2026-11-21T00:38:16.2Z", "FinishedAt": "2026-11-21T00:38:16.1Z" });
+        match state(swift) {
+            RunState::Exited { started, finished, .. } => assert_eq!(started, finished),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
