@@ -42,7 +42,9 @@ pub enum DataDirError {
     #[error("the token is empty; a token is any text, such as the output of: head -c 32 /dev/urandom | base64")]
     EmptyToken,
     /// A follower was given none.
-    #[error("a follower needs the cluster's token: --token-file FILE, CUBE_TOKEN or --token; the leader keeps it in its data folder as 'token'")]
+    #[error(
+        "a follower needs the cluster's token: --token-file FILE, CUBE_TOKEN or --token; the leader keeps it in its data folder as 'token'"
+    )]
     NoToken,
 }
 

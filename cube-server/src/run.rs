@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io::IsTerminal;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,20 +11,22 @@ use anyhow::Context;
 use cube_api::auth::{Keys, Token};
 use cube_api::meta::Name;
 use cube_api::node::NodeRole;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::ambient::Ambient;
 use crate::data_dir::{self, DataDir, DataDirError};
-use crate::follower::runtime::docker::Docker;
+use crate::follower::link::{Address, HttpLink};
+use crate::follower::runtime::docker::{self, Docker};
+use crate::follower::session::Dialler;
 use crate::follower::{Agent, AgentConfig};
-use crate::leader::control::Control;
+use crate::leader::api::{self, Api};
+use crate::leader::control;
 use crate::leader::nodes::Nodes;
 use crate::leader::store::Store;
 use crate::options::{CommonOptions, FollowerOptions, LeaderOptions, Options, RoleOptions};
+use crate::serve::{self, Limits};
 use crate::tasks::Tasks;
-use crate::{follower, leader, serve};
 
 /// How long an orderly stop may take. Pods run on whatever happens, so there is little to wait for.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
@@ -32,7 +34,12 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// Sends the log to stderr: `CUBE_LOG` chooses what (`info` when absent).
 pub fn start_log() {
     let filter = EnvFilter::try_from_env("CUBE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
 }
 
 /// Runs the role until SIGTERM or SIGINT. A failure to start is an error; a task that panicked gives the exit code 1.
@@ -74,4 +81,126 @@ async fn until_stopped<T>(tasks: &Tasks, start: impl Future<Output = anyhow::Res
         std::process::exit(130);
     });
     Ok(())
+}
+
+async fn run_leader(options: LeaderOptions, tasks: &Tasks) -> anyhow::Result<DataDir> {
+    let ambient = Ambient::system();
+    let data_dir = open_data_dir(&options.common)?;
+    // Before anything is written: a port in use changes nothing.
+    let listener = serve::bind(&options.listen).await?;
+    let address = listener.local_addr().context("can't tell where the leader listens")?;
+    let token = match given_token(&options.common)? {
+        Some(token) => token,
+        None => data_dir.own_token(&ambient)?,
+    };
+    let keys = Keys::new(&token);
+    let store = Store::open(&data_dir.path().join("leader.db"), ambient.clone(), tasks).await?;
+    let nodes = Nodes::new(ambient.clone(), tasks.clone());
+    control::start(&store, Arc::new(nodes.clone()), &ambient, tasks, control::Options::default());
+    let api = Api { store, nodes, keys: keys.clone(), ambient: ambient.clone(), tasks: tasks.clone() };
+    tasks.spawn("api", serve::serve(listener, api::router(api), Limits::default(), tasks.clone()));
+    if !options.no_pods {
+        start_node(&options.common, NodeRole::Leader, &local(address).to_string(), keys, &data_dir, ambient, tasks).await?;
+    }
+    greet(address, &options.common, &data_dir);
+    Ok(data_dir)
+}
+
+async fn run_follower(options: FollowerOptions, tasks: &Tasks) -> anyhow::Result<DataDir> {
+    let data_dir = open_data_dir(&options.common)?;
+    let token = given_token(&options.common)?.ok_or(DataDirError::NoToken)?;
+    start_node(&options.common, NodeRole::Follower, &options.leader, Keys::new(&token), &data_dir, Ambient::system(), tasks).await?;
+    Ok(data_dir)
+}
+
+/// Starts the node agent and its dialling: the leader's own node is started exactly so, over loopback.
+async fn start_node(
+    common: &CommonOptions,
+    role: NodeRole,
+    leader: &str,
+    keys: Keys,
+    data_dir: &DataDir,
+    ambient: Ambient,
+    tasks: &Tasks,
+) -> anyhow::Result<()> {
+    let leader = Address::parse(leader).map_err(anyhow::Error::msg)?;
+    let node = node_name(common)?;
+    let runtime = Docker::connect(&common.docker.clone().unwrap_or_else(docker::default_socket), tasks)?;
+    let link = HttpLink::new(leader.clone(), node.clone(), keys.clone(), ambient.clone(), tasks.clone());
+    let config = AgentConfig {
+        node,
+        role,
+        labels: common.labels(),
+        machine_id: machine_id(),
+        data_dir: data_dir.path().to_owned(),
+        max_pods: common.max_pods,
+    };
+    let agent = Agent::start(config, Arc::new(runtime), Arc::new(link), ambient.clone(), tasks).await?;
+    let dialler = Dialler { leader, keys, ambient, tasks: tasks.clone() };
+    tasks.spawn("session", dialler.run(agent));
+    Ok(())
+}
+
+fn open_data_dir(common: &CommonOptions) -> Result<DataDir, DataDirError> {
+    DataDir::open(&common.data_dir.clone().unwrap_or_else(data_dir::default_path))
+}
+
+/// The token of the command line or its file, if there is one.
+fn given_token(common: &CommonOptions) -> Result<Option<Token>, DataDirError> {
+    match (&common.token, &common.token_file) {
+        (Some(text), _) => Token::new(text).ok_or(DataDirError::EmptyToken).map(Some),
+        (None, Some(file)) => data_dir::read_token(file).map(Some),
+        (None, None) => Ok(None),
+    }
+}
+
+/// The name that was given, or one made from the machine's: its first label, in lower case.
+fn node_name(common: &CommonOptions) -> anyhow::Result<Name> {
+    if let Some(name) = &common.name {
+        return Ok(name.clone());
+    }
+    let system = rustix::system::uname();
+    let host = system.nodename().to_string_lossy().to_lowercase();
+    let label = host.split('.').next().unwrap_or_default();
+    Name::new(label).with_context(|| format!("this machine's name '{host}' can't be a node's name; give one with --name"))
+}
+
+/// systemd's identity of the machine; the host name where there is none.
+fn machine_id() -> String {
+    let id = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
+    match id.trim() {
+        "" => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        id => id.to_owned(),
+    }
+}
+
+/// Where this machine reaches a listener: one on every address is reached on loopback.
+fn local(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => (Ipv4Addr::LOCALHOST, v4.port()).into(),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => (Ipv6Addr::LOCALHOST, v6.port()).into(),
+        specific => specific,
+    }
+}
+
+/// Says on stdout how to go on. Shows where the token is, never the token: output ends up in logs.
+fn greet(address: SocketAddr, common: &CommonOptions, data_dir: &DataDir) {
+    println!("cube leader ready on http://{address}");
+    let reached = local(address);
+    let file = match (&common.token, &common.token_file) {
+        (Some(_), _) => return,
+        (None, Some(file)) => file.clone(),
+        (None, None) => data_dir.token_path(),
+    };
+    let file = file.display();
+    println!("configure the client:  cube config set --leader-url {reached} --password-file {file}");
+    match address.ip().is_loopback() {
+        true => println!(
+            "join a node of this machine:  cube-server follower --leader {reached} --token-file {file} --name NAME --data-dir FOLDER"
+        ),
+        false => println!(
+            "join a node:           cube-server follower --leader THIS-MACHINE:{} --token-file FILE  (a copy of {file})",
+            address.port()
+        ),
+    }
 }

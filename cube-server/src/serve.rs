@@ -131,6 +131,53 @@ pub async fn serve_connection(io: impl AsyncRead + AsyncWrite + Send + Unpin + '
     }
 }
 
+/// The places for connections.
+struct Slots {
+    total: Arc<Semaphore>,
+    per_peer: usize,
+    peers: Arc<Mutex<HashMap<IpAddr, usize>>>,
+}
+
+/// A connection's place; dropping it gives it back.
+struct Slot {
+    peer: IpAddr,
+    peers: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    _total: OwnedSemaphorePermit,
+}
+
+impl Slots {
+    fn new(limits: Limits) -> Self {
+        Self { total: Arc::new(Semaphore::new(limits.total)), per_peer: limits.per_peer, peers: Arc::default() }
+    }
+
+    fn take(&self, peer: SocketAddr) -> Option<Slot> {
+        let Ok(total) = Arc::clone(&self.total).try_acquire_owned() else {
+            tracing::warn!(%peer, "refused a connection: too many altogether");
+            return None;
+        };
+        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = peers.entry(peer.ip()).or_default();
+        if *count >= self.per_peer {
+            tracing::warn!(%peer, limit = self.per_peer, "refused a connection: too many from this address");
+            return None;
+        }
+        *count += 1;
+        Some(Slot { peer: peer.ip(), peers: Arc::clone(&self.peers), _total: total })
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = peers.get_mut(&self.peer) {
+            *count -= 1;
+            if *count == 0 {
+                peers.remove(&self.peer);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use axum::routing::get;

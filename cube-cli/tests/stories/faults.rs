@@ -33,7 +33,9 @@ fn servers_killed_at_any_time_lose_nothing_and_restart_no_container() {
     let ids = |cluster: &Cluster| names.iter().flat_map(|name| cluster.containers(name)).collect::<Vec<_>>();
     let before = ids(&cluster);
     assert_eq!(before.len(), 4);
-    let uids = |cluster: &Cluster| names.iter().map(|name| cluster.pod(name).map(|pod| pod["metadata"]["uid"].clone())).collect::<Result<Vec<_>, _>>();
+    let uids = |cluster: &Cluster| {
+        names.iter().map(|name| cluster.pod(name).map(|pod| pod["metadata"]["uid"].clone())).collect::<Result<Vec<_>, _>>()
+    };
     let uids_before = uids(&cluster).expect("all are there");
 
     for _ in 0..3 {
@@ -153,8 +155,19 @@ fn containers_of_others_are_never_touched() {
     let cluster = Cluster::start(0);
     // A look-alike: the labels of another cluster's node, and a name like cube's.
     let name = format!("cube_box_main_{}", cluster.leader.name);
-    let foreign = docker(["run", "-d", "--name", &name, "--label", "io.cube.cluster=00000000-0000-0000-0000-000000000000", "--label",
-        "io.cube.pod.name=box", "busybox:latest", "sleep", "1000"]);
+    let foreign = docker([
+        "run",
+        "-d",
+        "--name",
+        &name,
+        "--label",
+        "io.cube.cluster=00000000-0000-0000-0000-000000000000",
+        "--label",
+        "io.cube.pod.name=box",
+        "busybox:latest",
+        "sleep",
+        "1000",
+    ]);
     let file = cluster.manifest(shell_pod("box", "sleep 1000"));
     cluster.cube(&["apply", &file, "--wait"]).ok();
     cluster.cube(&["delete", "pod/box"]).ok();

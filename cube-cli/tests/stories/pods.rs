@@ -110,7 +110,11 @@ fn a_killed_sandbox_restarts_the_whole_pod_on_one_new_network() {
     wait_for("a new container on a new sandbox", PATIENCE, || {
         let now = cluster.containers("box");
         let mode = now.first().map(|id| docker(["inspect", "-f", "{{.HostConfig.NetworkMode}}", id]));
-        if now.len() == 1 && now != before && mode.as_ref() != Some(&format!("container:{sandbox}")) { Ok(()) } else { Err(format!("{now:?}")) }
+        if now.len() == 1 && now != before && mode.as_ref() != Some(&format!("container:{sandbox}")) {
+            Ok(())
+        } else {
+            Err(format!("{now:?}"))
+        }
     });
     cluster.wait_for_status("box", "Running");
 }

@@ -11,7 +11,9 @@ use crate::cluster::{Cluster, docker, run, server_binary, shell_pod};
 fn every_bad_manifest_is_refused_with_its_place_and_changes_nothing() {
     let cluster = Cluster::leader_only(&["--no-pods"]);
     let good = r#"{"type":"pod","metadata":{"name":"good"},"spec":{"containers":[{"name":"c","image":"busybox"}]}}"#;
-    let pod = |name: &str, containers: &str| format!(r#"[{good},{{"type":"pod","metadata":{{"name":"{name}"}},"spec":{{"containers":{containers}}}}}]"#);
+    let pod = |name: &str, containers: &str| {
+        format!(r#"[{good},{{"type":"pod","metadata":{{"name":"{name}"}},"spec":{{"containers":{containers}}}}}]"#)
+    };
     let deep = format!("{}{}", "[".repeat(20_000), "]".repeat(20_000));
     let cases: Vec<(&str, String, &[&str])> = vec![
         ("not JSON", "{]".to_owned(), &["1:"]),
@@ -20,7 +22,11 @@ fn every_bad_manifest_is_refused_with_its_place_and_changes_nothing() {
         ("unknown field", pod("bad", r#"[{"name":"c","iamge":"busybox"}]"#), &["pod/bad", "spec.containers[0]", "iamge", "image"]),
         ("duplicate field", pod("bad", r#"[{"name":"c","image":"busybox","image":"nginx"}]"#), &["image", "duplicate"]),
         ("bad name", pod("Bad_Name", r#"[{"name":"c","image":"busybox"}]"#), &["Bad_Name", "metadata.name"]),
-        ("two containers of a name", pod("bad", r#"[{"name":"c","image":"b"},{"name":"c","image":"b"}]"#), &["spec.containers[1].name", "c"]),
+        (
+            "two containers of a name",
+            pod("bad", r#"[{"name":"c","image":"b"},{"name":"c","image":"b"}]"#),
+            &["spec.containers[1].name", "c"],
+        ),
         ("no containers", pod("bad", "[]"), &["pod/bad", "spec.containers"]),
         ("bad image", pod("bad", r#"[{"name":"c","image":"UPPER case"}]"#), &["spec.containers[0].image", "UPPER case"]),
         ("two of one name", format!("[{good},{good}]"), &["pod/good"]),
@@ -70,9 +76,20 @@ fn curl(cluster: &Cluster, method: &str, path: &str, credential: Option<&str>) -
 fn nothing_is_answered_without_a_credential_websockets_included() {
     let cluster = Cluster::leader_only(&["--no-pods"]);
     let routes = [
-        ("POST", "/v1/apply"), ("GET", "/v1/pods"), ("GET", "/v1/pods/x"), ("DELETE", "/v1/pods/x"), ("POST", "/v1/pods/x/restart"),
-        ("GET", "/v1/pods/x/logs"), ("GET", "/v1/pods/x/exec?command=sh"), ("GET", "/v1/nodes"), ("GET", "/v1/nodes/x"), ("DELETE", "/v1/nodes/x"),
-        ("POST", "/v1/nodes/x/report"), ("GET", "/v1/events"), ("POST", "/v1/session"), ("GET", "/v1/anything"),
+        ("POST", "/v1/apply"),
+        ("GET", "/v1/pods"),
+        ("GET", "/v1/pods/x"),
+        ("DELETE", "/v1/pods/x"),
+        ("POST", "/v1/pods/x/restart"),
+        ("GET", "/v1/pods/x/logs"),
+        ("GET", "/v1/pods/x/exec?command=sh"),
+        ("GET", "/v1/nodes"),
+        ("GET", "/v1/nodes/x"),
+        ("DELETE", "/v1/nodes/x"),
+        ("POST", "/v1/nodes/x/report"),
+        ("GET", "/v1/events"),
+        ("POST", "/v1/session"),
+        ("GET", "/v1/anything"),
     ];
     for (method, path) in routes {
         for credential in [None, Some("wrong"), Some("eyJhbGciOiJub25lIn0.eyJyb2xlIjoiYWRtaW4ifQ.")] {

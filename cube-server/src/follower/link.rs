@@ -19,8 +19,8 @@ use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
 use crate::ambient::Ambient;
-use crate::follower::agent::{LeaderLink, LinkError};
 use crate::error_chain::chain;
+use crate::follower::agent::{LeaderLink, LinkError};
 use crate::tasks::Tasks;
 
 /// How long a TCP connection may take to come up.

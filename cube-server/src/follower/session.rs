@@ -19,15 +19,15 @@ use jiff::SignedDuration;
 use tokio::time::Instant;
 
 use crate::ambient::Ambient;
+use crate::error_chain::chain;
 use crate::follower::agent::Agent;
 use crate::follower::link::Address;
 use crate::follower::router;
-use crate::error_chain::chain;
 use crate::tasks::Tasks;
 
 /// From the first retry to the last: a leader that restarts has its nodes back within a second, one that is away isn't stormed.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// A session that lasted so long was a good one: the next retry is a first one.
 const GOOD_SESSION: Duration = Duration::from_secs(30);
 /// What the leader has to answer the announcement.

@@ -80,7 +80,9 @@ fn role_of(api: &Api, request: &Request) -> Result<Role, ApiError> {
 pub(super) fn must_be(role: &Role, node: &Name) -> Result<(), ApiError> {
     match role {
         Role::Node(own) if own == node => Ok(()),
-        Role::Node(own) => Err(ApiError::new(ErrorCode::Forbidden, format!("the credential of node '{own}' can't speak for node '{node}'"))),
+        Role::Node(own) => {
+            Err(ApiError::new(ErrorCode::Forbidden, format!("the credential of node '{own}' can't speak for node '{node}'")))
+        }
         Role::Admin | Role::Read => Err(ApiError::new(ErrorCode::Forbidden, "only a node's own credential can speak for a node")),
     }
 }

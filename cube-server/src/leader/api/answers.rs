@@ -124,9 +124,8 @@ impl<S: Send + Sync> FromRequest<S> for Whole {
 }
 
 async fn whole(body: Body) -> Result<Bytes, ApiError> {
-    let too_large = || {
-        ApiError::new(ErrorCode::TooLarge, format!("the body is larger than {} MiB", MAX_BYTES >> 20)).hint("apply it in several parts")
-    };
+    let too_large =
+        || ApiError::new(ErrorCode::TooLarge, format!("the body is larger than {} MiB", MAX_BYTES >> 20)).hint("apply it in several parts");
     // Known before a byte is read: a client that waits for `100 Continue` needn't send it.
     if http_body::Body::size_hint(&body).lower() > MAX_BYTES as u64 {
         return Err(too_large());

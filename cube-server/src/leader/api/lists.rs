@@ -39,6 +39,8 @@ pub(super) trait Kind: Send + 'static {
     fn name(row: &Self::Row) -> &Name;
     fn labels(row: &Self::Row) -> &Labels;
     fn object(store: &Store, row: &Self::Row) -> Self::Object;
+    /// As [`Kind::object`] of a row that went, or left the selector, at a revision: a watch resumes behind it.
+    fn last(store: &Store, row: &Self::Row, revision: Revision) -> Self::Object;
 }
 
 /// Pods: of a name that is being replaced, the new one.
@@ -78,6 +80,12 @@ impl Kind for Pods {
     fn object(_: &Store, row: &PodRow) -> Pod {
         row.pod.clone()
     }
+
+    fn last(_: &Store, row: &PodRow, revision: Revision) -> Pod {
+        let mut pod = row.pod.clone();
+        pod.metadata.revision = revision;
+        pod
+    }
 }
 
 /// Nodes, each with what its pods reserve at the time of the answer.
@@ -108,6 +116,10 @@ impl Kind for Nodes {
 
     fn object(store: &Store, row: &Node) -> Node {
         store.read(|state| state.node_view(row))
+    }
+
+    fn last(store: &Store, row: &Node, revision: Revision) -> Node {
+        Node { revision, ..Self::object(store, row) }
     }
 }
 
@@ -206,7 +218,7 @@ fn watch<K: Kind>(api: &Api, selector: Selector, from: Option<Revision>) -> Resu
     };
     let changes = store.watch(reached)?;
     let watching = Watching::<K> { store, selector, changes, first, reached, tells_place: from.is_none() };
-    let stopping = api.stopping.clone();
+    let stopping = api.tasks.stopping().clone();
     let lines = stream::unfold(watching, move |mut watching| {
         let stopping = stopping.clone();
         async move {
@@ -251,7 +263,7 @@ impl<K: Kind> Watching<K> {
         match (before.filter(selected), after.filter(selected)) {
             (None, Some(after)) => Some(WatchEvent::Added(show(after))),
             (Some(_), Some(after)) => Some(WatchEvent::Modified(show(after))),
-            (Some(before), None) => Some(WatchEvent::Deleted(show(before))),
+            (Some(before), None) => Some(WatchEvent::Deleted(K::last(&self.store, &before, change.revision))),
             (None, None) => None,
         }
     }

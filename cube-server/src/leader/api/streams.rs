@@ -19,12 +19,13 @@ use cube_api::stream::{Frame, MAX_DATA, Outcome, SUBPROTOCOL};
 use cube_api::{ApiError, ErrorCode};
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt, stream};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::answers::{Ask, Named, Refusal};
 use super::{Api, pods};
-use crate::leader::nodes::{NodeSink, NodeStream};
+use crate::leader::nodes::{NodeExec, NodeStream};
 use crate::leader::store::PodRow;
 
 /// A client is asked so often whether it is there.
@@ -51,7 +52,7 @@ pub(super) async fn logs(
     let socket = if headers.contains_key(header::UPGRADE) { Some(socket.map_err(not_a_websocket)?) } else { None };
     let frames = api.nodes.logs(&node, uid, &query).await?;
     Ok(match socket {
-        Some(socket) => accept(socket, move |socket| relay(socket, None, frames, api.stopping)),
+        Some(socket) => accept(socket, move |socket| relay(socket, None, frames, api.tasks.stopping().clone())),
         None => ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], Body::from_stream(plain(frames))).into_response(),
     })
 }
@@ -68,8 +69,8 @@ pub(super) async fn exec(
     let (node, uid) = whereabouts(&row)?;
     // Before the command runs: one that can't be answered isn't started.
     let socket = socket.map_err(not_a_websocket)?;
-    let (to_node, from_node) = api.nodes.exec(&node, uid, &query).await?;
-    Ok(accept(socket, move |socket| relay(socket, Some(to_node), from_node, api.stopping)))
+    let NodeExec { input, output } = api.nodes.exec(&node, uid, &query).await?;
+    Ok(accept(socket, move |socket| relay(socket, Some(input), output, api.tasks.stopping().clone())))
 }
 
 /// Reads an exec's query: `command` comes once for each word, which no map of names can hold.
@@ -129,7 +130,10 @@ fn whereabouts(row: &PodRow) -> Result<(Name, Uid), ApiError> {
     Ok((row.pod.placement.node.clone().ok_or_else(nowhere)?, row.pod.metadata.uid))
 }
 
-fn accept<F: Future<Output = ()> + Send + 'static>(socket: WebSocketUpgrade, serve: impl FnOnce(WebSocket) -> F + Send + 'static) -> Response {
+fn accept<F: Future<Output = ()> + Send + 'static>(
+    socket: WebSocketUpgrade,
+    serve: impl FnOnce(WebSocket) -> F + Send + 'static,
+) -> Response {
     socket
         .protocols([SUBPROTOCOL])
         .max_message_size(MAX_DATA + 1)
@@ -145,7 +149,7 @@ fn plain(frames: NodeStream) -> impl futures::Stream<Item = Result<Bytes, std::i
     stream::unfold(Some(frames), async |frames| {
         let mut frames = frames?;
         loop {
-            match frames.next().await {
+            match frames.next().await?.1 {
                 Frame::Stdout(bytes) => return Some((Ok(bytes), Some(frames))),
                 Frame::Status(Outcome::Failed(problem)) => return Some((Err(std::io::Error::other(problem)), None)),
                 Frame::Status(Outcome::Success | Outcome::ExitCode(_)) => return None,
@@ -156,7 +160,7 @@ fn plain(frames: NodeStream) -> impl futures::Stream<Item = Result<Bytes, std::i
 }
 
 /// Relays until the last frame has been sent, the client is gone or the server stops. Then both ends are dropped, which the node notices.
-async fn relay(socket: WebSocket, to_node: Option<NodeSink>, from_node: NodeStream, stopping: CancellationToken) {
+async fn relay(socket: WebSocket, to_node: Option<mpsc::Sender<Frame>>, from_node: NodeStream, stopping: CancellationToken) {
     let (to_client, from_client) = socket.split();
     let client = Client::default();
     // Each is dropped with the other: nothing of either is of use alone.
@@ -184,7 +188,10 @@ async fn outward(mut frames: NodeStream, mut to_client: SplitSink<WebSocket, Mes
     loop {
         // Both are cancel-safe: a frame is taken whole or not at all.
         let (message, is_last) = tokio::select! {
-            frame = frames.next() => (Message::Binary(frame.encode()), matches!(frame, Frame::Status(_))),
+            next = frames.next() => {
+                let Some((message, frame)) = next else { return };
+                (Message::Binary(message), matches!(frame, Frame::Status(_)))
+            }
             _ = pings.tick() => {
                 let is_alive = client.heard.swap(false, Ordering::Relaxed) || client.waits_for_node.load(Ordering::Relaxed);
                 silent = if is_alive { Duration::ZERO } else { silent + PING_EVERY };
@@ -206,7 +213,7 @@ async fn outward(mut frames: NodeStream, mut to_client: SplitSink<WebSocket, Mes
 }
 
 /// Client to node; ends when the client hangs up or breaks the protocol. Without a node's sink (logs) it only hears whether the client is there.
-async fn inward(mut from_client: SplitStream<WebSocket>, mut to_node: Option<NodeSink>, client: &Client) {
+async fn inward(mut from_client: SplitStream<WebSocket>, to_node: Option<mpsc::Sender<Frame>>, client: &Client) {
     while let Some(Ok(message)) = from_client.next().await {
         client.heard.store(true, Ordering::Relaxed);
         let frame = match message {
@@ -214,14 +221,13 @@ async fn inward(mut from_client: SplitStream<WebSocket>, mut to_node: Option<Nod
             Message::Close(_) => return,
             Message::Ping(_) | Message::Pong(_) | Message::Text(_) => continue,
         };
-        let (Ok(frame @ (Frame::Stdin(_) | Frame::StdinEnd | Frame::Resize(_))), Some(node)) = (frame, &mut to_node) else {
+        let (Ok(frame @ (Frame::Stdin(_) | Frame::StdinEnd | Frame::Resize(_))), Some(node)) = (frame, &to_node) else {
             return;
         };
         client.waits_for_node.store(true, Ordering::Relaxed);
-        // A process that has ended takes no more; its exit code is still on its way outward.
+        // The node takes no more: the exit code, or the news that the connection broke, is on its way outward.
         if node.send(frame).await.is_err() {
-            to_node = None;
-            std::future::pending::<()>().await;
+            return std::future::pending().await;
         }
         client.waits_for_node.store(false, Ordering::Relaxed);
     }

@@ -32,8 +32,9 @@ use tokio_util::sync::CancellationToken;
 pub use stream::NodeStream;
 
 use crate::ambient::Ambient;
-use crate::leader::store::Store;
 use crate::error_chain::chain;
+use crate::leader::control::SessionView;
+use crate::leader::store::Store;
 use crate::tasks::Tasks;
 
 /// How often a silent connection is pinged, and how long the answer may take: a dead node is known after 8 s, within the 10 s of NotReady.
@@ -75,6 +76,12 @@ pub struct NodeExec {
     pub input: mpsc::Sender<Frame>,
     /// From the process.
     pub output: NodeStream,
+}
+
+impl SessionView for Nodes {
+    fn live(&self) -> BTreeMap<Name, Timestamp> {
+        Nodes::live(self)
+    }
 }
 
 impl Nodes {
