@@ -127,7 +127,7 @@ fn refused(refusal: &ApiError) -> CliError {
         }
         ErrorCode::Busy | ErrorCode::Unavailable => Some("try again in a moment".to_owned()),
         ErrorCode::NodeUnavailable => Some("cube nodes shows which nodes answer".to_owned()),
-        ErrorCode::NoRoute => Some("cube version compares this client with the leader".to_owned()),
+        ErrorCode::NoRoute | ErrorCode::WrongMethod => Some("cube version compares this client with the leader".to_owned()),
         ErrorCode::BadRequest
         | ErrorCode::Invalid
         | ErrorCode::Forbidden

@@ -268,7 +268,8 @@ impl Cluster {
 
     /// The STATUS column of a pod.
     pub fn status(&self, name: &str) -> Result<String, String> {
-        let table = self.cube(&["list", "pod"]).ok();
+        let done = self.cube(&["list", "pod"]);
+        let table = if done.code == Some(0) { done.stdout } else { return Err(done.stderr) };
         let row = table.lines().find(|line| line.split_whitespace().next() == Some(name));
         let row = row.ok_or_else(|| format!("no {name} in:\n{table}"))?;
         Ok(row.split_whitespace().nth(2).unwrap_or_default().to_owned())

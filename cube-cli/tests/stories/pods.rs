@@ -31,9 +31,8 @@ fn a_crash_loop_ends_in_crash_limit_says_so_and_is_cleared_by_restart() {
     let cluster = Cluster::start(0);
     let mut manifest = shell_pod("crasher", "echo about to fail; exit 3");
     manifest[0]["spec"]["restart"] = json!({ "limit": 3 });
-    let file = cluster.manifest(&manifest);
-    let refused = cluster.cube(&["apply", &file, "--wait", "--timeout", "60s"]).fails_with(1);
-    assert!(refused.contains("CrashLimit"), "{refused}");
+    cluster.apply(manifest);
+    cluster.wait_for_status("crasher", "CrashLimit");
     let pod = cluster.pod("crasher").expect("it is there");
     assert_eq!((pod["status"]["phase"].as_str(), restarts(&pod)), (Some("Failed"), 2), "{pod}");
     let page = cluster.cube(&["get", "pod/crasher"]).ok();
@@ -52,9 +51,10 @@ fn a_crash_loop_ends_in_crash_limit_says_so_and_is_cleared_by_restart() {
 #[test]
 fn an_image_that_does_not_exist_ends_in_image_limit() {
     let cluster = Cluster::start(0);
-    cluster.apply(json!([{ "type": "pod", "metadata": { "name": "ghost" }, "spec": { "restart": { "limit": 2 },
+    let file = cluster.manifest(json!([{ "type": "pod", "metadata": { "name": "ghost" }, "spec": { "restart": { "limit": 2 },
         "containers": [{ "name": "main", "image": "127.0.0.1:1/no-such-image:1" }] } }]));
-    cluster.wait_for_status("ghost", "ImageLimit");
+    let refused = cluster.cube(&["apply", &file, "--wait"]).fails_with(1);
+    assert!(refused.contains("ImageLimit"), "whoever waits is told: {refused}");
     let page = cluster.cube(&["get", "pod/ghost"]).ok();
     for part in ["127.0.0.1:1/no-such-image:1", "ErrImagePull", "cube restart pod/ghost"] {
         assert!(page.contains(part), "{part} is missing in:\n{page}");

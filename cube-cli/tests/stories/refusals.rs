@@ -20,7 +20,7 @@ fn every_bad_manifest_is_refused_with_its_place_and_changes_nothing() {
         ("truncated", format!("[{}", &good[..60]), &["1:"]),
         ("unknown type", good.replace("\"pod\"", "\"pood\""), &["pood", "pod"]),
         ("unknown field", pod("bad", r#"[{"name":"c","iamge":"busybox"}]"#), &["pod/bad", "spec.containers[0]", "iamge", "image"]),
-        ("duplicate field", pod("bad", r#"[{"name":"c","image":"busybox","image":"nginx"}]"#), &["image", "duplicate"]),
+        ("duplicate field", pod("bad", r#"[{"name":"c","image":"busybox","image":"nginx"}]"#), &["spec.containers[0].image", "twice"]),
         ("bad name", pod("Bad_Name", r#"[{"name":"c","image":"busybox"}]"#), &["Bad_Name", "metadata.name"]),
         (
             "two containers of a name",
@@ -117,13 +117,13 @@ fn a_wrong_password_a_silent_address_and_a_bad_config_each_say_what_to_do() {
     assert!(unreachable.contains("127.0.0.1:1"), "{unreachable}");
 
     let mut command = cluster.command(&["nodes"]);
-    let missing = run(command.env("CUBE_CONFIG", cluster.folder().join("nowhere"))).fails_with(1);
+    let missing = run(command.env("CUBE_CONFIG", cluster.folder().join("nowhere"))).fails_with(2);
     assert!(missing.contains(r#"{"leaderUrl": "localhost:4242", "password": "XXX"}"#) && missing.contains("nowhere"), "{missing}");
 
     let broken = cluster.folder().join("broken");
     fs::write(&broken, "{\"leaderUrl\": 5}").expect("written");
     let mut command = cluster.command(&["nodes"]);
-    let wrong = run(command.env("CUBE_CONFIG", &broken)).fails_with(1);
+    let wrong = run(command.env("CUBE_CONFIG", &broken)).fails_with(2);
     assert!(wrong.contains("broken") && wrong.contains("leaderUrl") && wrong.contains("\"password\": \"XXX\""), "{wrong}");
 }
 
