@@ -30,7 +30,7 @@ fn every_bad_manifest_is_refused_with_its_place_and_changes_nothing() {
         ("no containers", pod("bad", "[]"), &["pod/bad", "spec.containers"]),
         ("bad image", pod("bad", r#"[{"name":"c","image":"UPPER case"}]"#), &["spec.containers[0].image", "UPPER case"]),
         ("two of one name", format!("[{good},{good}]"), &["pod/good"]),
-        ("too deep", deep, &["deep"]),
+        ("too deep", deep, &["more than 64"]),
     ];
     for (what, text, parts) in cases {
         let file = cluster.manifest(&text);
