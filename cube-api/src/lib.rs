@@ -3,6 +3,7 @@
 //! This crate knows no server and does no I/O, except in [`client`] (feature `client`). Every word here is used with the same meaning in the
 //! code, in the command line and in the documents: ARCHITECTURE.md lists them.
 
+pub mod address;
 pub mod auth;
 #[cfg(feature = "client")]
 pub mod client;
@@ -18,6 +19,7 @@ pub mod session;
 pub mod status;
 pub mod stream;
 
+pub use address::LeaderAddress;
 pub use error::{ApiError, ErrorCode};
 pub use event::Event;
 pub use meta::{ClusterId, Labels, Metadata, Name, NodeId, ResourceKind, ResourceRef, Revision, Uid};

@@ -4,12 +4,16 @@
 //! ARCHITECTURE.md walks through the flow; `tests/arrows.rs` keeps the arrows between the modules.
 
 pub mod ambient;
+pub mod backoff;
 pub mod blocking;
 pub mod data_dir;
 pub mod error_chain;
 pub mod follower;
+pub mod frames;
+pub mod h2;
 pub mod leader;
 pub mod options;
+pub mod query;
 pub mod run;
 pub mod serve;
 pub mod sqlite;

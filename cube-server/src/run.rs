@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use cube_api::address::{AddressError, LeaderAddress};
 use cube_api::auth::{Keys, Token};
 use cube_api::meta::Name;
 use cube_api::node::NodeRole;
@@ -16,16 +17,16 @@ use tracing_subscriber::EnvFilter;
 
 use crate::ambient::Ambient;
 use crate::data_dir::{self, DataDir, DataDirError};
-use crate::follower::link::{Address, HttpLink};
+use crate::follower::link::HttpLink;
 use crate::follower::runtime::docker::{self, Docker};
-use crate::follower::session::Dialler;
+use crate::follower::session;
 use crate::follower::{Agent, AgentConfig};
 use crate::leader::api::{self, Api};
 use crate::leader::control;
 use crate::leader::nodes::Nodes;
 use crate::leader::store::Store;
 use crate::options::{CommonOptions, FollowerOptions, LeaderOptions, Options, RoleOptions};
-use crate::serve::{self, Limits};
+use crate::serve;
 use crate::tasks::Tasks;
 
 /// How long an orderly stop may take. Pods run on whatever happens, so there is little to wait for.
@@ -87,7 +88,7 @@ async fn run_leader(options: LeaderOptions, tasks: &Tasks) -> anyhow::Result<Dat
     let ambient = Ambient::system();
     let data_dir = open_data_dir(&options.common)?;
     // Before anything is written: a port in use changes nothing.
-    let listener = serve::bind(&options.listen).await?;
+    let listener = serve::bind(&options.listen)?;
     let address = listener.local_addr().context("can't tell where the leader listens")?;
     let token = match given_token(&options.common)? {
         Some(token) => token,
@@ -95,10 +96,10 @@ async fn run_leader(options: LeaderOptions, tasks: &Tasks) -> anyhow::Result<Dat
     };
     let keys = Keys::new(&token);
     let store = Store::open(&data_dir.path().join("leader.db"), ambient.clone(), tasks).await?;
-    let nodes = Nodes::new(ambient.clone(), tasks.clone());
+    let nodes = Nodes::new(store.clone(), ambient.clone(), tasks.clone());
     control::start(&store, Arc::new(nodes.clone()), &ambient, tasks, control::Options::default());
-    let api = Api { store, nodes, keys: keys.clone(), ambient: ambient.clone(), tasks: tasks.clone() };
-    tasks.spawn("api", serve::serve(listener, api::router(api), Limits::default(), tasks.clone()));
+    let api = Api { store, nodes, keys: keys.clone(), ambient: ambient.clone(), stopping: tasks.stopping().clone() };
+    tasks.spawn("api", serve::serve(listener, api::router(api), tasks.clone()));
     if !options.no_pods {
         start_node(&options.common, NodeRole::Leader, &local(address).to_string(), keys, &data_dir, ambient, tasks).await?;
     }
@@ -123,10 +124,10 @@ async fn start_node(
     ambient: Ambient,
     tasks: &Tasks,
 ) -> anyhow::Result<()> {
-    let leader = Address::parse(leader).map_err(anyhow::Error::msg)?;
+    let leader: LeaderAddress = leader.parse().map_err(|error: AddressError| anyhow::anyhow!("{error}; {}", error.hint()))?;
     let node = node_name(common)?;
     let runtime = Docker::connect(&common.docker.clone().unwrap_or_else(docker::default_socket), tasks)?;
-    let link = HttpLink::new(leader.clone(), node.clone(), keys.clone(), ambient.clone(), tasks.clone());
+    let link = HttpLink::new(leader.clone(), node.clone(), keys.clone(), ambient.clone());
     let config = AgentConfig {
         node,
         role,
@@ -136,8 +137,7 @@ async fn start_node(
         max_pods: common.max_pods,
     };
     let agent = Agent::start(config, Arc::new(runtime), Arc::new(link), ambient.clone(), tasks).await?;
-    let dialler = Dialler { leader, keys, ambient, tasks: tasks.clone() };
-    tasks.spawn("session", dialler.run(agent));
+    session::start(agent, leader, keys, ambient, tasks.clone());
     Ok(())
 }
 

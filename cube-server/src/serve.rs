@@ -1,114 +1,137 @@
-//! The accept loop: HTTP/1.1 with upgrades over a listener, with limits on silence and on numbers.
+//! The leader's accept loop: HTTP/1.1 with a deadline for headers, limits on connections and an orderly end.
 //!
-//! `axum::serve` has no timeouts: connections that say nothing live for ever. Here a connection has [`HEADER_TIMEOUT`] for each request's head, a
-//! peer has a share of the connections, and a server that stops gives what is under way [`DRAIN_LIMIT`]. This file knows no route.
+//! `axum::serve` has no timeouts: silent and half-open connections live on for ever. Knows nothing of routes.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::error_chain::chain;
 use crate::tasks::Tasks;
 
-/// How long a peer may take for the head of a request, and how long a kept connection may be idle between two.
-pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long requests under way may go on when the server stops.
-pub const DRAIN_LIMIT: Duration = Duration::from_secs(5);
-/// How long to wait after a failed accept: it fails for want of file descriptors, which other connections give back.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// How many connections there may be at a time.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Altogether. Each costs a file descriptor and some 20 KiB.
-    pub total: usize,
-    /// From one address. High, as followers and people may share one behind NAT.
-    pub per_peer: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { total: 4096, per_peer: 1024 }
-    }
-}
+/// From the end of one request (or the connect) to the end of the next one's headers.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long requests that run when the server stops may go on.
+const DRAIN: Duration = Duration::from_secs(5);
+/// All connections, sessions and websockets included. Each costs about 20 KiB.
+const MAX_CONNECTIONS: usize = 4_096;
+/// Connections of one address: many people and nodes may share one behind NAT.
+const MAX_PER_PEER: usize = 1_024;
+/// Connections that wait for the accept loop.
+const BACKLOG: u32 = 1_024;
+/// After an accept failed (out of file descriptors): others must end first.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+/// Refusals are logged once in such a time.
+const WARN_EVERY: Duration = Duration::from_secs(10);
 
 /// Why an address can't be listened on.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// Somebody else has it.
-    #[error("{0} is in use by another process: stop that one, or choose another address with --listen")]
-    InUse(String),
-    /// Ports below 1024 need rights.
-    #[error("no right to listen on {0}: choose a port above 1023 with --listen")]
-    NotAllowed(String),
-    /// Anything else: no such address, not resolvable.
+    /// It is not an address of this machine, in form or in fact.
+    #[error("can't listen on {address}: it is not HOST:PORT of this machine")]
+    Address {
+        /// As given.
+        address: String,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// Another process listens there.
+    #[error(
+        "can't listen on {address}: the port is in use; stop what listens there (ss -ltnp shows it), or choose another with --listen HOST:PORT"
+    )]
+    InUse {
+        /// As given.
+        address: String,
+    },
+    /// A port below 1024 without the right to it, or anything else.
     #[error("can't listen on {address}")]
     Other {
-        /// What was asked for.
+        /// As given.
         address: String,
-        /// The system's reason.
+        /// The system's words.
         source: io::Error,
     },
 }
 
-/// Listens on `HOST:PORT`.
-pub async fn bind(address: &str) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address).await.map_err(|source| match source.kind() {
-        io::ErrorKind::AddrInUse => BindError::InUse(address.to_owned()),
-        io::ErrorKind::PermissionDenied => BindError::NotAllowed(address.to_owned()),
-        _ => BindError::Other { address: address.to_owned(), source },
-    })
+/// Listens on `HOST:PORT`; port 0 takes a free one. Resolves a name with the system's resolver, so call it at start-up only.
+pub fn bind(address: &str) -> Result<TcpListener, BindError> {
+    let bad = |source| BindError::Address { address: address.to_owned(), source };
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for candidate in address.to_socket_addrs().map_err(bad)? {
+        match listen(candidate) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = error,
+        }
+    }
+    match last.kind() {
+        io::ErrorKind::AddrInUse => Err(BindError::InUse { address: address.to_owned() }),
+        io::ErrorKind::AddrNotAvailable => Err(bad(last)),
+        _ => Err(BindError::Other { address: address.to_owned(), source: last }),
+    }
 }
 
-/// Serves until the tasks stop, then lets requests under way end. Returns when the listener is closed; connections are tasks of their own.
-pub async fn serve(listener: TcpListener, router: Router, limits: Limits, tasks: Tasks) {
-    let slots = Slots::new(limits);
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // A restarted leader takes its port back while connections of the old one still linger in TIME_WAIT.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Serves until the server stops; returns when no more connections are taken. Those that are open end by themselves within [`DRAIN`].
+pub async fn serve(listener: TcpListener, router: Router, tasks: Tasks) {
+    let peers = Peers::new(MAX_CONNECTIONS, MAX_PER_PEER);
+    let mut warned = None;
     let stopping = tasks.stopping().clone();
     loop {
         let accepted = tokio::select! {
             () = stopping.cancelled() => return,
-            // Cancel-safe: a connection that was not taken stays in the kernel's queue.
             accepted = listener.accept() => accepted,
         };
-        match accepted {
-            Ok((stream, peer)) => {
-                let Some(slot) = slots.take(peer) else { continue };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                warn_sometimes(&mut warned, || tracing::warn!(%error, "can't accept connections: trying again"));
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+                continue;
+            }
+        };
+        match peers.admit(peer.ip()) {
+            Ok(place) => {
                 if let Err(error) = stream.set_nodelay(true) {
-                    tracing::debug!(%peer, %error, "a connection ended before it began");
+                    tracing::debug!(%error, %peer, "the connection was gone at once");
                     continue;
                 }
-                let (router, stopping) = (router.clone(), stopping.clone());
-                tasks.spawn("connection", async move {
-                    serve_connection(stream, router, stopping).await;
-                    drop(slot);
-                });
+                tasks.spawn("connection", serve_connection(Placed { io: stream, _place: place }, router.clone(), stopping.clone()));
             }
-            Err(error) => {
-                tracing::warn!(%error, "can't accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
+            Err(full) => warn_sometimes(&mut warned, || tracing::warn!(%peer, "refused a connection: {full}")),
         }
     }
 }
 
-/// Serves one connection until it ends; upgrades leave it.
-pub async fn serve_connection(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, router: Router, stopping: CancellationToken) {
-    let connection = http1::Builder::new()
+fn warn_sometimes(warned: &mut Option<Instant>, warn: impl FnOnce()) {
+    if warned.is_none_or(|last| last.elapsed() >= WARN_EVERY) {
+        *warned = Some(Instant::now());
+        warn();
+    }
+}
+
+/// Serves one connection, to its end or its upgrade.
+async fn serve_connection(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, router: Router, stopping: CancellationToken) {
+    let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(64 * 1024)
         .serve_connection(TokioIo::new(io), TowerToHyperService::new(router))
         .with_upgrades();
     let mut connection = pin!(connection);
@@ -116,124 +139,111 @@ pub async fn serve_connection(io: impl AsyncRead + AsyncWrite + Send + Unpin + '
         ended = connection.as_mut() => ended,
         () = stopping.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            match tokio::time::timeout(DRAIN_LIMIT, connection).await {
+            match tokio::time::timeout(DRAIN, connection).await {
                 Ok(ended) => ended,
-                Err(_) => {
-                    tracing::info!("a request was still under way {}s after the stop: cut", DRAIN_LIMIT.as_secs());
-                    Ok(())
-                }
+                Err(_) => return tracing::debug!("a connection was cut: its request was still running when the server stopped"),
             }
         }
     };
     if let Err(error) = ended {
-        // Peers that hang up, are silent or speak no HTTP: nothing that an operator can act on.
-        tracing::debug!(error = %chain(&error), "a connection ended badly");
+        tracing::debug!(error = &error as &dyn std::error::Error, "a connection broke");
     }
 }
 
-/// The places for connections.
-struct Slots {
-    total: Arc<Semaphore>,
-    per_peer: usize,
-    peers: Arc<Mutex<HashMap<IpAddr, usize>>>,
+/// Who is connected how often.
+#[derive(Clone)]
+struct Peers {
+    open: Arc<Mutex<Open>>,
+    most: usize,
+    most_per_peer: usize,
 }
 
-/// A connection's place; dropping it gives it back.
-struct Slot {
-    peer: IpAddr,
-    peers: Arc<Mutex<HashMap<IpAddr, usize>>>,
-    _total: OwnedSemaphorePermit,
+#[derive(Default)]
+struct Open {
+    all: usize,
+    by_peer: BTreeMap<IpAddr, usize>,
 }
 
-impl Slots {
-    fn new(limits: Limits) -> Self {
-        Self { total: Arc::new(Semaphore::new(limits.total)), per_peer: limits.per_peer, peers: Arc::default() }
+/// Why a connection is refused.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum Full {
+    #[error("{0} connections are open, the most that cube-server serves")]
+    Server(usize),
+    #[error("{0} connections of this address are open, the most that one address gets")]
+    Peer(usize),
+}
+
+impl Peers {
+    fn new(most: usize, most_per_peer: usize) -> Self {
+        Self { open: Arc::default(), most, most_per_peer }
     }
 
-    fn take(&self, peer: SocketAddr) -> Option<Slot> {
-        let Ok(total) = Arc::clone(&self.total).try_acquire_owned() else {
-            tracing::warn!(%peer, "refused a connection: too many altogether");
-            return None;
-        };
-        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = peers.entry(peer.ip()).or_default();
-        if *count >= self.per_peer {
-            tracing::warn!(%peer, limit = self.per_peer, "refused a connection: too many from this address");
-            return None;
+    fn admit(&self, peer: IpAddr) -> Result<Place, Full> {
+        let mut open = self.open.lock().expect("nothing panics while it is held");
+        if open.all >= self.most {
+            return Err(Full::Server(self.most));
         }
-        *count += 1;
-        Some(Slot { peer: peer.ip(), peers: Arc::clone(&self.peers), _total: total })
+        if open.by_peer.get(&peer).is_some_and(|&count| count >= self.most_per_peer) {
+            return Err(Full::Peer(self.most_per_peer));
+        }
+        open.all += 1;
+        *open.by_peer.entry(peer).or_default() += 1;
+        Ok(Place { peers: self.clone(), peer })
     }
 }
 
-impl Drop for Slot {
+/// A connection's place in the count.
+struct Place {
+    peers: Peers,
+    peer: IpAddr,
+}
+
+impl Drop for Place {
     fn drop(&mut self) {
-        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = peers.get_mut(&self.peer) {
+        let mut open = self.peers.open.lock().expect("nothing panics while it is held");
+        open.all -= 1;
+        if let Some(count) = open.by_peer.get_mut(&self.peer) {
             *count -= 1;
             if *count == 0 {
-                peers.remove(&self.peer);
+                open.by_peer.remove(&self.peer);
             }
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use axum::routing::get;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::time::Instant;
+/// A stream with its place: an upgrade hands the stream on, so sessions and websockets stay in the count.
+struct Placed<I> {
+    io: I,
+    _place: Place,
+}
 
-    use super::*;
-
-    fn hello() -> Router {
-        Router::new().route("/", get(|| async { "hello" }))
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_peer_that_never_ends_its_head_is_cut_after_the_header_timeout() {
-        for head in ["", "GET / HTTP/1.1\r\nHost:"] {
-            let (mut client, server) = tokio::io::duplex(1024);
-            let begin = Instant::now();
-            client.write_all(head.as_bytes()).await.expect("a duplex takes it");
-            serve_connection(server, hello(), CancellationToken::new()).await;
-            assert!(begin.elapsed() >= HEADER_TIMEOUT && begin.elapsed() < HEADER_TIMEOUT * 2, "'{head}' took {:?}", begin.elapsed());
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_stopping_server_ends_idle_connections_at_once() {
-        let (mut client, server) = tokio::io::duplex(1024);
-        let stopping = CancellationToken::new();
-        let serving = tokio::spawn(serve_connection(server, hello(), stopping.clone()));
-        client.write_all(b"GET / HTTP/1.1\r\nHost: cube\r\n\r\n").await.expect("a duplex takes it");
-        let mut answer = [0; 12];
-        client.read_exact(&mut answer).await.expect("an answer");
-        assert_eq!(&answer, b"HTTP/1.1 200");
-        let begin = Instant::now();
-        stopping.cancel();
-        serving.await.expect("no panic");
-        assert!(begin.elapsed() < Duration::from_millis(10));
-    }
-
-    #[test]
-    fn a_peer_over_its_share_is_refused_until_it_gives_a_connection_back() {
-        let slots = Slots::new(Limits { total: 3, per_peer: 2 });
-        let (one, other) = (SocketAddr::from(([10, 0, 0, 1], 1)), SocketAddr::from(([10, 0, 0, 2], 1)));
-        let first = slots.take(one).expect("a place");
-        let _second = slots.take(one).expect("a place");
-        assert!(slots.take(one).is_none());
-        let _third = slots.take(other).expect("another peer has its own share");
-        assert!(slots.take(other).is_none(), "no place is left altogether");
-        drop(first);
-        assert!(slots.take(one).is_some());
-    }
-
-    #[tokio::test]
-    async fn a_port_in_use_is_said_with_its_address_and_a_remedy() {
-        let taken = bind("127.0.0.1:0").await.expect("a free port");
-        let address = taken.local_addr().expect("it is bound").to_string();
-        let error = bind(&address).await.expect_err("it is taken").to_string();
-        assert!(error.contains(&address) && error.contains("--listen"), "{error}");
+impl<I: AsyncRead + Unpin> AsyncRead for Placed<I> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for Placed<I> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -60,10 +60,3 @@ impl Tasks {
         tokio::time::timeout(limit, self.tracker.wait()).await.is_ok()
     }
 }
-
-/// What hyper starts for an HTTP/2 connection (one future for each stream) has an owner too.
-impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Tasks {
-    fn execute(&self, future: F) {
-        self.spawn_droppable("stream", future);
-    }
-}

@@ -3,7 +3,6 @@
 //! Each call is a request on a connection of its own, with a credential minted for it; the token never travels. It retries nothing by itself,
 //! except that it mints once more by the leader's clock where this machine's is off, and that a [`Watch`] comes back after a lost connection.
 
-mod address;
 mod error;
 mod frames;
 mod transport;
@@ -20,11 +19,11 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use address::{AddressError, LeaderAddress};
 pub use error::ClientError;
 pub use frames::{FrameSink, Frames};
 pub use watch::{Revised, Watch};
 
+use crate::address::LeaderAddress;
 use crate::auth::{Keys, Role, Token};
 use crate::error::{ApiError, ErrorCode};
 use crate::event::Event;

@@ -5,6 +5,7 @@
 
 pub mod agent;
 mod assignments;
+mod dial;
 mod exec;
 mod images;
 mod ledger;

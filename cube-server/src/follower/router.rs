@@ -1,158 +1,119 @@
-//! What a node serves to the leader over its session: its assignment, logs and exec. Knows no container; the agent does the work.
+//! What a node serves to its leader, over the session only.
 
-use std::convert::Infallible;
-use std::pin::Pin;
-
+use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::extract::rejection::{BytesRejection, PathRejection};
+use axum::extract::{DefaultBodyLimit, Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
-use axum::{Json, Router};
-use cube_api::meta::{Name, Uid};
-use cube_api::routes::{ExecQuery, LogQuery, node};
-use cube_api::session::Assignment;
-use cube_api::stream::{Decoder, Frame};
+use cube_api::meta::Uid;
+use cube_api::routes::node;
+use cube_api::session::{Assignment, AssignmentAccepted};
+use cube_api::stream::Frame;
 use cube_api::{ApiError, ErrorCode};
-use futures::stream::{self, BoxStream, StreamExt};
-use http_body_util::BodyExt;
+use futures::StreamExt;
 use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 
-use crate::follower::agent::{Agent, Exec};
+use super::Agent;
+use super::agent::Exec;
+use crate::tasks::Tasks;
+use crate::{frames, query};
 
-/// The most bytes of an assignment: 110 pods of the largest manifests are far below.
-const ASSIGNMENT_BYTES: usize = 64 * 1024 * 1024;
+/// The longest assignment, in bytes: 1,000 pods with the largest specs that a manifest's limit lets through are below it.
+const MAX_ASSIGNMENT: usize = 64 * 1024 * 1024;
 
-/// An error as the leader reads it.
+#[derive(Clone)]
+struct Served {
+    agent: Agent,
+    tasks: Tasks,
+}
+
+/// The routes of [`cube_api::routes::node`].
+pub fn router(agent: Agent, tasks: Tasks) -> Router {
+    Router::new()
+        .route(node::ASSIGNMENT, put(assign).layer(DefaultBodyLimit::max(MAX_ASSIGNMENT)))
+        .route(node::LOGS, get(logs))
+        .route(node::EXEC, post(exec))
+        .fallback(async || Refusal(ApiError::new(ErrorCode::NoRoute, "a node has no such route")))
+        .with_state(Served { agent, tasks })
+}
+
+async fn assign(State(served): State<Served>, body: Result<Bytes, BytesRejection>) -> Result<axum::Json<AssignmentAccepted>, Refusal> {
+    let body = body.map_err(|e| bad(&e.body_text()))?;
+    let assignment: Assignment = serde_json::from_slice(&body).map_err(|e| bad(&format!("the assignment can't be read: {e}")))?;
+    Ok(axum::Json(served.agent.assign(assignment).await.map_err(Refusal)?))
+}
+
+async fn logs(State(served): State<Served>, uid: Result<Path<Uid>, PathRejection>, RawQuery(text): RawQuery) -> Result<Body, Refusal> {
+    let query = query::read_log(&text.unwrap_or_default()).map_err(Refusal)?;
+    let log = served.agent.logs(read_uid(uid)?, query).await.map_err(Refusal)?;
+    Ok(frames::body(log))
+}
+
+async fn exec(
+    State(served): State<Served>,
+    uid: Result<Path<Uid>, PathRejection>,
+    RawQuery(text): RawQuery,
+    body: Body,
+) -> Result<Body, Refusal> {
+    let query = query::read_exec(&text.unwrap_or_default()).map_err(Refusal)?;
+    let exec = served.agent.exec(read_uid(uid)?, query).await.map_err(Refusal)?;
+    Ok(join(exec, body, &served.tasks))
+}
+
+/// Joins a running exec with the request's and the response's body. When hyper drops the response's body (the leader reset the stream, or
+/// the session ended), both ends of the exec go with it at once.
+pub(super) fn join(exec: Exec, input: Body, tasks: &Tasks) -> Body {
+    let gone = CancellationToken::new();
+    let alive = gone.clone().drop_guard();
+    let Exec { input: to_process, output } = exec;
+    // A task of its own, so that a client that doesn't read the output can still send an interrupt.
+    tasks.spawn_droppable("exec input", async move {
+        tokio::select! {
+            () = gone.cancelled() => {}
+            () = pass_input(frames::Reader::new(input), to_process) => {}
+        }
+    });
+    frames::body(ReceiverStream::new(output).map(move |frame| {
+        // Moved in: dropped with the body.
+        let _alive = &alive;
+        frame
+    }))
+}
+
+async fn pass_input(mut input: frames::Reader, to_process: mpsc::Sender<Frame>) {
+    loop {
+        match input.next().await {
+            Ok(Some(frame)) => {
+                // An error: the process has ended; its output says how.
+                if to_process.send(frame).await.is_err() {
+                    return;
+                }
+            }
+            Ok(None) => return,
+            Err(error) => return tracing::debug!(error = &error as &dyn std::error::Error, "an exec's input ended early"),
+        }
+    }
+}
+
+fn read_uid(uid: Result<Path<Uid>, PathRejection>) -> Result<Uid, Refusal> {
+    uid.map(|Path(uid)| uid).map_err(|e| bad(&e.body_text()))
+}
+
+fn bad(problem: &str) -> Refusal {
+    Refusal(ApiError::new(ErrorCode::BadRequest, problem))
+}
+
+/// An error as the answer.
 struct Refusal(ApiError);
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        (self.0.code.status(), Json(self.0)).into_response()
-    }
-}
-
-/// The node's routes.
-pub fn router(agent: Agent) -> Router {
-    Router::new()
-        .route(node::ASSIGNMENT, put(assign))
-        .route(node::LOGS, get(logs))
-        .route(node::EXEC, post(exec))
-        .layer(DefaultBodyLimit::max(ASSIGNMENT_BYTES))
-        .with_state(agent)
-}
-
-async fn assign(State(agent): State<Agent>, body: Bytes) -> Result<Response, Refusal> {
-    let assignment: Assignment = serde_json::from_slice(&body).map_err(|error| bad(format!("the assignment can't be read: {error}")))?;
-    agent.assign(assignment).await.map(|accepted| Json(accepted).into_response()).map_err(Refusal)
-}
-
-async fn logs(State(agent): State<Agent>, Path(uid): Path<Uid>, Query(query): Query<LogQuery>) -> Result<Body, Refusal> {
-    agent.logs(uid, query).await.map(logs_body).map_err(Refusal)
-}
-
-async fn exec(
-    State(agent): State<Agent>,
-    Path(uid): Path<Uid>,
-    Query(pairs): Query<Vec<(String, String)>>,
-    body: Body,
-) -> Result<Body, Refusal> {
-    let query = exec_query(pairs).map_err(bad)?;
-    agent.exec(uid, query).await.map(|exec| exec_body(body, exec)).map_err(Refusal)
-}
-
-fn bad(message: String) -> Refusal {
-    Refusal(ApiError::new(ErrorCode::BadRequest, message))
-}
-
-/// Reads the query that the leader writes: `command` once for each word.
-fn exec_query(pairs: Vec<(String, String)>) -> Result<ExecQuery, String> {
-    let mut query = ExecQuery::default();
-    for (key, value) in pairs {
-        match key.as_str() {
-            "command" => query.command.push(value),
-            "container" => query.container = Some(Name::new(value).map_err(|error| format!("container: {error}"))?),
-            "tty" => query.tty = value == "true",
-            "stdin" => query.stdin = value == "true",
-            unknown => return Err(format!("unknown parameter '{unknown}'")),
-        }
-    }
-    Ok(query)
-}
-
-/// A frame is made only when the connection has room for it: a leader that doesn't read stops the log's reader.
-fn logs_body(frames: BoxStream<'static, Frame>) -> Body {
-    Body::from_stream(frames.map(|frame| Ok::<_, Infallible>(frame.encode_prefixed())))
-}
-
-/// Joins an exec with the request's body. All of it lives in the answer's body: a stream that the leader resets drops it, and with it the exec.
-fn exec_body(request: Body, exec: Exec) -> Body {
-    let input: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(pump(request, exec.input));
-    let frames = stream::unfold((input, exec.output), |(mut input, mut output)| async move {
-        // Cancel-safe: `recv` loses nothing, and `input` is the same future over all rounds.
-        let frame = tokio::select! {
-            biased;
-            frame = output.recv() => frame?,
-            // The leader keeps its half open until it has the status: an end before it means that the client is gone.
-            () = &mut input => return None,
-        };
-        Some((Ok::<_, Infallible>(frame.encode_prefixed()), (input, output)))
-    });
-    Body::from_stream(frames)
-}
-
-/// Passes the client's frames on until the client is gone. A process that has closed its input is no reason to end.
-async fn pump(mut body: Body, input: mpsc::Sender<Frame>) {
-    let mut decoder = Decoder::default();
-    while let Some(Ok(piece)) = body.frame().await {
-        let Ok(data) = piece.into_data() else { continue };
-        decoder.feed(&data);
-        loop {
-            match decoder.next_frame() {
-                Ok(Some(frame)) => {
-                    if input.send(frame).await.is_err() {
-                        tracing::debug!("input for a command that has ended");
-                    }
-                }
-                Ok(None) => break,
-                Err(error) => return tracing::warn!(%error, "the leader sent a frame that can't be read"),
-            }
-        }
+        (self.0.code.status(), axum::Json(self.0)).into_response()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use cube_api::stream::Outcome;
-
-    #[tokio::test]
-    async fn an_exec_whose_client_is_gone_is_dropped() {
-        let (input, mut process_in) = mpsc::channel(1);
-        let (process_out, output) = mpsc::channel(1);
-        let body = exec_body(Body::from(Frame::Stdin(Bytes::from_static(b"hi")).encode_prefixed()), Exec { input, output });
-        let collected = body.collect().await.expect("a body that can't fail").to_bytes();
-        assert!(collected.is_empty());
-        assert_eq!(process_in.recv().await, Some(Frame::Stdin(Bytes::from_static(b"hi"))));
-        assert_eq!(process_in.recv().await, None);
-        assert!(process_out.is_closed());
-    }
-
-    #[tokio::test]
-    async fn an_exec_ends_with_its_status_while_the_client_is_there() {
-        let (input, _process_in) = mpsc::channel(1);
-        let (process_out, output) = mpsc::channel(2);
-        let body = exec_body(Body::from_stream(stream::pending::<Result<Bytes, Infallible>>()), Exec { input, output });
-        let status = Frame::Status(Outcome::ExitCode(3));
-        process_out.send(status.clone()).await.expect("room");
-        drop(process_out);
-        assert_eq!(body.collect().await.expect("a body that can't fail").to_bytes(), status.encode_prefixed());
-    }
-
-    #[test]
-    fn the_words_of_a_command_keep_their_order() {
-        let pairs = [("command", "sh"), ("tty", "true"), ("command", "-c"), ("command", "")];
-        let query = exec_query(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec()).expect("valid");
-        assert_eq!((query.command, query.tty, query.stdin), (vec!["sh".to_owned(), "-c".to_owned(), String::new()], true, false));
-        assert!(exec_query(vec![("comand".to_owned(), "sh".to_owned())]).is_err());
-    }
-}
+mod tests;

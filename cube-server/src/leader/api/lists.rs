@@ -218,7 +218,7 @@ fn watch<K: Kind>(api: &Api, selector: Selector, from: Option<Revision>) -> Resu
     };
     let changes = store.watch(reached)?;
     let watching = Watching::<K> { store, selector, changes, first, reached, tells_place: from.is_none() };
-    let stopping = api.tasks.stopping().clone();
+    let stopping = api.stopping.clone();
     let lines = stream::unfold(watching, move |mut watching| {
         let stopping = stopping.clone();
         async move {

@@ -19,11 +19,11 @@ use axum::middleware;
 use axum::routing::{get, post};
 use cube_api::auth::Keys;
 use cube_api::routes::{self, VersionInfo};
+use tokio_util::sync::CancellationToken;
 
 use super::nodes::Nodes;
 use super::store::Store;
 use crate::ambient::Ambient;
-use crate::tasks::Tasks;
 
 /// What the handlers work with.
 #[derive(Clone)]
@@ -36,8 +36,8 @@ pub struct Api {
     pub keys: Keys,
     /// The clock that credentials are judged by, and the source of request ids.
     pub ambient: Ambient,
-    /// Who owns the sessions; watches, logs and execs end with it.
-    pub tasks: Tasks,
+    /// Ends watches, logs and execs when the server stops.
+    pub stopping: CancellationToken,
 }
 
 /// Every route. All but health and version are behind [`access::guard`], those that don't exist too.

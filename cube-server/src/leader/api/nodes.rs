@@ -6,14 +6,13 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use cube_api::auth::Role;
 use cube_api::routes::{DeleteNodeQuery, ListQuery};
-use cube_api::session::{Announcement, Report, ReportAccepted, UPGRADE, WELCOME_HEADER, Welcome};
+use cube_api::session::{Announcement, Report, ReportAccepted, UPGRADE, WELCOME_HEADER};
 use cube_api::{ApiError, ErrorCode, Node};
 use hyper::upgrade::OnUpgrade;
 
 use super::answers::{Ask, JsonBody, Named, Refusal};
 use super::lists::{self, Nodes};
 use super::{Api, access};
-use crate::error_chain::chain;
 
 pub(super) async fn list(State(api): State<Api>, Ask(query): Ask<ListQuery>) -> Result<Response, Refusal> {
     lists::answer::<Nodes>(&api, query).await
@@ -51,16 +50,8 @@ pub(super) async fn session(State(api): State<Api>, Extension(role): Extension<R
     let upgrade = upgrade.ok_or_else(wrong)?;
     let JsonBody(announcement) = <JsonBody<Announcement> as axum::extract::FromRequest<()>>::from_request(request, &()).await?;
     access::must_be(&role, &announcement.node)?;
-    let node = announcement.node.clone();
-    api.store.join(announcement, api.nodes.is_live(&node)).await?;
-    let welcome = Welcome { cluster_id: api.store.cluster_id(), epoch: api.store.epoch() };
+    let welcome = api.nodes.accept(announcement, upgrade).await?;
     let welcome = serde_json::to_string(&welcome).expect("plain data");
-    api.tasks.clone().spawn(format!("session of {node}"), async move {
-        match upgrade.await {
-            Ok(connection) => api.nodes.run_session(node, connection, api.store).await,
-            Err(error) => tracing::warn!(%node, error = chain(&error), "a session ended before it began"),
-        }
-    });
     let headers = [
         (header::UPGRADE.as_str(), HeaderValue::from_static(UPGRADE)),
         (header::CONNECTION.as_str(), HeaderValue::from_static("upgrade")),

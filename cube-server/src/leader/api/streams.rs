@@ -14,19 +14,19 @@ use axum::http::{HeaderMap, Uri, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use cube_api::meta::{Name, Uid};
-use cube_api::routes::{ExecQuery, LogQuery};
-use cube_api::stream::{Frame, MAX_DATA, Outcome, SUBPROTOCOL};
+use cube_api::routes::LogQuery;
+use cube_api::stream::{Frame, FrameError, MAX_DATA, Outcome, SUBPROTOCOL};
 use cube_api::{ApiError, ErrorCode};
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt, stream};
-use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::answers::{Ask, Named, Refusal};
 use super::{Api, pods};
-use crate::leader::nodes::{NodeExec, NodeStream};
+use crate::leader::nodes::{NodeSink, NodeStream};
 use crate::leader::store::PodRow;
+use crate::query;
 
 /// A client is asked so often whether it is there.
 const PING_EVERY: Duration = Duration::from_secs(15);
@@ -52,7 +52,7 @@ pub(super) async fn logs(
     let socket = if headers.contains_key(header::UPGRADE) { Some(socket.map_err(not_a_websocket)?) } else { None };
     let frames = api.nodes.logs(&node, uid, &query).await?;
     Ok(match socket {
-        Some(socket) => accept(socket, move |socket| relay(socket, None, frames, api.tasks.stopping().clone())),
+        Some(socket) => accept(socket, move |socket| relay(socket, None, frames, api.stopping)),
         None => ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], Body::from_stream(plain(frames))).into_response(),
     })
 }
@@ -63,34 +63,22 @@ pub(super) async fn exec(
     uri: Uri,
     socket: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Refusal> {
-    let mut query = exec_query(uri.query().unwrap_or_default())?;
+    let mut query = query::read_exec(uri.query().unwrap_or_default())?;
+    if query.command.is_empty() {
+        return Err(ApiError::new(ErrorCode::BadRequest, "an exec needs a command").into());
+    }
     let row = pods::find(&api.store, &name)?;
     query.container = Some(the_container(&row, query.container.take())?);
     let (node, uid) = whereabouts(&row)?;
     // Before the command runs: one that can't be answered isn't started.
     let socket = socket.map_err(not_a_websocket)?;
-    let NodeExec { input, output } = api.nodes.exec(&node, uid, &query).await?;
-    Ok(accept(socket, move |socket| relay(socket, Some(input), output, api.tasks.stopping().clone())))
+    let (input, output) = api.nodes.exec(&node, uid, &query).await?;
+    Ok(accept(socket, move |socket| relay(socket, Some(input), output, api.stopping)))
 }
 
-/// Reads an exec's query: `command` comes once for each word, which no map of names can hold.
-fn exec_query(text: &str) -> Result<ExecQuery, ApiError> {
-    let bad = |message: String| ApiError::new(ErrorCode::BadRequest, message);
-    let mut query = ExecQuery::default();
-    for (key, value) in form_urlencoded::parse(text.as_bytes()) {
-        let flag = || value.parse::<bool>().map_err(|_| bad(format!("{key} is true or false, not '{value}'")));
-        match key.as_ref() {
-            "container" => query.container = Some(Name::new(value.as_ref()).map_err(|error| bad(error.to_string()))?),
-            "command" => query.command.push(value.into_owned()),
-            "tty" => query.tty = flag()?,
-            "stdin" => query.stdin = flag()?,
-            _ => return Err(bad(format!("the query can't be read: unknown field `{key}`"))),
-        }
-    }
-    if query.command.is_empty() {
-        return Err(bad("an exec needs a command".to_owned()));
-    }
-    Ok(query)
+/// A node that sends what is no frame breaks the stream, in words that the client reads.
+fn readable(frame: Result<Frame, FrameError>) -> Frame {
+    frame.unwrap_or_else(|error| Frame::Status(Outcome::Failed(format!("the node sent what can't be read: {error}"))))
 }
 
 fn not_a_websocket(rejection: WebSocketUpgradeRejection) -> ApiError {
@@ -149,7 +137,7 @@ fn plain(frames: NodeStream) -> impl futures::Stream<Item = Result<Bytes, std::i
     stream::unfold(Some(frames), async |frames| {
         let mut frames = frames?;
         loop {
-            match frames.next().await?.1 {
+            match readable(frames.next().await?) {
                 Frame::Stdout(bytes) => return Some((Ok(bytes), Some(frames))),
                 Frame::Status(Outcome::Failed(problem)) => return Some((Err(std::io::Error::other(problem)), None)),
                 Frame::Status(Outcome::Success | Outcome::ExitCode(_)) => return None,
@@ -160,7 +148,7 @@ fn plain(frames: NodeStream) -> impl futures::Stream<Item = Result<Bytes, std::i
 }
 
 /// Relays until the last frame has been sent, the client is gone or the server stops. Then both ends are dropped, which the node notices.
-async fn relay(socket: WebSocket, to_node: Option<mpsc::Sender<Frame>>, from_node: NodeStream, stopping: CancellationToken) {
+async fn relay(socket: WebSocket, to_node: Option<NodeSink>, from_node: NodeStream, stopping: CancellationToken) {
     let (to_client, from_client) = socket.split();
     let client = Client::default();
     // Each is dropped with the other: nothing of either is of use alone.
@@ -189,8 +177,8 @@ async fn outward(mut frames: NodeStream, mut to_client: SplitSink<WebSocket, Mes
         // Both are cancel-safe: a frame is taken whole or not at all.
         let (message, is_last) = tokio::select! {
             next = frames.next() => {
-                let Some((message, frame)) = next else { return };
-                (Message::Binary(message), matches!(frame, Frame::Status(_)))
+                let Some(frame) = next.map(readable) else { return };
+                (Message::Binary(frame.encode()), matches!(frame, Frame::Status(_)))
             }
             _ = pings.tick() => {
                 let is_alive = client.heard.swap(false, Ordering::Relaxed) || client.waits_for_node.load(Ordering::Relaxed);
@@ -213,7 +201,7 @@ async fn outward(mut frames: NodeStream, mut to_client: SplitSink<WebSocket, Mes
 }
 
 /// Client to node; ends when the client hangs up or breaks the protocol. Without a node's sink (logs) it only hears whether the client is there.
-async fn inward(mut from_client: SplitStream<WebSocket>, to_node: Option<mpsc::Sender<Frame>>, client: &Client) {
+async fn inward(mut from_client: SplitStream<WebSocket>, mut to_node: Option<NodeSink>, client: &Client) {
     while let Some(Ok(message)) = from_client.next().await {
         client.heard.store(true, Ordering::Relaxed);
         let frame = match message {
@@ -221,7 +209,7 @@ async fn inward(mut from_client: SplitStream<WebSocket>, to_node: Option<mpsc::S
             Message::Close(_) => return,
             Message::Ping(_) | Message::Pong(_) | Message::Text(_) => continue,
         };
-        let (Ok(frame @ (Frame::Stdin(_) | Frame::StdinEnd | Frame::Resize(_))), Some(node)) = (frame, &to_node) else {
+        let (Ok(frame @ (Frame::Stdin(_) | Frame::StdinEnd | Frame::Resize(_))), Some(node)) = (frame, &mut to_node) else {
             return;
         };
         client.waits_for_node.store(true, Ordering::Relaxed);
@@ -230,20 +218,5 @@ async fn inward(mut from_client: SplitStream<WebSocket>, to_node: Option<mpsc::S
             return std::future::pending().await;
         }
         client.waits_for_node.store(false, Ordering::Relaxed);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_exec_s_query_keeps_the_words_of_the_command_and_refuses_what_it_does_not_know() {
-        let query = exec_query("container=web&command=sh&command=-c&command=echo%20%26&tty=true").expect("a query");
-        assert_eq!(query.command, ["sh", "-c", "echo &"]);
-        assert_eq!((query.container.map(String::from), query.tty, query.stdin), (Some("web".to_owned()), true, false));
-        for bad in ["", "tty=true", "command=sh&tty=yes", "command=sh&comand=x", "command=sh&container=No_Name"] {
-            assert_eq!(exec_query(bad).expect_err(bad).code, ErrorCode::BadRequest);
-        }
     }
 }

@@ -1,4 +1,7 @@
-//! A node's newest assignment: made anew when a commit concerns the node, sent until the node has it.
+//! Keeps a node's assignment the newest, as long as its session lives.
+//!
+//! Woken by the store's changes, not by time: a commit reaches the node at once. Only changes that its assignment is made of count; the
+//! many writes of status don't.
 
 use std::time::Duration;
 
@@ -6,100 +9,135 @@ use axum::body::Body;
 use cube_api::ApiError;
 use cube_api::meta::{Name, Revision};
 use cube_api::routes::node;
-use cube_api::session::{Assignment, AssignmentAccepted};
-use http::Method;
-use tokio::sync::watch;
+use cube_api::session::{AssignedPod, Assignment, AssignmentAccepted};
+use http::{Method, Request, StatusCode, header};
+use http_body_util::{BodyExt, Limited};
+use hyper::client::conn::http2::SendRequest;
 
-use super::{Sender, answer_bytes, call, internal};
+use super::sessions::refusal;
+use super::{unavailable, uri};
 use crate::ambient::Ambient;
-use crate::leader::store::{Change, Changed, PodRow, Store};
+use crate::backoff::Backoff;
+use crate::leader::store::{Change, Changed, Changes, PodRow, Store};
 
-/// Between tries of an assignment that the node did not take.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// Before the state is read whole again, after the store said that this watcher is too far behind.
-const LAG_PAUSE: Duration = Duration::from_millis(50);
+/// For a node to write an assignment to its ledger and say so.
+const PUT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest answer that is read, in bytes.
+const MAX_ANSWER: usize = 64 * 1024;
 
-/// Keeps `newest` at the node's assignment. Cost follows the changes of this node: others are only looked at.
-pub(super) async fn feed(store: Store, node: Name, newest: watch::Sender<Assignment>) {
+/// Sends the node's assignment at once and whenever it changed. Never ends; drop it with the session.
+pub async fn keep_assigned(store: Store, ambient: Ambient, node: Name, client: SendRequest<Body>) {
+    let mut delivery = Delivery::new(node.clone(), client);
+    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
+    let mut changes = None;
     loop {
-        let mut known = publish(&store, &node, &newest);
-        if let Ok(mut changes) = store.watch(known) {
-            while let Some(change) = changes.next().await {
-                // Changes up to `known` are in what was published: a batch of them costs one assignment.
-                if change.revision > known && concerns(&change, &node) {
-                    known = publish(&store, &node, &newest);
-                }
-            }
-        }
-        tokio::time::sleep(LAG_PAUSE).await;
-    }
-}
-
-fn publish(store: &Store, node: &Name, newest: &watch::Sender<Assignment>) -> Revision {
-    let assignment = store.assignment(node);
-    let revision = Revision(assignment.generation.0);
-    newest.send_if_modified(|sent| {
-        let differs = sent.pods != assignment.pods;
-        if differs {
-            *sent = assignment;
-        }
-        differs
-    });
-    revision
-}
-
-/// Whether a change may alter the node's assignment: statuses, the most frequent changes, never do.
-fn concerns(change: &Change, node: &Name) -> bool {
-    let Changed::Pod { before, after } = &change.object else { return false };
-    let ours = |row: &PodRow| row.pod.placement.node.as_ref() == Some(node);
-    let either = before.as_deref().is_some_and(ours) || after.as_deref().is_some_and(ours);
-    let same = match (before.as_deref(), after.as_deref()) {
-        (Some(before), Some(after)) => {
-            ours(before) == ours(after)
-                && before.restarts == after.restarts
-                && before.retired == after.retired
-                && before.pod.spec == after.pod.spec
-        }
-        (None, _) | (_, None) => false,
-    };
-    either && !same
-}
-
-/// Sends each assignment, the first at once; a newer one takes the place of one that is being retried. Ends when the feed does.
-pub(super) async fn push(sender: Sender, node: &Name, mut newest: watch::Receiver<Assignment>, ambient: &Ambient) {
-    let mut pause = FIRST_PAUSE;
-    loop {
-        let assignment = newest.borrow_and_update().clone();
-        let wait = match send(sender.clone(), node, &assignment).await {
-            Ok(accepted) => {
-                if accepted.generation > assignment.generation {
-                    tracing::warn!(%node, sent = assignment.generation.0, has = accepted.generation.0, "the node has a newer assignment");
-                }
-                pause = FIRST_PAUSE;
-                None
-            }
+        // The watch begins before the assignment is made: what comes between is seen twice, never missed.
+        let mut watched = match changes.take() {
+            Some(watched) => watched,
+            None => watch(&store).await,
+        };
+        let assignment = store.assignment(&node);
+        let made_at = Revision(assignment.generation.0);
+        match delivery.deliver(assignment).await {
+            Ok(()) => backoff.reset(),
             Err(error) => {
-                tracing::warn!(%node, %error, "the node did not take its assignment");
-                pause = (pause * 2).min(LONGEST_PAUSE);
-                Some(pause.mul_f64(0.8 + 0.4 * (ambient.random() % 1000) as f64 / 1000.0))
+                let wait = backoff.next(ambient.random());
+                tracing::warn!(%node, again_in = ?wait, "the node didn't take its assignment: {error}");
+                tokio::time::sleep(wait).await;
+                changes = Some(watched);
+                continue;
             }
-        };
-        // Cancel-safe: `changed` only marks a value as seen when it returns.
-        let changed = match wait {
-            None => newest.changed().await,
-            Some(wait) => tokio::time::timeout(wait, newest.changed()).await.unwrap_or(Ok(())),
-        };
-        if changed.is_err() {
-            return;
+        }
+        if wait_for_change(&mut watched, &node, made_at).await {
+            changes = Some(watched);
         }
     }
 }
 
-async fn send(sender: Sender, to: &Name, assignment: &Assignment) -> Result<AssignmentAccepted, ApiError> {
-    let body = serde_json::to_vec(assignment).map_err(|error| internal(format!("an assignment can't be written: {error}")))?;
-    let answer = call(sender, to, Method::PUT, node::ASSIGNMENT, Body::from(body)).await?;
-    let bytes = answer_bytes(answer).await;
-    let accepted = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    accepted.ok_or_else(|| super::unavailable(to, "did not say which assignment it has"))
+/// A watch from now on. The store keeps the newest changes, so only one that just fell behind again is refused.
+async fn watch(store: &Store) -> Changes {
+    loop {
+        let now = store.read(|state| state.revision);
+        match store.watch(now) {
+            Ok(changes) => return changes,
+            Err(error) => {
+                tracing::debug!(%error, "the watch begins again");
+                store.moved_beyond(now).await;
+            }
+        }
+    }
 }
+
+/// Waits for a change of the node's assignment that is newer than `seen`; `false` when the watch fell behind (or the store closes).
+async fn wait_for_change(changes: &mut Changes, node: &Name, seen: Revision) -> bool {
+    while let Some(change) = changes.next().await {
+        if change.revision > seen && concerns(&change, node) {
+            return true;
+        }
+    }
+    // A closed store answers at once, for ever: let the end of the session be seen.
+    tokio::task::yield_now().await;
+    false
+}
+
+/// Whether a change may change the node's assignment.
+fn concerns(change: &Change, node: &Name) -> bool {
+    match &change.object {
+        Changed::Pod { before, after } => {
+            let assigned = |row: &Option<std::sync::Arc<PodRow>>| row.clone().filter(|row| row.pod.placement.node.as_ref() == Some(node));
+            match (assigned(before), assigned(after)) {
+                (None, None) => false,
+                (Some(_), None) | (None, Some(_)) => true,
+                (Some(a), Some(b)) => (a.restarts, &a.retired, &a.pod.spec) != (b.restarts, &b.retired, &b.pod.spec),
+            }
+        }
+        Changed::Node { .. } => false,
+    }
+}
+
+/// What the node has, and the way to it.
+struct Delivery {
+    node: Name,
+    client: SendRequest<Body>,
+    sent: Option<Vec<AssignedPod>>,
+}
+
+impl Delivery {
+    fn new(node: Name, client: SendRequest<Body>) -> Self {
+        Self { node, client, sent: None }
+    }
+
+    /// Hands an assignment over, unless the node took the same set already.
+    async fn deliver(&mut self, assignment: Assignment) -> Result<(), ApiError> {
+        if self.sent.as_ref() == Some(&assignment.pods) {
+            return Ok(());
+        }
+        let accepted = match tokio::time::timeout(PUT_TIMEOUT, self.put(&assignment)).await {
+            Ok(answer) => answer?,
+            Err(_) => return Err(unavailable(&self.node, &format!("did not answer within {} s", PUT_TIMEOUT.as_secs()))),
+        };
+        if accepted.generation > assignment.generation {
+            return Err(unavailable(&self.node, &format!("has generation {} already", accepted.generation.0)));
+        }
+        self.sent = Some(assignment.pods);
+        Ok(())
+    }
+
+    async fn put(&mut self, assignment: &Assignment) -> Result<AssignmentAccepted, ApiError> {
+        let body = serde_json::to_vec(assignment).expect("plain data");
+        let mut request = Request::new(Body::from(body));
+        *request.method_mut() = Method::PUT;
+        *request.uri_mut() = uri(node::ASSIGNMENT);
+        request.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+        let lost = |error: &dyn std::error::Error| unavailable(&self.node, &format!("was lost before it answered: {error}"));
+        let response = self.client.send_request(request).await.map_err(|e| lost(&e))?;
+        if response.status() != StatusCode::OK {
+            return Err(refusal(&self.node, response).await);
+        }
+        let answer = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(|e| lost(e.as_ref()))?;
+        serde_json::from_slice(&answer.to_bytes()).map_err(|e| unavailable(&self.node, &format!("answered what can't be read: {e}")))
+    }
+}
+
+#[cfg(test)]
+mod tests;

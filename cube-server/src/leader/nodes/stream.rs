@@ -1,128 +1,88 @@
-//! Frames that come from a node behind their lengths, cut out without copying where a piece holds them whole.
+//! A node's stream of frames as the API relays it. Holds one frame: a reader that stops, stops the node.
 
 use axum::body::Body;
-use bytes::{Buf, Bytes, BytesMut};
-use cube_api::stream::{Frame, FrameError, MAX_DATA, Outcome};
-use http_body_util::BodyExt;
-use tokio::sync::OwnedSemaphorePermit;
+use cube_api::meta::Name;
+use cube_api::stream::{Frame, FrameError, Outcome};
+use futures::stream::{self, StreamExt};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// Cuts length-prefixed messages (channel byte and data, as a websocket carries them) out of pieces of any size.
-#[derive(Default)]
-pub struct Splitter {
-    piece: Bytes,
-    rest: BytesMut,
-}
+use crate::frames::{self, ReadError};
 
-impl Splitter {
-    /// Adds a piece; the ones before must have been taken out.
-    pub fn feed(&mut self, piece: Bytes) {
-        if self.rest.is_empty() && self.piece.is_empty() {
-            self.piece = piece;
-        } else {
-            self.rest.extend_from_slice(&std::mem::take(&mut self.piece));
-            self.rest.extend_from_slice(&piece);
-        }
-    }
+/// Frames of input on their way to HTTP/2. Each has up to 64 KiB.
+const INPUT: usize = 4;
 
-    /// The next whole message.
-    pub fn next_message(&mut self) -> Result<Option<Bytes>, FrameError> {
-        let from_piece = self.rest.is_empty();
-        let held: &[u8] = if from_piece { &self.piece } else { &self.rest };
-        let Some(prefix) = held.first_chunk::<4>() else { return Ok(None) };
-        let length = u32::from_be_bytes(*prefix) as usize;
-        if length > MAX_DATA + 1 {
-            return Err(FrameError::TooLong(length));
-        }
-        if held.len() < 4 + length {
-            return Ok(None);
-        }
-        if from_piece {
-            self.piece.advance(4);
-            Ok(Some(self.piece.split_to(length)))
-        } else {
-            self.rest.advance(4);
-            Ok(Some(self.rest.split_to(length).freeze()))
-        }
-    }
-}
-
-/// A stream of a node. Dropping it resets the stream, so that the node ends what is behind it.
+/// What a node sends. The last frame is always a [`Frame::Status`]: one that says so is made where the connection was lost. Dropping it
+/// before its end resets the stream, which the node takes for a client that is gone.
 pub struct NodeStream {
-    body: Body,
-    splitter: Splitter,
-    lost: String,
-    ended: bool,
-    _slot: OwnedSemaphorePermit,
+    node: Name,
+    state: State,
+    _permit: OwnedSemaphorePermit,
+    _input: Option<DropGuard>,
 }
+
+enum State {
+    Open(frames::Reader),
+    Ended,
+}
+
+/// What is sent to a process. Dropping it means that no more input comes, and nothing else: the process lives as long as its [`NodeStream`].
+pub struct NodeSink {
+    frames: mpsc::Sender<Frame>,
+}
+
+/// The stream is over: nobody takes input any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the stream is over")]
+pub struct Closed;
 
 impl NodeStream {
-    /// `lost` is what to say when the stream ends without a status.
-    pub(super) fn new(body: Body, lost: String, slot: OwnedSemaphorePermit) -> Self {
-        Self { body, splitter: Splitter::default(), lost, ended: false, _slot: slot }
+    pub(super) fn new(node: Name, body: Body, permit: OwnedSemaphorePermit) -> Self {
+        Self { node, state: State::Open(frames::Reader::new(body)), _permit: permit, _input: None }
     }
 
-    /// The next message, with its frame; `None` after the status. A stream that was cut gives a failed status.
-    pub async fn next(&mut self) -> Option<(Bytes, Frame)> {
-        if self.ended {
-            return None;
-        }
-        let message = self.message().await;
-        let decoded = message.and_then(|message| Frame::decode(message.clone()).ok().map(|frame| (message, frame)));
-        let (message, frame) = decoded.unwrap_or_else(|| {
-            let frame = Frame::Status(Outcome::Failed(self.lost.clone()));
-            (frame.encode(), frame)
-        });
-        self.ended = matches!(frame, Frame::Status(_));
-        Some((message, frame))
+    pub(super) fn with_input(self, alive: DropGuard) -> Self {
+        Self { _input: Some(alive), ..self }
     }
 
-    async fn message(&mut self) -> Option<Bytes> {
-        loop {
-            if let Some(message) = self.splitter.next_message().ok()? {
-                return Some(message);
+    /// The next frame; `None` after the status frame. `Err` is the last too: the node sent what is no frame. Can be dropped while it waits
+    /// and called again.
+    pub async fn next(&mut self) -> Option<Result<Frame, FrameError>> {
+        let State::Open(reader) = &mut self.state else { return None };
+        let read = reader.next().await;
+        let (next, is_last) = match read {
+            Ok(Some(frame)) => {
+                let is_last = matches!(frame, Frame::Status(_));
+                (Ok(frame), is_last)
             }
-            let piece = self.body.frame().await?.ok()?;
-            if let Ok(data) = piece.into_data() {
-                self.splitter.feed(data);
+            Err(ReadError::NotFrames(error)) => (Err(error), true),
+            Err(ReadError::Cut(_) | ReadError::MidFrame) | Ok(None) => {
+                let message = format!("the connection to node {} was lost", self.node);
+                (Ok(Frame::Status(Outcome::Failed(message))), true)
             }
+        };
+        if is_last {
+            self.state = State::Ended;
         }
+        Some(next)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use proptest::prelude::*;
-    use tokio::sync::Semaphore;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn messages_come_out_whole_however_the_bytes_are_cut(texts in prop::collection::vec(".{0,40}", 1..8), cut in 1usize..16) {
-            let all: Vec<u8> = texts.iter().flat_map(|text| Frame::Stdout(Bytes::from(text.clone())).encode_prefixed()).collect();
-            let (mut splitter, mut found) = (Splitter::default(), Vec::new());
-            for piece in all.chunks(cut) {
-                splitter.feed(Bytes::copy_from_slice(piece));
-                while let Some(message) = splitter.next_message().expect("valid") {
-                    found.push(Frame::decode(message).expect("valid"));
-                }
-            }
-            let wanted: Vec<_> = texts.into_iter().map(|text| Frame::Stdout(Bytes::from(text))).collect();
-            prop_assert_eq!(found, wanted);
-        }
+impl NodeSink {
+    /// Sends a frame; waits while the process doesn't read.
+    pub async fn send(&mut self, frame: Frame) -> Result<(), Closed> {
+        self.frames.send(frame).await.map_err(|_| Closed)
     }
+}
 
-    #[tokio::test]
-    async fn a_stream_that_is_cut_ends_with_a_failed_status() {
-        let slot = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a place");
-        let mut bytes = Frame::Stdout(Bytes::from_static(b"line\n")).encode_prefixed().to_vec();
-        bytes.extend_from_slice(&[0, 0, 0]);
-        let mut stream = NodeStream::new(Body::from(bytes), "the connection to node n1 was lost".to_owned(), slot);
-        assert!(matches!(stream.next().await, Some((_, Frame::Stdout(_)))));
-        let Some((_, Frame::Status(Outcome::Failed(why)))) = stream.next().await else { panic!("no status") };
-        assert_eq!(why, "the connection to node n1 was lost");
-        assert!(stream.next().await.is_none());
-    }
+/// The input of an exec: what is sent, the request body that carries it, and what resets the body when dropped. A body that just ended
+/// would look like a client that waits for the rest of the output.
+pub(super) fn input() -> (NodeSink, Body, DropGuard) {
+    let (sender, receiver) = mpsc::channel(INPUT);
+    let dropped = CancellationToken::new();
+    let alive = dropped.clone().drop_guard();
+    let frames = ReceiverStream::new(receiver).map(Ok).chain(stream::pending());
+    let body = frames::body_that_breaks(frames.take_until(dropped.clone().cancelled_owned()).chain(stream::iter([Err(Closed)])));
+    (NodeSink { frames: sender }, body, alive)
 }

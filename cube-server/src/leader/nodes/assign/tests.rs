@@ -1,0 +1,110 @@
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::put;
+use cube_api::ErrorCode;
+use cube_api::meta::{ClusterId, Uid};
+use cube_api::session::{Epoch, Generation, Want};
+use hyper_util::rt::TokioIo;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::h2;
+use crate::tasks::Tasks;
+
+fn pod(node: Option<&str>, status: &str) -> Arc<PodRow> {
+    let metadata = serde_json::json!({
+        "name": "web", "uid": "00000000-0000-0000-0000-000000000001", "generation": 1, "revision": 1, "createdAt": "2026-11-21T00:00:00Z"
+    });
+    let spec = serde_json::json!({ "containers": [{ "name": "app", "image": "busybox" }] });
+    let pod = serde_json::json!({ "metadata": metadata, "spec": spec, "placement": { "node": node } });
+    let mut pod: cube_api::Pod = serde_json::from_value(pod).expect("a pod");
+    pod.metadata.labels.insert("status".to_owned(), status.to_owned());
+    Arc::new(PodRow { pod, restarts: 0, retired: None })
+}
+
+fn change(before: Option<Arc<PodRow>>, after: Option<Arc<PodRow>>) -> Change {
+    Change { revision: Revision(9), object: Changed::Pod { before, after } }
+}
+
+#[test]
+fn only_changes_of_what_an_assignment_is_made_of_wake_a_node() {
+    let node: Name = "n1".parse().expect("a name");
+    let bound = || Some(pod(Some("n1"), "a"));
+    let restarted = Arc::new(PodRow { restarts: 1, ..pod(Some("n1"), "a").as_ref().clone() });
+    assert!(concerns(&change(Some(pod(None, "a")), bound()), &node), "bound");
+    assert!(concerns(&change(bound(), None), &node), "forgotten");
+    assert!(concerns(&change(bound(), Some(restarted)), &node), "restarted");
+    assert!(!concerns(&change(bound(), Some(pod(Some("n1"), "b"))), &node), "only its status");
+    assert!(!concerns(&change(None, Some(pod(Some("n2"), "a"))), &node), "another node's");
+}
+
+fn assignment(generation: u64, pods: usize) -> Assignment {
+    let spec = pod(None, "").pod.spec.clone();
+    let pods = (0..pods).map(|i| AssignedPod {
+        uid: Uid(uuid::Uuid::from_u128(i as u128)),
+        name: "web".parse().expect("a name"),
+        spec: spec.clone(),
+        want: Want::Run { restarts: 0 },
+    });
+    Assignment {
+        cluster_id: ClusterId(uuid::Uuid::nil()),
+        epoch: Epoch(1),
+        node: "n1".parse().expect("a name"),
+        generation: Generation(generation),
+        pods: pods.collect(),
+    }
+}
+
+/// A way to a node that answers assignments with `answer`; those that it got.
+async fn delivery(
+    tasks: &Tasks,
+    answer: impl Fn(u64) -> Result<AssignmentAccepted, ApiError> + Clone + Send + Sync + 'static,
+) -> (Delivery, mpsc::Receiver<Assignment>) {
+    let (got, seen) = mpsc::channel(8);
+    let assign = async move |axum::Json(assignment): axum::Json<Assignment>| {
+        let generation = assignment.generation.0;
+        got.send(assignment).await.expect("the test listens");
+        answer(generation).map(axum::Json).map_err(|e| (e.code.status(), axum::Json(e)))
+    };
+    let router = Router::new().route(node::ASSIGNMENT, put(assign));
+    let (leaders, nodes) = tokio::io::duplex(64 * 1024);
+    let end = CancellationToken::new();
+    let executor = h2::Executor::new(tasks, &end);
+    let nodes_executor = executor.clone();
+    tasks.spawn_droppable("node", async move {
+        h2::serve(TokioIo::new(nodes), router, nodes_executor).await.expect("the test ends first");
+    });
+    let (client, connection) = h2::client(TokioIo::new(leaders), executor).await.expect("a node");
+    tasks.spawn_droppable("leader", async move { connection.await.expect("the test ends first") });
+    (Delivery::new("n1".parse().expect("a name"), client), seen)
+}
+
+#[tokio::test]
+async fn a_set_of_pods_is_sent_once_and_again_when_it_changed() {
+    let tasks = Tasks::default();
+    let (mut delivery, mut seen) = delivery(&tasks, |generation| Ok(AssignmentAccepted { generation: Generation(generation) })).await;
+    for assignment in [assignment(1, 1), assignment(2, 1), assignment(3, 2)] {
+        delivery.deliver(assignment).await.expect("taken");
+    }
+    assert_eq!(seen.recv().await, Some(assignment(1, 1)));
+    assert_eq!(seen.recv().await, Some(assignment(3, 2)));
+}
+
+#[tokio::test]
+async fn what_a_node_refused_is_sent_again() {
+    let tasks = Tasks::default();
+    let (mut delivery, mut seen) = delivery(&tasks, |generation| match generation {
+        1 => Err(ApiError::new(ErrorCode::Busy, "the disk is slow")),
+        2 => Ok(AssignmentAccepted { generation: Generation(5) }),
+        generation => Ok(AssignmentAccepted { generation: Generation(generation) }),
+    })
+    .await;
+    assert_eq!(delivery.deliver(assignment(1, 1)).await.expect_err("refused").message, "the disk is slow");
+    delivery.deliver(assignment(2, 1)).await.expect_err("older than what the node has");
+    delivery.deliver(assignment(6, 1)).await.expect("taken");
+    for generation in [1, 2, 6] {
+        assert_eq!(seen.recv().await.map(|a| a.generation), Some(Generation(generation)));
+    }
+}
