@@ -6,8 +6,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use cube_api::address::{AddressError, LeaderAddress};
 use cube_api::auth::Token;
-use cube_api::client::{Client, LeaderAddress};
+use cube_api::client::Client;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{CliError, Result};
@@ -71,9 +72,7 @@ impl Config {
         if let Origin::File(path) = &token_from {
             warn_if_readable_by_others(path);
         }
-        let leader = leader
-            .parse()
-            .map_err(|error: cube_api::client::AddressError| CliError::usage(format!("{leader_from}: {error}")).hint(error.hint()))?;
+        let leader = leader.parse().map_err(|error: AddressError| CliError::usage(format!("{leader_from}: {error}")).hint(error.hint()))?;
         let token = Token::new(&password).ok_or_else(|| CliError::usage(format!("{token_from}: the password is empty")))?;
         Ok(Self { leader, leader_from, token, token_from })
     }

@@ -4,8 +4,8 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, Subcommand};
+use cube_api::address::{AddressError, LeaderAddress};
 use cube_api::auth::Token;
-use cube_api::client::{AddressError, LeaderAddress};
 
 use crate::config::{self, Config};
 use crate::error::{CliError, Result};
