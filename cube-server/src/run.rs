@@ -34,7 +34,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 
 /// Sends the log to stderr: `CUBE_LOG` chooses what (`info` when absent).
 pub fn start_log() {
-    let filter = EnvFilter::try_from_env("CUBE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env("CUBE_LOG").unwrap_or_else(|_| EnvFilter::new("info,rusqlite_migration=warn"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -288,7 +288,8 @@ impl Cluster {
     #[track_caller]
     pub fn wait_until_ready(&self) {
         wait_for("every node to be Ready", PATIENCE, || {
-            let table = self.cube(&["nodes"]).ok();
+            let done = self.cube(&["nodes"]);
+            let table = if done.code == Some(0) { done.stdout } else { return Err(done.stderr) };
             let ready = table.lines().filter(|line| line.split_whitespace().nth(1) == Some("Ready")).count();
             if ready == self.nodes.len() { Ok(()) } else { Err(table) }
         });

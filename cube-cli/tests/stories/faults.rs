@@ -14,7 +14,7 @@ fn a_follower_that_starts_before_its_leader_joins_once_the_leader_is_there() {
     let follower = cluster.add_follower();
     wait_for("the follower to say why it waits", PATIENCE, || {
         let log = follower.log();
-        if log.contains("can't reach the leader") || log.contains("can't be reached") { Ok(()) } else { Err(log) }
+        if log.contains("can't connect to the leader") { Ok(()) } else { Err(log) }
     });
     cluster.leader.start();
     wait_for("the follower to be Ready", PATIENCE, || {
