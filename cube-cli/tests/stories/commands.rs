@@ -88,7 +88,7 @@ fn logs_of_all_containers_come_in_time_order_each_line_with_its_containers_name(
         assert!(text.starts_with(&format!("{name} says ")), "the prefix is the writer's: {line}");
     }
     assert!(times.is_sorted(), "{merged}");
-    assert!(merged.lines().is_sorted_by_key(|line| line.starts_with("[pong]")) == false, "the containers' lines interleave: {merged}");
+    assert!(!merged.lines().is_sorted_by_key(|line| line.starts_with("[pong]")), "the containers' lines interleave: {merged}");
 
     let alone = "pong says 1\npong says 2\npong says 3\npong says 4\npong says 5\n";
     assert_eq!(cluster.cube(&["logs", "pod/talk", "--container", "pong"]).ok(), alone);
