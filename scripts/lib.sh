@@ -65,6 +65,8 @@ wait_until() {
 
 # need_docker [PID_FILE]: an engine that answers. If this has to start a daemon by itself, its pid goes to PID_FILE and its log beside it.
 need_docker() {
+    # Debian 13 has the client in a package of its own, which docker.io only recommends.
+    if ! have docker && can_apt; then apt_install docker.io && { have docker || apt_install docker-cli; }; fi
     need docker docker.io
     docker_answers && return
     if [ -n "${DOCKER_HOST:-}" ]; then fail "no Docker engine answers at DOCKER_HOST=$DOCKER_HOST" "start it, or unset DOCKER_HOST"; fi
