@@ -1,6 +1,7 @@
 //! Where the leader is, and the follower's own requests to it: reports, over one kept connection.
 
 use std::fmt;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,6 +16,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use jiff::SignedDuration;
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
@@ -79,20 +81,24 @@ pub struct HttpLink {
     keys: Keys,
     ambient: Ambient,
     tasks: Tasks,
-    kept: Mutex<Option<SendRequest<Full<Bytes>>>>,
+    kept: Mutex<Option<Sender>>,
+    /// How far the leader's clock is ahead of this machine's, in seconds; learnt from a refusal.
+    ahead: AtomicI64,
 }
+
+type Sender = SendRequest<Full<Bytes>>;
 
 impl HttpLink {
     /// Connects at the first report.
     pub fn new(leader: Address, node: Name, keys: Keys, ambient: Ambient, tasks: Tasks) -> Self {
-        Self { leader, node, keys, ambient, tasks, kept: Mutex::new(None) }
+        Self { leader, node, keys, ambient, tasks, kept: Mutex::new(None), ahead: AtomicI64::new(0) }
     }
 
     fn unreachable(&self, problem: impl Into<String>) -> LinkError {
         LinkError::Unreachable { leader: self.leader.to_string(), problem: problem.into() }
     }
 
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, LinkError> {
+    async fn connect(&self) -> Result<Sender, LinkError> {
         let stream = self.leader.connect().await.map_err(|problem| self.unreachable(problem))?;
         let handshake = http1::handshake(TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(|error| self.unreachable(chain(&error)))?;
@@ -104,14 +110,24 @@ impl HttpLink {
         Ok(sender)
     }
 
-    async fn send(&self, body: Bytes, now: jiff::Timestamp) -> Result<Response<Incoming>, LinkError> {
+    /// Sends on the kept connection, or on a new one. A kept one fails where the leader closes it, being idle, just now; a report is safe to
+    /// repeat, so that is no failure yet.
+    async fn send(&self, body: Bytes) -> Result<Response<Incoming>, LinkError> {
         // Taken out, so that no lock is held while waiting; a failed one is not put back.
         let kept = self.kept.lock().await.take().filter(|sender| !sender.is_closed());
-        let mut sender = match kept {
-            Some(sender) => sender,
-            None => self.connect().await?,
-        };
-        let credential = self.keys.mint(&Role::Node(self.node.clone()), now);
+        if let Some(sender) = kept {
+            match self.send_on(sender, body.clone()).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => tracing::debug!(%error, "the kept connection for reports failed: trying a new one"),
+            }
+        }
+        self.send_on(self.connect().await?, body).await
+    }
+
+    async fn send_on(&self, mut sender: Sender, body: Bytes) -> Result<Response<Incoming>, LinkError> {
+        let now = self.ambient.now();
+        let leaders_now = now.checked_add(SignedDuration::from_secs(self.ahead.load(Ordering::Relaxed))).unwrap_or(now);
+        let credential = self.keys.mint(&Role::Node(self.node.clone()), leaders_now);
         let request = Request::post(NODE_REPORT.replace("{name}", self.node.as_str()))
             .header("host", self.leader.to_string())
             .header("authorization", format!("Bearer {credential}"))
@@ -124,8 +140,8 @@ impl HttpLink {
         Ok(answer)
     }
 
-    async fn attempt(&self, body: Bytes, now: jiff::Timestamp) -> Result<ReportAccepted, LinkError> {
-        let answer = self.send(body, now).await?;
+    async fn attempt(&self, body: Bytes) -> Result<ReportAccepted, LinkError> {
+        let answer = self.send(body).await?;
         let status = answer.status();
         let read = Limited::new(answer.into_body(), ANSWER_BYTES).collect().await;
         let bytes = read.map_err(|error| self.unreachable(error.to_string()))?.to_bytes();
@@ -144,9 +160,10 @@ impl LeaderLink for HttpLink {
     async fn report(&self, report: &Report) -> Result<ReportAccepted, LinkError> {
         let body = serde_json::to_vec(report).map(Bytes::from).map_err(|error| self.unreachable(error.to_string()))?;
         let trying = async {
-            match self.attempt(body.clone(), self.ambient.now()).await {
+            match self.attempt(body.clone()).await {
                 Err(LinkError::Refused(ApiError { code: ErrorCode::CredentialExpired, server_time: Some(time), .. })) => {
-                    self.attempt(body, time).await
+                    self.ahead.store(time.duration_since(self.ambient.now()).as_secs(), Ordering::Relaxed);
+                    self.attempt(body).await
                 }
                 other => other,
             }
@@ -158,7 +175,89 @@ impl LeaderLink for HttpLink {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+
+    use axum::extract::State;
+    use axum::http::HeaderMap;
+    use axum::routing::post;
+    use axum::{Json, Router};
+    use cube_api::auth::Token;
+    use cube_api::meta::{ClusterId, NodeId};
+    use cube_api::node::Capacity;
+    use cube_api::session::NodeFacts;
+    use jiff::Timestamp;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use uuid::Uuid;
+
     use super::*;
+    use crate::serve::{self, Limits};
+
+    fn keys() -> Keys {
+        Keys::new(&Token::new("secret").expect("not blank"))
+    }
+
+    fn link(listener: &TcpListener, tasks: &Tasks) -> HttpLink {
+        let address = Address::parse(&listener.local_addr().expect("it is bound").to_string()).expect("an address");
+        HttpLink::new(address, Name::new("n1").expect("a name"), keys(), Ambient::system(), tasks.clone())
+    }
+
+    fn report() -> Report {
+        let facts = NodeFacts { version: String::new(), engine: String::new(), trouble: None, capacity: Capacity::default() };
+        Report { node_id: NodeId(Uuid::nil()), cluster_id: ClusterId(Uuid::nil()), facts, pods: Vec::new(), events: Vec::new() }
+    }
+
+    /// A leader whose clock is an hour ahead.
+    async fn accept(State(asked): State<Arc<AtomicUsize>>, headers: HeaderMap) -> Result<Json<ReportAccepted>, (http::StatusCode, String)> {
+        asked.fetch_add(1, Ordering::Relaxed);
+        let now = Timestamp::now() + SignedDuration::from_hours(1);
+        let credential = headers["authorization"].to_str().expect("ASCII").trim_start_matches("Bearer ").to_owned();
+        if keys().verify(&credential, now).is_ok() {
+            return Ok(Json(ReportAccepted { events_through: 0 }));
+        }
+        let error = ApiError { server_time: Some(now), ..ApiError::new(ErrorCode::CredentialExpired, "out of its time") };
+        Err((error.code.status(), serde_json::to_string(&error).expect("plain data")))
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_is_off_costs_one_refusal_and_not_one_for_each_report() {
+        let (tasks, asked) = (Tasks::default(), Arc::<AtomicUsize>::default());
+        let listener = serve::bind("127.0.0.1:0").await.expect("a free port");
+        let link = link(&listener, &tasks);
+        let router = Router::new().route(NODE_REPORT, post(accept)).with_state(Arc::clone(&asked));
+        tasks.spawn("leader", serve::serve(listener, router, Limits::default(), tasks.clone()));
+        for _ in 0..3 {
+            link.report(&report()).await.expect("a report that is taken");
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 4);
+        assert!(tasks.shut_down(Duration::from_secs(10)).await);
+    }
+
+    #[tokio::test]
+    async fn a_kept_connection_that_the_leader_closes_is_no_failure_and_a_new_one_is() {
+        let tasks = Tasks::default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let link = link(&listener, &tasks);
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 19\r\n\r\n{\"eventsThrough\":0}";
+        // Each connection answers so many requests, then hangs up in the middle of the next one.
+        let leader = async {
+            for answered in [1, 1, 0] {
+                let (mut stream, _) = listener.accept().await.expect("a connection");
+                for _ in 0..answered {
+                    stream.read(&mut [0; 4096]).await.expect("a request");
+                    stream.write_all(answer).await.expect("it is open");
+                }
+                stream.read(&mut [0; 4096]).await.expect("a request");
+            }
+        };
+        let follower = async {
+            link.report(&report()).await.expect("a new connection");
+            link.report(&report()).await.expect("another one, as the kept one was closed");
+            link.report(&report()).await.expect_err("a new one that was closed too");
+        };
+        tokio::time::timeout(Duration::from_secs(10), async { tokio::join!(leader, follower) }).await.expect("an end");
+    }
 
     #[test]
     fn an_address_is_read_as_people_type_it() {

@@ -1,7 +1,6 @@
 //! What a node serves to the leader over its session: its assignment, logs and exec. Knows no container; the agent does the work.
 
 use std::convert::Infallible;
-use std::pin::Pin;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
@@ -16,8 +15,10 @@ use cube_api::{ApiError, ErrorCode};
 use futures::stream::{self, BoxStream, StreamExt};
 use http_body_util::BodyExt;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::follower::agent::{Agent, Exec};
+use crate::tasks::Tasks;
 
 /// The most bytes of an assignment: 110 pods of the largest manifests are far below.
 const ASSIGNMENT_BYTES: usize = 64 * 1024 * 1024;
@@ -31,33 +32,40 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// The node's routes.
-pub fn router(agent: Agent) -> Router {
+/// What the handlers work with.
+#[derive(Clone)]
+struct Node {
+    agent: Agent,
+    tasks: Tasks,
+}
+
+/// The node's routes. Input of execs is passed on in `tasks`.
+pub fn router(agent: Agent, tasks: Tasks) -> Router {
     Router::new()
         .route(node::ASSIGNMENT, put(assign))
         .route(node::LOGS, get(logs))
         .route(node::EXEC, post(exec))
         .layer(DefaultBodyLimit::max(ASSIGNMENT_BYTES))
-        .with_state(agent)
+        .with_state(Node { agent, tasks })
 }
 
-async fn assign(State(agent): State<Agent>, body: Bytes) -> Result<Response, Refusal> {
+async fn assign(State(Node { agent, .. }): State<Node>, body: Bytes) -> Result<Response, Refusal> {
     let assignment: Assignment = serde_json::from_slice(&body).map_err(|error| bad(format!("the assignment can't be read: {error}")))?;
     agent.assign(assignment).await.map(|accepted| Json(accepted).into_response()).map_err(Refusal)
 }
 
-async fn logs(State(agent): State<Agent>, Path(uid): Path<Uid>, Query(query): Query<LogQuery>) -> Result<Body, Refusal> {
+async fn logs(State(Node { agent, .. }): State<Node>, Path(uid): Path<Uid>, Query(query): Query<LogQuery>) -> Result<Body, Refusal> {
     agent.logs(uid, query).await.map(logs_body).map_err(Refusal)
 }
 
 async fn exec(
-    State(agent): State<Agent>,
+    State(Node { agent, tasks }): State<Node>,
     Path(uid): Path<Uid>,
     Query(pairs): Query<Vec<(String, String)>>,
     body: Body,
 ) -> Result<Body, Refusal> {
     let query = exec_query(pairs).map_err(bad)?;
-    agent.exec(uid, query).await.map(|exec| exec_body(body, exec)).map_err(Refusal)
+    agent.exec(uid, query).await.map(|exec| exec_body(body, exec, &tasks)).map_err(Refusal)
 }
 
 fn bad(message: String) -> Refusal {
@@ -71,12 +79,16 @@ fn exec_query(pairs: Vec<(String, String)>) -> Result<ExecQuery, String> {
         match key.as_str() {
             "command" => query.command.push(value),
             "container" => query.container = Some(Name::new(value).map_err(|error| format!("container: {error}"))?),
-            "tty" => query.tty = value == "true",
-            "stdin" => query.stdin = value == "true",
+            "tty" => query.tty = flag("tty", &value)?,
+            "stdin" => query.stdin = flag("stdin", &value)?,
             unknown => return Err(format!("unknown parameter '{unknown}'")),
         }
     }
     Ok(query)
+}
+
+fn flag(name: &str, value: &str) -> Result<bool, String> {
+    value.parse().map_err(|_| format!("{name} is true or false, not '{value}'"))
 }
 
 /// A frame is made only when the connection has room for it: a leader that doesn't read stops the log's reader.
@@ -84,18 +96,29 @@ fn logs_body(frames: BoxStream<'static, Frame>) -> Body {
     Body::from_stream(frames.map(|frame| Ok::<_, Infallible>(frame.encode_prefixed())))
 }
 
-/// Joins an exec with the request's body. All of it lives in the answer's body: a stream that the leader resets drops it, and with it the exec.
-fn exec_body(request: Body, exec: Exec) -> Body {
-    let input: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(pump(request, exec.input));
-    let frames = stream::unfold((input, exec.output), |(mut input, mut output)| async move {
-        // Cancel-safe: `recv` loses nothing, and `input` is the same future over all rounds.
+/// Joins an exec with the request's body. Input has a task of its own: the answer is polled only while the client takes output, and one that doesn't
+/// must still be able to interrupt the process. The task ends with the answer: a stream that the leader resets drops it, and with it the exec.
+fn exec_body(request: Body, exec: Exec, tasks: &Tasks) -> Body {
+    let Exec { input, output } = exec;
+    let ended = CancellationToken::new();
+    let (until_ended, client_gone) = (ended.clone(), ended.clone().drop_guard());
+    tasks.spawn_droppable("exec input", async move {
+        // The leader keeps its half open until it has the status: an end before it means that the client is gone.
+        let _client_gone = client_gone;
+        tokio::select! {
+            () = pump(request, input) => {}
+            () = until_ended.cancelled() => {}
+        }
+    });
+    let answer_dropped = ended.clone().drop_guard();
+    let frames = stream::unfold((output, ended, answer_dropped), |(mut output, ended, answer_dropped)| async move {
+        // Cancel-safe: `recv` loses nothing. What came before the client went is still told.
         let frame = tokio::select! {
             biased;
             frame = output.recv() => frame?,
-            // The leader keeps its half open until it has the status: an end before it means that the client is gone.
-            () = &mut input => return None,
+            () = ended.cancelled() => return None,
         };
-        Some((Ok::<_, Infallible>(frame.encode_prefixed()), (input, output)))
+        Some((Ok::<_, Infallible>(frame.encode_prefixed()), (output, ended, answer_dropped)))
     });
     Body::from_stream(frames)
 }
@@ -129,7 +152,8 @@ mod tests {
     async fn an_exec_whose_client_is_gone_is_dropped() {
         let (input, mut process_in) = mpsc::channel(1);
         let (process_out, output) = mpsc::channel(1);
-        let body = exec_body(Body::from(Frame::Stdin(Bytes::from_static(b"hi")).encode_prefixed()), Exec { input, output });
+        let body =
+            exec_body(Body::from(Frame::Stdin(Bytes::from_static(b"hi")).encode_prefixed()), Exec { input, output }, &Tasks::default());
         let collected = body.collect().await.expect("a body that can't fail").to_bytes();
         assert!(collected.is_empty());
         assert_eq!(process_in.recv().await, Some(Frame::Stdin(Bytes::from_static(b"hi"))));
@@ -141,11 +165,24 @@ mod tests {
     async fn an_exec_ends_with_its_status_while_the_client_is_there() {
         let (input, _process_in) = mpsc::channel(1);
         let (process_out, output) = mpsc::channel(2);
-        let body = exec_body(Body::from_stream(stream::pending::<Result<Bytes, Infallible>>()), Exec { input, output });
+        let body = exec_body(Body::from_stream(stream::pending::<Result<Bytes, Infallible>>()), Exec { input, output }, &Tasks::default());
         let status = Frame::Status(Outcome::ExitCode(3));
         process_out.send(status.clone()).await.expect("room");
         drop(process_out);
         assert_eq!(body.collect().await.expect("a body that can't fail").to_bytes(), status.encode_prefixed());
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_no_output_can_still_interrupt() {
+        let (input, mut process_in) = mpsc::channel(1);
+        let (_process_out, output) = mpsc::channel(1);
+        let interrupt = Frame::Stdin(Bytes::from_static(b"\x03"));
+        let sent = stream::iter([Ok::<_, Infallible>(interrupt.encode_prefixed())]).chain(stream::pending());
+        let body = exec_body(Body::from_stream(sent), Exec { input, output }, &Tasks::default());
+        let arrived = tokio::time::timeout(std::time::Duration::from_secs(10), process_in.recv()).await;
+        assert_eq!(arrived, Ok(Some(interrupt)));
+        drop(body);
+        assert_eq!(process_in.recv().await, None);
     }
 
     #[test]
@@ -153,6 +190,8 @@ mod tests {
         let pairs = [("command", "sh"), ("tty", "true"), ("command", "-c"), ("command", "")];
         let query = exec_query(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec()).expect("valid");
         assert_eq!((query.command, query.tty, query.stdin), (vec!["sh".to_owned(), "-c".to_owned(), String::new()], true, false));
-        assert!(exec_query(vec![("comand".to_owned(), "sh".to_owned())]).is_err());
+        for (key, value) in [("comand", "sh"), ("tty", "yes"), ("stdin", ""), ("container", "No_Name")] {
+            assert!(exec_query(vec![(key.to_owned(), value.to_owned())]).is_err(), "{key}={value}");
+        }
     }
 }

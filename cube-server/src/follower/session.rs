@@ -116,7 +116,7 @@ impl Dialler {
         };
         agent.welcome(&welcome).await.map_err(DialError::NotOurs)?;
         tracing::info!(leader = %self.leader, "connected to the leader");
-        serve(io, router::router(agent.clone()), &self.tasks).await;
+        serve(io, router::router(agent.clone(), self.tasks.clone()), &self.tasks).await;
         tracing::warn!(leader = %self.leader, "the session has ended: dialling again");
         Ok(())
     }

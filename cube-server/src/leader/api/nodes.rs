@@ -16,7 +16,7 @@ use super::{Api, access};
 use crate::error_chain::chain;
 
 pub(super) async fn list(State(api): State<Api>, Ask(query): Ask<ListQuery>) -> Result<Response, Refusal> {
-    lists::answer::<Nodes>(&api, query).await
+    lists::answer::<Nodes>(&api, query)
 }
 
 pub(super) async fn get(State(api): State<Api>, Named(name): Named) -> Result<Json<Node>, Refusal> {
