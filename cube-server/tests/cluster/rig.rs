@@ -74,6 +74,8 @@ pub struct Gate {
 struct Target {
     leader: SocketAddr,
     open: bool,
+    /// Connections that were let through.
+    passed: usize,
     /// Ends the connections of now.
     cut: CancellationToken,
 }
@@ -82,12 +84,13 @@ impl Gate {
     async fn to(leader: SocketAddr, tasks: &Tasks) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = Address::parse(&listener.local_addr().expect("it is bound").to_string()).expect("an address");
-        let target = Arc::new(Mutex::new(Target { leader, open: true, cut: CancellationToken::new() }));
+        let target = Arc::new(Mutex::new(Target { leader, open: true, passed: 0, cut: CancellationToken::new() }));
         let (shared, owner) = (Arc::clone(&target), tasks.clone());
         tasks.spawn_droppable("gate", async move {
             while let Ok((mut inner, _)) = listener.accept().await {
                 let (leader, open, cut) = {
-                    let target = shared.lock().expect("nothing panics while it is held");
+                    let mut target = shared.lock().expect("nothing panics while it is held");
+                    target.passed += usize::from(target.open);
                     (target.leader, target.open, target.cut.clone())
                 };
                 let pass = async move {
@@ -109,6 +112,13 @@ impl Gate {
         let mut target = self.target.lock().expect("nothing panics while it is held");
         target.open = open;
         std::mem::take(&mut target.cut).cancel();
+    }
+
+    /// Waits until so many more connections were let through.
+    pub async fn let_through(&self, more: usize) {
+        let passed = || self.target.lock().expect("nothing panics while it is held").passed;
+        let before = passed();
+        wait_for("connections through the gate", async || if passed() >= before + more { Ok(()) } else { Err(passed()) }).await;
     }
 
     fn lead_to(&self, leader: SocketAddr) {

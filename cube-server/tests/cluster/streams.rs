@@ -148,6 +148,8 @@ async fn readers_that_stop_reading_hold_up_neither_assignments_nor_the_session()
     assert!(taken * Flood::LINE < 20 * 16 * 1024 * 1024, "{taken} lines were taken for nobody");
     leader.apply(&[("later", "app")]).await;
     leader.phase("later", Phase::Running).await;
+    let (_sink, mut exec) = leader.client.exec(&name("later"), &command(&["true"])).await.expect("an exec");
+    assert_eq!(rest(&mut exec).await.1.ok(), Some(Outcome::Success));
     // Longer than an unanswered ping would leave the session.
     let until = tokio::time::Instant::now() + Duration::from_secs(9);
     wait_for("nine seconds of the session", async || {

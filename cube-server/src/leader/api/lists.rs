@@ -27,6 +27,9 @@ const BOOKMARK_EVERY: Duration = Duration::from_secs(10);
 /// The most items in one page, asked for or not.
 const MAX_PAGE: usize = 10_000;
 
+/// A row before and after a change.
+type Sides<R> = (Option<Arc<R>>, Option<Arc<R>>);
+
 /// A kind of resource as lists and watches see it.
 pub(super) trait Kind: Send + 'static {
     /// What the store keeps.
@@ -36,7 +39,7 @@ pub(super) trait Kind: Send + 'static {
     /// The row that each name shows.
     fn shown(state: &State) -> BTreeMap<Name, Arc<Self::Row>>;
     /// The rows of a change before and after, as far as they are shown; `None` for a change of another kind.
-    fn of(change: &Changed) -> Option<(Option<Arc<Self::Row>>, Option<Arc<Self::Row>>)>;
+    fn of(change: &Changed) -> Option<Sides<Self::Row>>;
     fn name(row: &Self::Row) -> &Name;
     fn labels(row: &Self::Row) -> &Labels;
     fn object(store: &Store, row: &Self::Row) -> Self::Object;
@@ -62,7 +65,7 @@ impl Kind for Pods {
         shown.map(|row| (row.pod.metadata.name.clone(), row.clone())).collect()
     }
 
-    fn of(change: &Changed) -> Option<(Option<Arc<PodRow>>, Option<Arc<PodRow>>)> {
+    fn of(change: &Changed) -> Option<Sides<PodRow>> {
         let shown = |row: &Option<Arc<PodRow>>| row.clone().filter(|row| Self::is_shown(row));
         match change {
             Changed::Pod { before, after } => Some((shown(before), shown(after))),
@@ -100,7 +103,7 @@ impl Kind for Nodes {
         state.nodes.clone()
     }
 
-    fn of(change: &Changed) -> Option<(Option<Arc<Node>>, Option<Arc<Node>>)> {
+    fn of(change: &Changed) -> Option<Sides<Node>> {
         match change {
             Changed::Node { before, after } => Some((before.clone(), after.clone())),
             Changed::Pod { .. } => None,
