@@ -1,5 +1,7 @@
 //! Nodes that come, come again and shouldn't come.
 
+use std::time::Duration;
+
 use cube_api::ErrorCode;
 use cube_api::auth::{Keys, Role};
 use cube_api::pod::Phase;
@@ -13,7 +15,7 @@ use serde_json::json;
 use tokio::io::AsyncReadExt;
 use uuid::Uuid;
 
-use crate::rig::{Cluster, Follower, Leader, name, soon, token, wait_for};
+use crate::rig::{Cluster, Follower, Leader, name, token, wait_for};
 
 fn announcement(node: &str, node_id: u128, machine: &str) -> Announcement {
     let facts = json!({"version": "0.1.0", "engine": "20.10", "capacity": {"cpu": "4", "memory": "4Gi", "pods": 100}});
@@ -44,8 +46,9 @@ async fn the_newest_session_of_a_node_wins_and_the_older_one_is_closed() {
     wait_for("the older session", async || if leader.nodes.is_live(&name("n1")) { Ok(()) } else { Err(()) }).await;
     let (_, newer) = session::dial(&gate.address, &credential(), &announcement, &tasks).await.expect("another session");
     let mut sink = Vec::new();
-    // Cut or closed: either way it has ended.
-    drop(soon("the end of the older session", TokioIo::new(older).read_to_end(&mut sink)).await);
+    // Cut or closed: either way it has ended, and before an unanswered ping would have ended it, after 8 s.
+    let ended = tokio::time::timeout(Duration::from_secs(5), TokioIo::new(older).read_to_end(&mut sink)).await;
+    drop(ended.expect("the older session goes on beside the newer one"));
     assert!(leader.nodes.is_live(&name("n1")), "the end of the older session has ended the newer one");
     drop(newer);
     wait_for("the end of the newer session", async || if leader.nodes.is_live(&name("n1")) { Err(()) } else { Ok(()) }).await;
