@@ -5,7 +5,7 @@
 
 pub mod agent;
 mod assignments;
-mod dial;
+pub mod dial;
 mod exec;
 mod images;
 mod ledger;

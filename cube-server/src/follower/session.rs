@@ -134,7 +134,8 @@ async fn join(agent: &Agent, dialer: &Dialer) -> Result<Upgraded, SessionError> 
     Ok(upgraded)
 }
 
-pub(super) async fn announce(dialer: &Dialer, announcement: &Announcement) -> Result<(Welcome, Upgraded), SessionError> {
+/// Announces the node; the leader's welcome, and the connection that is a session from then on.
+pub async fn announce(dialer: &Dialer, announcement: &Announcement) -> Result<(Welcome, Upgraded), SessionError> {
     let stream = dialer.connect().await?;
     let body = Bytes::from(serde_json::to_vec(announcement).expect("plain data"));
     let mut request = Request::new(Full::new(body));

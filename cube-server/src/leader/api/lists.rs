@@ -12,8 +12,9 @@ use bytes::Bytes;
 use cube_api::meta::{Labels, Name, Revision};
 use cube_api::routes::{Bookmark, List, ListQuery, WatchEvent};
 use cube_api::{ApiError, ErrorCode, Node, Pod};
-use futures::stream;
+use futures::{FutureExt, stream};
 use serde::Serialize;
+use tokio::time::Instant;
 
 use super::Api;
 use super::answers::Refusal;
@@ -26,6 +27,9 @@ const BOOKMARK_EVERY: Duration = Duration::from_secs(10);
 /// The most items in one page, asked for or not.
 const MAX_PAGE: usize = 10_000;
 
+/// A row before and after a change.
+type Sides<R> = (Option<Arc<R>>, Option<Arc<R>>);
+
 /// A kind of resource as lists and watches see it.
 pub(super) trait Kind: Send + 'static {
     /// What the store keeps.
@@ -35,7 +39,7 @@ pub(super) trait Kind: Send + 'static {
     /// The row that each name shows.
     fn shown(state: &State) -> BTreeMap<Name, Arc<Self::Row>>;
     /// The rows of a change before and after, as far as they are shown; `None` for a change of another kind.
-    fn of(change: &Changed) -> Option<(Option<Arc<Self::Row>>, Option<Arc<Self::Row>>)>;
+    fn of(change: &Changed) -> Option<Sides<Self::Row>>;
     fn name(row: &Self::Row) -> &Name;
     fn labels(row: &Self::Row) -> &Labels;
     fn object(store: &Store, row: &Self::Row) -> Self::Object;
@@ -61,7 +65,7 @@ impl Kind for Pods {
         shown.map(|row| (row.pod.metadata.name.clone(), row.clone())).collect()
     }
 
-    fn of(change: &Changed) -> Option<(Option<Arc<PodRow>>, Option<Arc<PodRow>>)> {
+    fn of(change: &Changed) -> Option<Sides<PodRow>> {
         let shown = |row: &Option<Arc<PodRow>>| row.clone().filter(|row| Self::is_shown(row));
         match change {
             Changed::Pod { before, after } => Some((shown(before), shown(after))),
@@ -99,7 +103,7 @@ impl Kind for Nodes {
         state.nodes.clone()
     }
 
-    fn of(change: &Changed) -> Option<(Option<Arc<Node>>, Option<Arc<Node>>)> {
+    fn of(change: &Changed) -> Option<Sides<Node>> {
         match change {
             Changed::Node { before, after } => Some((before.clone(), after.clone())),
             Changed::Pod { .. } => None,
@@ -124,28 +128,23 @@ impl Kind for Nodes {
 }
 
 /// Answers a list or a watch, as the query says.
-pub(super) async fn answer<K: Kind>(api: &Api, query: ListQuery) -> Result<Response, Refusal> {
+pub(super) fn answer<K: Kind>(api: &Api, query: ListQuery) -> Result<Response, Refusal> {
     let selector = Selector::parse(query.selector.as_deref().unwrap_or_default())?;
     let bad = |message: &str| Refusal::from(ApiError::new(ErrorCode::BadRequest, message));
     match (query.watch, query.from, query.limit, query.continue_from) {
         (true, from, None, None) => watch::<K>(api, selector, from).map_err(Refusal::from),
         (true, _, _, _) => Err(bad("a watch takes no limit and no continue")),
-        (false, None, limit, start) => Ok(Json(list::<K>(&api.store, &selector, limit, start).await?).into_response()),
+        (false, None, limit, start) => Ok(Json(list::<K>(&api.store, &selector, limit, start)?).into_response()),
         (false, Some(_), _, _) => Err(bad("from goes with watch=true")),
     }
 }
 
-async fn list<K: Kind>(
-    store: &Store,
-    selector: &Selector,
-    limit: Option<usize>,
-    start: Option<String>,
-) -> Result<List<K::Object>, ApiError> {
+fn list<K: Kind>(store: &Store, selector: &Selector, limit: Option<usize>, start: Option<String>) -> Result<List<K::Object>, ApiError> {
     let (revision, after, rows) = match start {
         None => store.read(|state| (state.revision, None, K::shown(state))),
         Some(token) => {
             let (revision, after) = place(&token)?;
-            (revision, Some(after), as_of::<K>(store, revision).await?)
+            (revision, Some(after), as_of::<K>(store, revision)?)
         }
     };
     let limit = limit.unwrap_or(MAX_PAGE).min(MAX_PAGE);
@@ -166,20 +165,20 @@ fn place(token: &str) -> Result<(Revision, Name), ApiError> {
 }
 
 /// The rows as they were at a revision: today's, with every later change undone, newest first.
-async fn as_of<K: Kind>(store: &Store, revision: Revision) -> Result<BTreeMap<Name, Arc<K::Row>>, ApiError> {
+fn as_of<K: Kind>(store: &Store, revision: Revision) -> Result<BTreeMap<Name, Arc<K::Row>>, ApiError> {
     let mut changes = store.watch(revision)?;
     let (newest, mut rows) = store.read(|state| (state.revision, K::shown(state)));
     let mut later = Vec::new();
-    let mut reached = revision;
-    while reached < newest {
-        let Some(change) = changes.next().await else {
+    // What led to `rows` is there already: nothing is waited for, as the newest revision may be an event's, which is no change of an object.
+    while let Some(change) = changes.next().now_or_never() {
+        let Some(change) = change else {
             return Err(ApiError::new(ErrorCode::Expired, "the list has changed too much since its first page").hint("list again"));
         };
-        reached = change.revision;
-        // A commit may have come between the watch and the look at the state: that isn't in `rows`.
-        if reached <= newest {
-            later.extend(K::of(&change.object));
+        // A commit that came after the look at the state isn't in `rows`.
+        if change.revision > newest {
+            break;
         }
+        later.extend(K::of(&change.object));
     }
     for (before, after) in later.into_iter().rev() {
         if let Some(after) = after
@@ -244,8 +243,10 @@ impl<K: Kind> Watching<K> {
         if std::mem::take(&mut self.tells_place) {
             return Some(WatchEvent::Bookmark(Bookmark { revision: self.reached }));
         }
+        // From the last event on, whatever was looked at and not selected since: a watch that selects little must not become too old.
+        let due = Instant::now() + BOOKMARK_EVERY;
         loop {
-            let Ok(change) = tokio::time::timeout(BOOKMARK_EVERY, self.changes.next()).await else {
+            let Ok(change) = tokio::time::timeout_at(due, self.changes.next()).await else {
                 return Some(WatchEvent::Bookmark(Bookmark { revision: self.reached }));
             };
             let change = change?;

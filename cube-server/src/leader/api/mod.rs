@@ -13,6 +13,8 @@ mod nodes;
 mod pods;
 mod selector;
 mod streams;
+#[cfg(test)]
+mod tests;
 
 use axum::Router;
 use axum::middleware;
@@ -61,6 +63,7 @@ pub fn router(api: Api) -> Router {
         .route(routes::HEALTHZ, get(async || "ok"))
         .route(routes::READYZ, get(async || "ok"))
         .route(routes::VERSION, get(async || axum::Json(VersionInfo { version: env!("CARGO_PKG_VERSION").to_owned() })))
+        .method_not_allowed_fallback(answers::wrong_method)
         .merge(guarded)
         .layer(middleware::from_fn_with_state(api.clone(), answers::identify))
         .with_state(api)

@@ -12,16 +12,22 @@ use cube_api::{ApiError, ErrorCode, Event, Pod, manifest};
 use super::Api;
 use super::answers::{Ask, Named, Refusal, Whole};
 use super::lists::{self, Pods};
+use crate::blocking;
 use crate::leader::store::{PodRow, Store};
+
+/// A manifest of up to so many bytes is read where the request is: that takes some 10 ms. One of 4 MiB takes 0.7 s, and would hold up others.
+const READ_AT_ONCE: usize = 64 * 1024;
 
 pub(super) async fn apply(State(api): State<Api>, Ask(query): Ask<ApplyQuery>, Whole(body): Whole) -> Result<Json<Applied>, Refusal> {
     let invalid = |problems| ApiError::invalid("the manifest has errors; nothing was changed", problems);
-    let resources = manifest::from_json(&body).map_err(invalid)?;
+    let read =
+        if body.len() <= READ_AT_ONCE { manifest::from_json(&body) } else { blocking::run(move || manifest::from_json(&body)).await };
+    let resources = read.map_err(invalid)?;
     Ok(Json(api.store.apply(resources, query.dry_run).await?))
 }
 
 pub(super) async fn list(State(api): State<Api>, Ask(query): Ask<ListQuery>) -> Result<Response, Refusal> {
-    lists::answer::<Pods>(&api, query).await
+    lists::answer::<Pods>(&api, query)
 }
 
 pub(super) async fn get(State(api): State<Api>, Named(name): Named) -> Result<Json<Pod>, Refusal> {

@@ -1,0 +1,7 @@
+//! A whole cluster in one process: the real leader behind its real listener, real agents over real sessions, on engines in memory.
+
+mod flood;
+mod nodes;
+mod pods;
+mod rig;
+mod streams;

@@ -1,0 +1,139 @@
+//! Nodes that come, come again and shouldn't come.
+
+use std::time::Duration;
+
+use cube_api::ErrorCode;
+use cube_api::auth::Keys;
+use cube_api::pod::Phase;
+use cube_api::routes::{EventQuery, ListQuery, LogQuery};
+use cube_api::session::Announcement;
+use cube_server::ambient::Ambient;
+use cube_server::follower::dial::Dialer;
+use cube_server::follower::session::{self, SessionError};
+use cube_server::tasks::Tasks;
+use hyper_util::rt::TokioIo;
+use serde_json::json;
+use tokio::io::AsyncReadExt;
+use uuid::Uuid;
+
+use crate::rig::{Cluster, Follower, Leader, name, token, wait_for};
+
+fn announcement(node: &str, node_id: u128, machine: &str) -> Announcement {
+    let facts = json!({"version": "0.1.0", "engine": "20.10", "capacity": {"cpu": "4", "memory": "4Gi", "pods": 100}});
+    let text = json!({"node": node, "nodeId": Uuid::from_u128(node_id), "machineId": machine, "role": "Follower", "facts": facts});
+    serde_json::from_value(text).expect("an announcement")
+}
+
+#[tokio::test]
+async fn a_session_that_is_cut_is_replaced_and_the_newest_one_carries_the_assignments() {
+    let cluster = Cluster::start().await;
+    for round in 0..3 {
+        cluster.gate.cut(true);
+        let pod = format!("web-{round}");
+        cluster.leader.apply(&[(&pod, "app")]).await;
+        cluster.leader.phase(&pod, Phase::Running).await;
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn the_newest_session_of_a_node_wins_and_the_older_one_is_closed() {
+    let tasks = Tasks::default();
+    let leader = Leader::start().await;
+    let gate = leader.gate(&tasks).await;
+    let announcement = announcement("n1", 1, "machine-1");
+    let dialer = Dialer::new(gate.address.clone(), name("n1"), Keys::new(&token()), Ambient::system());
+    let (_, older) = session::announce(&dialer, &announcement).await.expect("a session");
+    wait_for("the older session", async || if leader.nodes.live().contains_key(&name("n1")) { Ok(()) } else { Err(()) }).await;
+    let (_, newer) = session::announce(&dialer, &announcement).await.expect("another session");
+    let mut sink = Vec::new();
+    // Cut or closed: either way it has ended, and before an unanswered ping would have ended it, after 8 s.
+    let ended = tokio::time::timeout(Duration::from_secs(5), TokioIo::new(older).read_to_end(&mut sink)).await;
+    drop(ended.expect("the older session goes on beside the newer one"));
+    assert!(leader.nodes.live().contains_key(&name("n1")), "the end of the older session has ended the newer one");
+    drop(newer);
+    wait_for("the end of the newer session", async || if leader.nodes.live().contains_key(&name("n1")) { Err(()) } else { Ok(()) }).await;
+    leader.stop().await;
+}
+
+#[tokio::test]
+async fn a_taken_name_is_refused_with_the_remedy_and_given_back_to_the_same_machine_only() {
+    let cluster = Cluster::start().await;
+    let dialer = Dialer::new(cluster.gate.address.clone(), name("n1"), Keys::new(&token()), Ambient::system());
+    let dial = async |machine: &str| session::announce(&dialer, &announcement("n1", 2, machine)).await;
+    for machine in ["machine-1", "machine-2"] {
+        let Err(SessionError::Refused(error)) = dial(machine).await else { panic!("{machine} was let in") };
+        assert_eq!(error.code, ErrorCode::Conflict);
+        assert!(error.message.contains("n1") && error.hint.is_some_and(|hint| hint.contains("--name")), "{}", error.message);
+    }
+    cluster.follower.stop().await;
+    wait_for("the end of the session", async || if cluster.leader.nodes.live().contains_key(&name("n1")) { Err(()) } else { Ok(()) }).await;
+    let Err(SessionError::Refused(_)) = dial("machine-2").await else { panic!("another machine was let in") };
+    dial("machine-1").await.expect("the same machine, with a new data folder");
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_follower_of_one_cluster_does_not_obey_the_leader_of_another_one() {
+    let Cluster { leader, follower, gate, .. } = Cluster::start().await;
+    leader.apply(&[("web", "app")]).await;
+    let uid = leader.phase("web", Phase::Running).await.metadata.uid;
+    let other = Leader::start().await;
+    // The same token, the same address, an empty database.
+    other.take(&gate);
+    wait_for("the end of the session", async || if leader.nodes.live().contains_key(&name("n1")) { Err(()) } else { Ok(()) }).await;
+    // One may be a report's; the one that comes after a session's was answered.
+    gate.let_through(3).await;
+    assert!(!other.nodes.live().contains_key(&name("n1")));
+    assert_eq!(other.client.nodes(&ListQuery::default()).await.expect("a list").items, []);
+    assert_eq!(follower.fake.starts(uid, Some(&name("c"))), 1);
+    leader.take(&gate);
+    leader.ready("n1").await;
+    wait_for("the session", async || if leader.nodes.live().contains_key(&name("n1")) { Ok(()) } else { Err(()) }).await;
+    assert!(follower.fake.everything().iter().all(|container| container.identity.uid == uid));
+    assert_eq!(follower.fake.starts(uid, Some(&name("c"))), 1);
+    follower.stop().await;
+    leader.stop().await;
+    other.stop().await;
+}
+
+#[tokio::test]
+async fn a_second_machine_does_not_get_the_name_of_one_that_is_connected() {
+    let cluster = Cluster::start().await;
+    let first = cluster.leader.client.node(&name("n1")).await.expect("the node");
+    let tasks = Tasks::default();
+    let gate = cluster.leader.gate(&tasks).await;
+    let second = Follower::start("n1", "machine-2", &gate).await;
+    // The second try comes after the first was answered.
+    gate.let_through(2).await;
+    cluster.leader.apply(&[("web", "app")]).await;
+    let uid = cluster.leader.phase("web", Phase::Running).await.metadata.uid;
+    assert_eq!(cluster.leader.client.node(&name("n1")).await.expect("the node").node_id, first.node_id);
+    assert_eq!((cluster.follower.fake.starts(uid, Some(&name("c"))), second.fake.starts(uid, Some(&name("c")))), (1, 0));
+    second.stop().await;
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_that_is_away_is_not_ready_and_its_logs_are_not_to_be_had() {
+    let cluster = Cluster::start().await;
+    let client = &cluster.leader.client;
+    cluster.leader.apply(&[("web", "app")]).await;
+    cluster.leader.phase("web", Phase::Running).await;
+    cluster.gate.cut(false);
+    let error = wait_for("a refusal", async || match client.logs(&name("web"), &LogQuery::default()).await {
+        Err(error) => Ok(error),
+        Ok(_) => Err("logs"),
+    })
+    .await;
+    assert_eq!(error.code(), Some(ErrorCode::NodeUnavailable), "{error}");
+    assert!(error.to_string().contains("n1") && error.hint().is_some(), "{error}");
+    wait_for("the node, not ready", async || match client.node(&name("n1")).await {
+        Ok(node) if !node.condition.is_ready() => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    let events = client.events(&EventQuery { object: Some("node/n1".to_owned()), ..EventQuery::default() }).await.expect("events");
+    assert!(events.items.iter().any(|event| event.reason == "NodeNotReady"), "{events:?}");
+    cluster.stop().await;
+}

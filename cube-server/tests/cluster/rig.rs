@@ -1,0 +1,267 @@
+//! The cluster that the tests work with. Followers reach the leader through a [`Gate`], which keeps its address over the leader's restarts and can be cut.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use cube_api::LeaderAddress;
+use cube_api::auth::{Keys, Token};
+use cube_api::client::Client;
+use cube_api::manifest::{self, Resource};
+use cube_api::meta::{Labels, Name};
+use cube_api::node::NodeRole;
+use cube_api::pod::{Phase, Pod};
+use cube_server::ambient::Ambient;
+use cube_server::follower::link::HttpLink;
+use cube_server::follower::runtime::Runtime;
+use cube_server::follower::runtime::fake::{Fake, Script};
+use cube_server::follower::{Agent, AgentConfig, session};
+use cube_server::leader::api::{self, Api};
+use cube_server::leader::control;
+use cube_server::leader::nodes::Nodes;
+use cube_server::leader::store::Store;
+use cube_server::serve;
+use cube_server::tasks::Tasks;
+use tempfile::TempDir;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+const TOKEN: &str = "the cluster's token";
+
+/// How long something may take that takes a fraction of it on an idle machine.
+const LIMIT: Duration = Duration::from_secs(30);
+
+pub fn name(text: &str) -> Name {
+    Name::new(text).expect("a label")
+}
+
+pub fn token() -> Token {
+    Token::new(TOKEN).expect("not blank")
+}
+
+/// A manifest of pods with one container `c` each.
+pub fn pods(of: &[(&str, &str)]) -> Vec<Resource> {
+    let pod = |(name, image): &(&str, &str)| serde_json::json!({"type": "pod", "metadata": {"name": name}, "spec": {"containers": [{"name": "c", "image": image}]}});
+    let text = serde_json::Value::Array(of.iter().map(pod).collect()).to_string();
+    manifest::from_json(text.as_bytes()).expect("a manifest without errors")
+}
+
+/// Waits until the probe gives something; its last word is shown if it never does.
+pub async fn wait_for<T, W: std::fmt::Debug>(what: &str, mut probe: impl AsyncFnMut() -> Result<T, W>) -> T {
+    let limit = tokio::time::Instant::now() + LIMIT;
+    loop {
+        match probe().await {
+            Ok(value) => return value,
+            Err(last) if tokio::time::Instant::now() > limit => panic!("{what} did not come; the last seen: {last:?}"),
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+}
+
+/// What is awaited must come in time.
+pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(LIMIT, future).await.unwrap_or_else(|_| panic!("{what} did not come"))
+}
+
+/// A way to the leader that can be cut.
+#[derive(Clone)]
+pub struct Gate {
+    pub address: LeaderAddress,
+    target: Arc<Mutex<Target>>,
+}
+
+struct Target {
+    leader: SocketAddr,
+    open: bool,
+    /// Connections that were let through.
+    passed: usize,
+    /// Ends the connections of now.
+    cut: CancellationToken,
+}
+
+impl Gate {
+    async fn to(leader: SocketAddr, tasks: &Tasks) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("it is bound").to_string().parse().expect("an address");
+        let target = Arc::new(Mutex::new(Target { leader, open: true, passed: 0, cut: CancellationToken::new() }));
+        let (shared, owner) = (Arc::clone(&target), tasks.clone());
+        tasks.spawn_droppable("gate", async move {
+            while let Ok((mut inner, _)) = listener.accept().await {
+                let (leader, open, cut) = {
+                    let mut target = shared.lock().expect("nothing panics while it is held");
+                    target.passed += usize::from(target.open);
+                    (target.leader, target.open, target.cut.clone())
+                };
+                let pass = async move {
+                    if let (true, Ok(mut outer)) = (open, TcpStream::connect(leader).await) {
+                        tokio::select! {
+                            _ = copy_bidirectional(&mut inner, &mut outer) => {}
+                            () = cut.cancelled() => {}
+                        }
+                    }
+                };
+                owner.spawn_droppable("through the gate", pass);
+            }
+        });
+        Self { address, target }
+    }
+
+    /// Cuts every connection; new ones pass if `open`.
+    pub fn cut(&self, open: bool) {
+        let mut target = self.target.lock().expect("nothing panics while it is held");
+        target.open = open;
+        std::mem::take(&mut target.cut).cancel();
+    }
+
+    /// Waits until so many more connections were let through.
+    pub async fn let_through(&self, more: usize) {
+        let passed = || self.target.lock().expect("nothing panics while it is held").passed;
+        let before = passed();
+        wait_for("connections through the gate", async || if passed() >= before + more { Ok(()) } else { Err(passed()) }).await;
+    }
+
+    fn lead_to(&self, leader: SocketAddr) {
+        self.target.lock().expect("nothing panics while it is held").leader = leader;
+        self.cut(true);
+    }
+}
+
+/// A leader's life.
+pub struct Leader {
+    folder: TempDir,
+    tasks: Tasks,
+    address: SocketAddr,
+    pub nodes: Nodes,
+    pub client: Client,
+}
+
+impl Leader {
+    pub async fn start() -> Self {
+        Self::start_in(tempfile::tempdir().expect("a temporary folder")).await
+    }
+
+    async fn start_in(folder: TempDir) -> Self {
+        let (ambient, tasks) = (Ambient::system(), Tasks::default());
+        let listener = serve::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let store = Store::open(&folder.path().join("leader.db"), ambient.clone(), &tasks).await.expect("a store that opens");
+        let nodes = Nodes::new(store.clone(), ambient.clone(), tasks.clone());
+        control::start(&store, Arc::new(nodes.clone()), &ambient, &tasks, control::Options::default());
+        let api = Api { store, nodes: nodes.clone(), keys: Keys::new(&token()), ambient, stopping: tasks.stopping().clone() };
+        tasks.spawn("api", serve::serve(listener, api::router(api), tasks.clone()));
+        let leader: LeaderAddress = address.to_string().parse().expect("an address");
+        Self { folder, tasks, address, nodes, client: Client::new(leader, token()) }
+    }
+
+    /// Stops it, and starts another life on the same database.
+    pub async fn restart(self, gate: &Gate) -> Self {
+        self.stop().await;
+        let leader = Self::start_in(self.folder).await;
+        gate.lead_to(leader.address);
+        leader
+    }
+
+    pub async fn stop(&self) {
+        assert!(self.tasks.shut_down(LIMIT).await, "the leader's tasks don't end");
+        assert!(!self.tasks.has_panicked());
+    }
+
+    /// A way to it.
+    pub async fn gate(&self, tasks: &Tasks) -> Gate {
+        Gate::to(self.address, tasks).await
+    }
+
+    /// Leads a gate here.
+    pub fn take(&self, gate: &Gate) {
+        gate.lead_to(self.address);
+    }
+
+    /// Waits until a node can take pods.
+    pub async fn ready(&self, node: &str) {
+        let client = &self.client;
+        wait_for(&format!("node {node}, ready"), async || match client.node(&name(node)).await {
+            Ok(found) if found.condition.is_ready() => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await;
+    }
+
+    /// Waits until a pod is in a phase.
+    pub async fn phase(&self, pod: &str, phase: Phase) -> Pod {
+        let client = &self.client;
+        wait_for(&format!("pod {pod}, {phase:?}"), async || match client.pod(&name(pod)).await {
+            Ok(found) if found.status.phase == phase => Ok(found),
+            other => Err(format!("{other:?}")),
+        })
+        .await
+    }
+
+    pub async fn apply(&self, of: &[(&str, &str)]) {
+        self.client.apply(&pods(of), false).await.expect("an apply that isn't refused");
+    }
+}
+
+/// A follower. Its engine and its folder outlive it.
+pub struct Follower {
+    pub fake: Fake,
+    tasks: Tasks,
+    _folder: TempDir,
+}
+
+impl Follower {
+    /// A follower whose engine knows the image `app`, which writes two lines and runs.
+    pub async fn start(node: &str, machine: &str, gate: &Gate) -> Self {
+        let tasks = Tasks::default();
+        let fake = Fake::new(Ambient::system(), &tasks);
+        fake.script("app", Script { output: vec!["one".to_owned(), "two".to_owned()], ..Script::default() });
+        Self::start_on(node, machine, gate, fake.clone(), Arc::new(fake), tasks).await
+    }
+
+    pub async fn start_on(node: &str, machine: &str, gate: &Gate, fake: Fake, runtime: Arc<dyn Runtime>, tasks: Tasks) -> Self {
+        let (folder, ambient, keys) = (tempfile::tempdir().expect("a temporary folder"), Ambient::system(), Keys::new(&token()));
+        let config = AgentConfig {
+            node: name(node),
+            role: NodeRole::Follower,
+            labels: Labels::new(),
+            machine_id: machine.to_owned(),
+            data_dir: folder.path().to_owned(),
+            max_pods: 100,
+        };
+        let link = HttpLink::new(gate.address.clone(), name(node), keys.clone(), ambient.clone());
+        let agent = Agent::start(config, runtime, Arc::new(link), ambient.clone(), &tasks).await.expect("an agent that starts");
+        session::start(agent, gate.address.clone(), keys, ambient, tasks.clone());
+        Self { fake, tasks, _folder: folder }
+    }
+
+    pub async fn stop(&self) {
+        assert!(self.tasks.shut_down(LIMIT).await, "the follower's tasks don't end");
+        assert!(!self.tasks.has_panicked());
+    }
+}
+
+/// A leader with one follower, `n1`, behind a gate.
+pub struct Cluster {
+    pub leader: Leader,
+    pub follower: Follower,
+    pub gate: Gate,
+    tasks: Tasks,
+}
+
+impl Cluster {
+    pub async fn start() -> Self {
+        let tasks = Tasks::default();
+        let leader = Leader::start().await;
+        let gate = leader.gate(&tasks).await;
+        let follower = Follower::start("n1", "machine-1", &gate).await;
+        leader.ready("n1").await;
+        Self { leader, follower, gate, tasks }
+    }
+
+    /// Ends all of it; a task that panicked or doesn't end is a failure.
+    pub async fn stop(self) {
+        self.follower.stop().await;
+        self.leader.stop().await;
+        assert!(self.tasks.shut_down(LIMIT).await, "the gate doesn't end");
+    }
+}
