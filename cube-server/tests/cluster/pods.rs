@@ -6,7 +6,7 @@ use cube_api::pod::Phase;
 use cube_api::routes::{DeleteQuery, ListQuery, WatchEvent};
 use cube_server::tasks::Tasks;
 
-use crate::rig::{Cluster, Follower, Leader, name, soon, wait_for};
+use crate::rig::{Cluster, Follower, Leader, name, pods, soon, wait_for};
 
 #[tokio::test]
 async fn a_watcher_sees_an_applied_pod_run_and_a_deleted_one_go() {
@@ -81,5 +81,16 @@ async fn a_leader_that_restarts_has_its_follower_back_and_nothing_is_restarted()
     let pod = leader.phase("web", Phase::Running).await;
     assert_eq!((pod.metadata.uid, follower.fake.starts(uid, Some(&name("c"))), follower.fake.starts(uid, None)), (uid, 1, 1));
     follower.stop().await;
+    leader.stop().await;
+}
+
+#[tokio::test]
+async fn a_manifest_that_is_too_large_is_refused_with_words_and_not_by_a_reset() {
+    let leader = Leader::start().await;
+    let names: Vec<String> = (0..15_000).map(|i| format!("web-{i}")).collect();
+    let part = pods(&names.iter().map(|name| (name.as_str(), "app")).collect::<Vec<_>>());
+    let large: Vec<_> = std::iter::repeat_n(part, 4).flatten().collect();
+    let error = leader.client.apply(&large, false).await.expect_err("it is over 4 MiB");
+    assert_eq!(error.code(), Some(ErrorCode::TooLarge), "{error}");
     leader.stop().await;
 }
