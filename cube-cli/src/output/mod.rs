@@ -1,4 +1,4 @@
-//! What people and scripts read: tables, pages, JSON and YAML. Pure text; printing itself is [`print`].
+//! What people and scripts read: tables, pages, JSON and YAML. Pure text; printing itself is [`print()`].
 
 pub mod age;
 pub mod event;

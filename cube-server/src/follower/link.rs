@@ -126,3 +126,6 @@ impl LeaderLink for HttpLink {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

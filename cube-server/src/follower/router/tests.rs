@@ -38,3 +38,15 @@ async fn a_response_that_is_dropped_drops_both_ends_of_the_exec() {
     assert_eq!(tokio::time::timeout(LIMIT, to_process.recv()).await, Ok(None));
     tokio::time::timeout(LIMIT, from_process.closed()).await.expect("the output is closed");
 }
+
+#[tokio::test]
+async fn a_client_that_takes_no_output_can_still_interrupt() {
+    let tasks = Tasks::default();
+    let (exec, mut to_process, _from_process) = exec();
+    let interrupt = Frame::Stdin(Bytes::from_static(b"\x03"));
+    let input = frames::body(futures::stream::iter([interrupt.clone()]).chain(futures::stream::pending()));
+    let answer = join(exec, input, &tasks);
+    assert_eq!(tokio::time::timeout(LIMIT, to_process.recv()).await, Ok(Some(interrupt)));
+    drop(answer);
+    assert_eq!(tokio::time::timeout(LIMIT, to_process.recv()).await, Ok(None));
+}
