@@ -89,7 +89,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves until the server stops; returns when no more connections are taken. Those that are open end by themselves within [`DRAIN`].
+/// Serves until the server stops; returns when no more connections are taken. Those that are open end by themselves within 5 s.
 pub async fn serve(listener: TcpListener, router: Router, tasks: Tasks) {
     let peers = Peers::new(MAX_CONNECTIONS, MAX_PER_PEER);
     let mut warned = None;

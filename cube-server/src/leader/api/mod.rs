@@ -42,7 +42,7 @@ pub struct Api {
     pub stopping: CancellationToken,
 }
 
-/// Every route. All but health and version are behind [`access::guard`], those that don't exist too.
+/// Every route. All but health and version are behind `access::guard`, those that don't exist too.
 pub fn router(api: Api) -> Router {
     let guarded = Router::new()
         .route(routes::APPLY, post(pods::apply))
