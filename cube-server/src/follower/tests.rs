@@ -304,6 +304,25 @@ async fn a_restart_that_is_asked_for_clears_the_crash_limit() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_restart_asked_for_while_the_old_sandbox_goes_takes_a_new_one_and_tells_of_no_trouble() {
+    let bench = Bench::new().await;
+    // Each call takes so long that the restart comes while the given-up pod's sandbox is being removed.
+    bench.fake.set_latency(Duration::from_millis(50));
+    bench.fake.script("app", crashing(1));
+    let mut web = pod(1, RestartPolicy::Always);
+    web.spec.restart.limit = 2;
+    bench.assign(std::slice::from_ref(&web)).await;
+    bench.phase(web.uid, Phase::Failed).await;
+    bench.fake.script("app", Script::default());
+    bench.assign(&[AssignedPod { want: Want::Run { restarts: 1 }, ..web.clone() }]).await;
+    bench.wait_for("a third start", || bench.fake.starts(web.uid, Some(&name("app"))) == 3).await;
+    bench.wait_for("the start to be counted", || bench.status(web.uid).is_some_and(|status| status.containers[0].restart_count == 2)).await;
+    for trouble in ["SandboxChanged", "CreateContainerError"] {
+        assert!(!bench.reasons(web.uid).iter().any(|reason| reason == trouble), "{:?}", bench.reasons(web.uid));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn orphans_go_only_after_an_assignment() {
     let mut bench = Bench::new().await;
     let web = pod(1, RestartPolicy::Always);

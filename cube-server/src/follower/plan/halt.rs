@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::containers::ended_as;
-use super::{Action, Note, Step};
+use super::{Action, Key, Note, Step};
 use crate::follower::record::{PodEnd, Slot, Stage, WaitCause};
 use crate::follower::runtime::{RunState, StopSignal};
 
@@ -34,7 +34,9 @@ impl Step<'_> {
                 record.slot = Slot::Waiting(WaitCause::Turn);
             }
         }
-        if new_sandbox || self.view.sandbox(self.record.sandbox.attempt).is_none() {
+        // One that is on its way out (a given-up pod's is removed) is none to start in: its end would look like a crash.
+        let usable = self.view.sandbox(self.record.sandbox.attempt).is_some_and(|seen| !self.view.busy.contains(&Key::Id(seen.id.clone())));
+        if new_sandbox || !usable {
             self.record.sandbox.attempt += 1;
             self.record.sandbox.identity = None;
         }
