@@ -13,7 +13,6 @@ use tokio::sync::{Notify, watch};
 use crate::ambient::Ambient;
 use crate::follower::agent::{LeaderLink, LinkError};
 use crate::follower::ledger::{Ledger, Membership};
-use crate::follower::restart::{self, Jitter};
 
 /// The most pods in one report: about 200 KiB of JSON.
 const PODS_AT_ONCE: usize = 200;
@@ -149,7 +148,8 @@ impl Reporter {
                     continue;
                 }
                 Err(error) => {
-                    failures += 1;
+                    // Facts are in every report, but alone they are only sent when marked.
+                    self.outgoing().facts = true;
                     let now = crate::error_chain::chain(&error);
                     if now != cause {
                         tracing::warn!(error = now, "the leader doesn't take a report; sending it again until it does");
@@ -167,21 +167,17 @@ impl Reporter {
 
     /// The next report; none if the leader has everything.
     async fn gather(&self, sources: &Sources, cluster: ClusterId) -> Option<Report> {
-        let events = if self.outgoing().events {
-            match sources.ledger.events(EVENTS_AT_ONCE).await {
-                Ok(events) => events,
-                Err(error) => {
-                    tracing::error!(error = crate::error_chain::chain(&error), "events wait: they can't be read");
-                    Vec::new()
-                }
-            }
-        } else {
-            Vec::new()
-        };
+        // Taken before the read: an event that is written meanwhile sets it again.
+        let waiting = std::mem::take(&mut self.outgoing().events);
+        let events = if waiting { sources.ledger.events(EVENTS_AT_ONCE).await } else { Ok(Vec::new()) };
         let mut outgoing = self.outgoing();
-        if events.is_empty() {
-            outgoing.events = false;
-        }
+        let events = events.unwrap_or_else(|error| {
+            tracing::error!(error = crate::error_chain::chain(&error), "events wait: they can't be read");
+            outgoing.events = true;
+            Vec::new()
+        });
+        // Until a read finds none: there may be more, and these are not accepted yet.
+        outgoing.events |= !events.is_empty();
         let unsent = outgoing.pods.values().filter(|entry| entry.unsent);
         let pods: Vec<_> = unsent.take(PODS_AT_ONCE).map(|entry| entry.report.clone()).collect();
         if pods.is_empty() && events.is_empty() && !outgoing.facts {
@@ -225,5 +221,28 @@ async fn send(link: &dyn LeaderLink, report: &Report) -> Result<ReportAccepted, 
             leader: "the configured address".to_owned(),
             problem: format!("no answer to a report within {}s", ANSWER_LIMIT.as_secs()),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::follower::testing::{CLUSTER, Leader};
+    use crate::tasks::Tasks;
+
+    #[tokio::test]
+    async fn an_event_that_is_written_while_the_outbox_is_read_is_not_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let ambient = Ambient::system();
+        let (ledger, opened) = Ledger::open(&folder.path().join("follower.db"), &ambient, &Tasks::default()).await.unwrap();
+        let facts = NodeFacts { version: String::new(), engine: String::new(), trouble: None, capacity: Default::default() };
+        let (_membership, membership) = watch::channel(opened.membership);
+        let (_facts, facts) = watch::channel(facts);
+        let link = Arc::new(Leader::default());
+        let sources = Sources { node_id: opened.node_id, membership, facts, ledger, link, ambient };
+        let reporter = Reporter::new(1);
+        // The first is at the ledger when the second runs.
+        futures::join!(async { drop(reporter.gather(&sources, CLUSTER).await) }, async { reporter.events_are_waiting() });
+        assert!(reporter.outgoing().events);
     }
 }
