@@ -84,6 +84,8 @@ impl Assignments {
             self.membership.send_modify(|membership| {
                 membership.cluster = Some(cluster_id);
                 membership.epoch = epoch;
+                // Generations are compared within one epoch: a leader whose data was restored counts from lower.
+                membership.generation = None;
             });
         }
         self.context.reporter.resync();

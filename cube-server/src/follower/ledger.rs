@@ -146,11 +146,13 @@ impl Ledger {
         Ok((Self { queue }, opened))
     }
 
-    /// Writes a cluster and an epoch.
+    /// Writes a cluster and an epoch, of which there is no assignment yet.
     pub async fn join(&self, cluster: ClusterId, epoch: Epoch) -> Result<(), LedgerError> {
         self.write("join a cluster", move |tx| {
             set_meta(tx, "cluster_id", &cluster.to_string())?;
-            set_meta(tx, "epoch", &epoch.0.to_string())
+            set_meta(tx, "epoch", &epoch.0.to_string())?;
+            tx.execute("DELETE FROM meta WHERE key = 'generation'", [])?;
+            Ok(())
         })
         .await
     }
