@@ -8,7 +8,8 @@ use cube_api::session::AssignedPod;
 use jiff::Timestamp;
 
 use super::containers::seconds;
-use super::{Action, Decision, Input, Note, Step, Trouble, View};
+use super::{Action, Decision, Input, Note, Signalled, Step, Trouble, View};
+use crate::backoff::{Jitter, Waits};
 use crate::follower::record::{PodRecord, Slot, Stage, WaitCause};
 use crate::follower::restart::{self, Jitter, Verdict};
 use crate::follower::runtime::{ContainerId, Identity, Observed, RunState, RuntimeError};
@@ -37,7 +38,7 @@ pub fn take_in(pod: &AssignedPod, record: &mut PodRecord, view: &mut View, came:
     let Came { action, result, now, jitter } = came;
     view.busy.remove(&action.key());
     match result {
-        Ok(outcome) => succeeded(pod, view, action, outcome),
+        Ok(outcome) => succeeded(pod, view, action, outcome, now),
         Err(error) => failed(Failure { pod, action, error, now, jitter }, record, view),
     }
 }
@@ -55,7 +56,7 @@ pub struct Came {
     pub jitter: Jitter,
 }
 
-fn succeeded(pod: &AssignedPod, view: &mut View, action: Action, outcome: Outcome) -> Vec<Note> {
+fn succeeded(pod: &AssignedPod, view: &mut View, action: Action, outcome: Outcome, now: Timestamp) -> Vec<Note> {
     match (action, outcome) {
         (Action::FindImage(name), Outcome::Image(found)) => return image_found(pod, view, name, found),
         (Action::Pull(name), Outcome::Pulled(id, took)) => {
@@ -84,7 +85,7 @@ fn succeeded(pod: &AssignedPod, view: &mut View, action: Action, outcome: Outcom
             }
         }
         (Action::Signal(id, signal), _) => {
-            view.signalled.insert(id, signal);
+            view.signalled.insert(id, Signalled { signal, at: now });
             view.look = true;
         }
         (Action::Remove(id), _) => view.remove(&id),
