@@ -206,7 +206,8 @@ impl Merge {
         let goes_on = self.open.take();
         let mut shown = line.bytes.len();
         match goes_on {
-            Some(open) if open.lane == index && open.shown < LONGEST_LINE => shown += open.shown,
+            // One that Docker didn't cut is a log's last: what follows it is another attempt's first line.
+            Some(open) if open.lane == index && open.cut && open.shown < LONGEST_LINE => shown += open.shown,
             unfinished => {
                 if unfinished.is_some() {
                     self.out.put_u8(b'\n');
@@ -298,6 +299,11 @@ mod tests {
         let lines: Vec<_> = text(merge(PREFIX, &lanes)).await.lines().map(str::len).collect();
         let shown = |bytes: usize| "[a] ".len() + bytes;
         assert_eq!(lines, ["[b] zero".len(), shown(LONGEST_LINE), shown(80 * PIECE - LONGEST_LINE), "[b] two".len()]);
+    }
+
+    #[tokio::test]
+    async fn a_log_s_last_line_without_newline_is_not_joined_with_the_next_attempt_s_first() {
+        assert_eq!(text(merge(PREFIX, &[("a", &[(1, b"cut off"), (2, b"again\n")])])).await, "[a] cut off\n[a] again\n");
     }
 
     #[tokio::test]
