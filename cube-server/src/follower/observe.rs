@@ -75,16 +75,21 @@ impl Observer {
     }
 
     async fn look_once(&self) -> Result<(), RuntimeError> {
+        let listed = match self.scope() {
+            Some(scope) => Some(self.runtime.list(&scope).await?),
+            None => None,
+        };
+        // Only now: an engine that tells its version but can't list is in trouble, and must not seem well in between.
         let info = self.runtime.info().await?;
         self.set_facts(|facts| {
             facts.engine = info.version.clone();
             facts.capacity = cube_api::node::Capacity { pods: self.max_pods, ..info.capacity };
             facts.trouble = None;
         });
-        let Some(scope) = self.scope() else { return Ok(()) };
-        let listed = self.runtime.list(&scope).await?;
-        // A closed queue means that the server is stopping.
-        drop(self.assignments.send(Request::Listed(listed)).await);
+        if let Some(listed) = listed {
+            // A closed queue means that the server is stopping.
+            drop(self.assignments.send(Request::Listed(listed)).await);
+        }
         Ok(())
     }
 
@@ -101,9 +106,8 @@ impl Observer {
             if let Some(scope) = self.scope()
                 && let Ok(mut hints) = self.runtime.hints(&scope).await
             {
-                if failures > 0 {
-                    self.relist.notify_one();
-                }
+                // What was said before they were open is lost.
+                self.relist.notify_one();
                 while let Some(hint) = hints.next().await {
                     if let Some(handle) = self.pods.read().expect("nothing panics while it is held").get(&hint.uid) {
                         handle.poke.notify_one();
