@@ -11,6 +11,7 @@ use cube_api::session::{NodeFacts, PodReport, Report, ReportAccepted};
 use tokio::sync::{Notify, watch};
 
 use crate::ambient::Ambient;
+use crate::backoff::Backoff;
 use crate::follower::agent::{LeaderLink, LinkError};
 use crate::follower::ledger::{Ledger, Membership};
 
@@ -21,7 +22,7 @@ const PODS_AT_ONCE: usize = 200;
 const EVENTS_AT_ONCE: usize = 200;
 
 /// The waits before a report is sent again.
-const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+const RETRY: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
 
 /// How long the leader may take to answer; its commit takes milliseconds.
 const ANSWER_LIMIT: Duration = Duration::from_secs(15);
@@ -126,7 +127,7 @@ impl Reporter {
 
     /// Sends for as long as it is polled.
     pub async fn run(self, mut sources: Sources) {
-        let mut failures = 0;
+        let mut backoff = RETRY;
         let mut cause = String::new();
         loop {
             let Ok(cluster) = sources.membership.wait_for(|membership| membership.cluster.is_some()).await.map(|m| m.cluster) else {
@@ -139,10 +140,10 @@ impl Reporter {
             };
             match send(sources.link.as_ref(), &report).await {
                 Ok(accepted) => {
-                    if failures > 0 {
+                    if !cause.is_empty() {
                         tracing::info!("the leader takes reports again");
                     }
-                    failures = 0;
+                    backoff.reset();
                     cause.clear();
                     self.accepted(&sources, &report, accepted).await;
                     continue;
@@ -157,7 +158,7 @@ impl Reporter {
                     }
                 }
             }
-            let wait = restart::backoff(RETRY.0, RETRY.1, failures, Jitter::from_random(sources.ambient.random()));
+            let wait = backoff.next(sources.ambient.random());
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = self.shared.hurry.notified() => {}

@@ -19,8 +19,8 @@ use cube_api::pod::{Container, Phase};
 use cube_api::session::{AssignedPod, Want};
 use jiff::Timestamp;
 
+use crate::backoff::Jitter;
 use crate::follower::record::{PodEnd, PodRecord, Slot, Stage, Streak, WaitCause};
-use crate::follower::restart::Jitter;
 use crate::follower::runtime::{ContainerId, StopSignal};
 
 pub use outcome::{Came, Outcome, take_in};

@@ -11,8 +11,11 @@ use super::containers::seconds;
 use super::{Action, Decision, Input, Note, Signalled, Step, Trouble, View};
 use crate::backoff::{Jitter, Waits};
 use crate::follower::record::{PodRecord, Slot, Stage, WaitCause};
-use crate::follower::restart::{self, Jitter, Verdict};
+use crate::follower::restart::{self, Verdict};
 use crate::follower::runtime::{ContainerId, Identity, Observed, RunState, RuntimeError};
+
+/// The waits after calls that the engine failed.
+const TROUBLE_WAITS: Waits = Waits::new(Duration::from_millis(500), Duration::from_secs(30));
 
 /// What an action that worked came to.
 #[derive(Debug)]
@@ -186,10 +189,10 @@ fn failed(failure: Failure<'_>, record: &mut PodRecord, view: &mut View) -> Vec<
     }
 }
 
-/// Waits before the engine is asked again: 0.5 s doubling to 30 s. Whether the trouble is new.
+/// Waits before the engine is asked again. Whether the trouble is new.
 fn trouble(view: &mut View, now: Timestamp, jitter: Jitter) -> bool {
     let failures = view.trouble.as_ref().map_or(0, |trouble| trouble.failures) + 1;
-    let wait = restart::backoff(Duration::from_millis(500), Duration::from_secs(30), failures, jitter);
+    let wait = jitter.spread(TROUBLE_WAITS.after(failures));
     view.trouble = Some(Trouble { failures, retry_at: now + wait });
     view.look = true;
     failures == 1

@@ -19,13 +19,13 @@ use jiff::Timestamp;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::ambient::Ambient;
+use crate::backoff::Jitter;
 use crate::follower::assignments::Request;
 use crate::follower::images::Images;
 use crate::follower::ledger::Ledger;
 use crate::follower::plan::{self, Action, Came, Input, Note, Outcome, View};
 use crate::follower::record::PodRecord;
 use crate::follower::reporter::Reporter;
-use crate::follower::restart::Jitter;
 use crate::follower::runtime::{Observed, PullProgress, Runtime, RuntimeError, Scope};
 use crate::follower::status;
 use crate::tasks::Tasks;
