@@ -2,28 +2,61 @@
 
 use std::time::Duration;
 
-/// Doubles from `first` to `most` with each failure in a row; every wait is spread by 20 % either way, so that nodes that lost one leader
-/// together don't come back together.
+/// A factor from 0.8 to 1.2, so that what failed together (nodes that lost one leader, say) is not tried together.
+#[derive(Debug, Clone, Copy)]
+pub struct Jitter(f64);
+
+impl Jitter {
+    /// From any number, uniformly.
+    pub fn from_random(random: u64) -> Self {
+        Self(0.8 + 0.4 * (random as f64 / u64::MAX as f64))
+    }
+
+    /// A wait, spread.
+    pub fn spread(self, wait: Duration) -> Duration {
+        wait.mul_f64(self.0)
+    }
+}
+
+/// The shortest wait and the longest.
+#[derive(Debug, Clone, Copy)]
+pub struct Waits {
+    /// After the first failure.
+    pub first: Duration,
+    /// However many there were.
+    pub most: Duration,
+}
+
+impl Waits {
+    /// From `first`, doubling to `most`.
+    pub const fn new(first: Duration, most: Duration) -> Self {
+        Self { first, most }
+    }
+
+    /// The wait after so many failures in a row, at least one, not spread.
+    pub fn after(self, failures: u32) -> Duration {
+        // 2^20 times any `first` of a millisecond or more is over any sensible `most`.
+        self.first.saturating_mul(1 << failures.saturating_sub(1).min(20)).min(self.most)
+    }
+}
+
+/// Counts failures in a row; every wait is spread.
 #[derive(Debug, Clone)]
 pub struct Backoff {
-    first: Duration,
-    most: Duration,
+    waits: Waits,
     failures: u32,
 }
 
 impl Backoff {
     /// One that has seen no failure.
     pub const fn new(first: Duration, most: Duration) -> Self {
-        Self { first, most, failures: 0 }
+        Self { waits: Waits::new(first, most), failures: 0 }
     }
 
     /// Notes a failure; the wait after it. `random` is any number, uniformly.
     pub fn next(&mut self, random: u64) -> Duration {
-        // 2^20 times any `first` of a millisecond or more is over any sensible `most`.
-        let doubled = self.first.saturating_mul(1 << self.failures.min(20)).min(self.most);
         self.failures = self.failures.saturating_add(1);
-        let spread = 0.8 + 0.4 * (random as f64 / u64::MAX as f64);
-        doubled.mul_f64(spread)
+        Jitter::from_random(random).spread(self.waits.after(self.failures))
     }
 
     /// It works again.

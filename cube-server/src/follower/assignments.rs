@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::follower::ledger::{KeptPod, LedgerError, Membership};
 use crate::follower::pods::{self, Context, PodHandle};
-use crate::follower::record::{PodRecord, Stage};
+use crate::follower::record::PodRecord;
 use crate::follower::runtime::{Observed, Scope};
 use crate::tasks::Tasks;
 
@@ -62,7 +62,7 @@ impl Assignments {
                 // Who asked may have hung up: the write stands.
                 Request::Welcome(welcome, reply) => drop(reply.send(self.welcome(welcome).await)),
                 Request::Assign(assignment, reply) => drop(reply.send(self.assign(assignment).await)),
-                Request::Listed(listed) => self.listed(listed),
+                Request::Listed(listed) => self.listed(listed).await,
                 Request::Stopped(uid) => self.stopped(uid).await,
             }
         }
@@ -84,6 +84,8 @@ impl Assignments {
             self.membership.send_modify(|membership| {
                 membership.cluster = Some(cluster_id);
                 membership.epoch = epoch;
+                // Generations are compared within one epoch: a leader whose data was restored counts from lower.
+                membership.generation = None;
             });
         }
         self.context.reporter.resync();
@@ -179,7 +181,7 @@ impl Assignments {
     }
 
     /// The first list lets the pods' tasks begin; later ones poke those whose containers look different, and find what nobody wants.
-    fn listed(&mut self, listed: Vec<Observed>) {
+    async fn listed(&mut self, listed: Vec<Observed>) {
         let mut by_pod: BTreeMap<Uid, Vec<Observed>> = BTreeMap::new();
         for container in listed {
             by_pod.entry(container.identity.uid).or_default().push(container);
@@ -197,17 +199,26 @@ impl Assignments {
             kept.into_iter().for_each(|pod| self.take(pod));
         }
         if self.membership.borrow().generation.is_some() {
-            self.take_orphans();
+            self.take_orphans().await;
         }
     }
 
     /// Containers of ours whose pod is neither assigned nor kept are stopped and removed.
-    fn take_orphans(&mut self) {
-        let orphans: Vec<_> = self.census.iter().flatten().filter_map(|(uid, containers)| orphan(*uid, containers)).collect();
-        for pod in orphans.into_iter().filter(|pod| !self.kept.contains_key(&pod.uid)).collect::<Vec<_>>() {
-            tracing::warn!(pod = %pod.name, uid = %pod.uid, "found containers of a pod that isn't assigned to this node: removing them");
-            let record = PodRecord { stage: Stage::Live, ..PodRecord::new(&pod) };
-            self.take(KeptPod { assigned: pod, current: false, record });
+    async fn take_orphans(&mut self) {
+        let unknown = self.census.iter().flatten().filter(|(uid, _)| !self.kept.contains_key(uid));
+        let orphans: Vec<_> = unknown.filter_map(|(uid, containers)| orphan(*uid, containers)).collect();
+        if orphans.is_empty() {
+            return;
+        }
+        // Kept like any pod, so that the grace of one that doesn't stop is not begun anew by every restart.
+        if let Err(error) = self.context.ledger.keep(orphans.clone()).await {
+            tracing::error!(error = crate::error_chain::chain(&error), "containers that nobody wants stay until the next list");
+            return;
+        }
+        for pod in orphans {
+            let AssignedPod { name, uid, .. } = &pod.assigned;
+            tracing::warn!(pod = %name, %uid, "found containers of a pod that isn't assigned to this node: removing them");
+            self.take(pod);
         }
     }
 
@@ -236,7 +247,7 @@ impl Assignments {
 }
 
 /// What is left of a pod that nobody knows, as something to stop.
-fn orphan(uid: Uid, containers: &[Observed]) -> Option<AssignedPod> {
+fn orphan(uid: Uid, containers: &[Observed]) -> Option<KeptPod> {
     let name = containers.first()?.identity.pod.clone();
     let spec = PodSpec {
         containers: Vec::new(),
@@ -245,7 +256,9 @@ fn orphan(uid: Uid, containers: &[Observed]) -> Option<AssignedPod> {
         termination_grace_period_seconds: DEFAULT_GRACE_SECONDS,
         node_selector: BTreeMap::new(),
     };
-    Some(AssignedPod { uid, name, spec, want: Want::Stop { grace_seconds: DEFAULT_GRACE_SECONDS, reason: UNASSIGNED.to_owned() } })
+    let want = Want::Stop { grace_seconds: DEFAULT_GRACE_SECONDS, reason: UNASSIGNED.to_owned() };
+    let assigned = AssignedPod { uid, name, spec, want };
+    Some(KeptPod { record: PodRecord::new(&assigned), assigned, current: false })
 }
 
 fn differs(known: &[Observed], seen: &[Observed]) -> bool {

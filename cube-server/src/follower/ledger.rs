@@ -146,30 +146,30 @@ impl Ledger {
         Ok((Self { queue }, opened))
     }
 
-    /// Writes a cluster and an epoch.
+    /// Writes a cluster and an epoch, of which there is no assignment yet.
     pub async fn join(&self, cluster: ClusterId, epoch: Epoch) -> Result<(), LedgerError> {
         self.write("join a cluster", move |tx| {
             set_meta(tx, "cluster_id", &cluster.to_string())?;
-            set_meta(tx, "epoch", &epoch.0.to_string())
+            set_meta(tx, "epoch", &epoch.0.to_string())?;
+            tx.execute("DELETE FROM meta WHERE key = 'generation'", [])?;
+            Ok(())
         })
         .await
     }
 
-    /// Writes a complete assignment: its pods are current, no other is. `pods` has every pod that is kept with what is wanted of it now.
+    /// Writes a complete assignment. `pods` has every pod of which something else is wanted now.
     pub async fn assign(&self, epoch: Epoch, generation: Generation, pods: Vec<KeptPod>) -> Result<(), LedgerError> {
         self.write("write an assignment", move |tx| {
             set_meta(tx, "epoch", &epoch.0.to_string())?;
             set_meta(tx, "generation", &generation.0.to_string())?;
-            for pod in &pods {
-                tx.prepare_cached(
-                    "INSERT INTO pods (uid, assigned, current, record) VALUES (?1, ?2, ?3, ?4)
-                     ON CONFLICT (uid) DO UPDATE SET assigned = excluded.assigned, current = excluded.current",
-                )?
-                .execute(params![pod.assigned.uid.to_string(), json(&pod.assigned)?, pod.current, json(&pod.record)?])?;
-            }
-            Ok(())
+            keep_pods(tx, &pods)
         })
         .await
+    }
+
+    /// Writes pods that no assignment has, but whose containers were found.
+    pub async fn keep(&self, pods: Vec<KeptPod>) -> Result<(), LedgerError> {
+        self.write("keep pods", move |tx| keep_pods(tx, &pods)).await
     }
 
     /// Writes a pod's record and what happened to it, in order.
@@ -312,6 +312,18 @@ where
 fn set_meta(tx: &Transaction<'_>, key: &str, value: &str) -> rusqlite::Result<()> {
     tx.prepare_cached("INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = excluded.value")?
         .execute([key, value])?;
+    Ok(())
+}
+
+/// What is wanted of pods; the record is written for new ones only, a pod's task owns it from then on.
+fn keep_pods(tx: &Transaction<'_>, pods: &[KeptPod]) -> rusqlite::Result<()> {
+    let mut keep = tx.prepare_cached(
+        "INSERT INTO pods (uid, assigned, current, record) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (uid) DO UPDATE SET assigned = excluded.assigned, current = excluded.current",
+    )?;
+    for pod in pods {
+        keep.execute(params![pod.assigned.uid.to_string(), json(&pod.assigned)?, pod.current, json(&pod.record)?])?;
+    }
     Ok(())
 }
 

@@ -10,17 +10,17 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
 use crate::ambient::Ambient;
+use crate::backoff::{Backoff, Jitter};
 use crate::follower::assignments::{Pods, Request};
 use crate::follower::ledger::Membership;
 use crate::follower::reporter::Reporter;
-use crate::follower::restart::{self, Jitter};
 use crate::follower::runtime::{Runtime, RuntimeError, Scope};
 
 /// How often everything is listed, whatever the hints say: Docker keeps only its last 256 events.
 const RELIST: Duration = Duration::from_secs(10);
 
 /// The waits after a failure of the engine.
-const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(10));
 
 /// What the engine's watcher works with.
 pub struct Observer {
@@ -54,17 +54,16 @@ impl Observer {
 
     /// Health and lists, every ten seconds; after a failure sooner.
     async fn look(&self) {
-        let mut failures = 0;
+        let mut backoff = RETRY;
         loop {
             let wait = match self.look_once().await {
                 Ok(()) => {
-                    failures = 0;
-                    self.jitter().spread(RELIST)
+                    backoff.reset();
+                    Jitter::from_random(self.ambient.random()).spread(RELIST)
                 }
                 Err(error) => {
-                    failures += 1;
                     self.note_trouble(&error);
-                    restart::backoff(RETRY.0, RETRY.1, failures, self.jitter())
+                    backoff.next(self.ambient.random())
                 }
             };
             tokio::select! {
@@ -76,15 +75,20 @@ impl Observer {
 
     async fn look_once(&self) -> Result<(), RuntimeError> {
         let info = self.runtime.info().await?;
+        let listed = match self.scope() {
+            Some(scope) => Some(self.runtime.list(&scope).await?),
+            None => None,
+        };
+        // Only now: an engine that tells its version but can't list is in trouble, and must not seem well in between.
         self.set_facts(|facts| {
             facts.engine = info.version.clone();
             facts.capacity = cube_api::node::Capacity { pods: self.max_pods, ..info.capacity };
             facts.trouble = None;
         });
-        let Some(scope) = self.scope() else { return Ok(()) };
-        let listed = self.runtime.list(&scope).await?;
-        // A closed queue means that the server is stopping.
-        drop(self.assignments.send(Request::Listed(listed)).await);
+        if let Some(listed) = listed {
+            // A closed queue means that the server is stopping.
+            drop(self.assignments.send(Request::Listed(listed)).await);
+        }
         Ok(())
     }
 
@@ -95,15 +99,14 @@ impl Observer {
             return;
         }
         self.relist.notify_one();
-        let mut failures = 0;
+        let mut backoff = RETRY;
         loop {
             let began = Instant::now();
             if let Some(scope) = self.scope()
                 && let Ok(mut hints) = self.runtime.hints(&scope).await
             {
-                if failures > 0 {
-                    self.relist.notify_one();
-                }
+                // What was said before they were open is lost.
+                self.relist.notify_one();
                 while let Some(hint) = hints.next().await {
                     if let Some(handle) = self.pods.read().expect("nothing panics while it is held").get(&hint.uid) {
                         handle.poke.notify_one();
@@ -111,8 +114,10 @@ impl Observer {
                 }
                 self.relist.notify_one();
             }
-            failures = if began.elapsed() > RELIST { 1 } else { failures + 1 };
-            tokio::time::sleep(restart::backoff(RETRY.0, RETRY.1, failures, self.jitter())).await;
+            if began.elapsed() > RELIST {
+                backoff.reset();
+            }
+            tokio::time::sleep(backoff.next(self.ambient.random())).await;
         }
     }
 
@@ -144,9 +149,5 @@ impl Observer {
             }
             self.reporter.facts_changed();
         }
-    }
-
-    fn jitter(&self) -> Jitter {
-        Jitter::from_random(self.ambient.random())
     }
 }

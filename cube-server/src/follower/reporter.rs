@@ -11,9 +11,9 @@ use cube_api::session::{NodeFacts, PodReport, Report, ReportAccepted};
 use tokio::sync::{Notify, watch};
 
 use crate::ambient::Ambient;
+use crate::backoff::Backoff;
 use crate::follower::agent::{LeaderLink, LinkError};
 use crate::follower::ledger::{Ledger, Membership};
-use crate::follower::restart::{self, Jitter};
 
 /// The most pods in one report: about 200 KiB of JSON.
 const PODS_AT_ONCE: usize = 200;
@@ -22,7 +22,7 @@ const PODS_AT_ONCE: usize = 200;
 const EVENTS_AT_ONCE: usize = 200;
 
 /// The waits before a report is sent again.
-const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+const RETRY: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
 
 /// How long the leader may take to answer; its commit takes milliseconds.
 const ANSWER_LIMIT: Duration = Duration::from_secs(15);
@@ -127,7 +127,7 @@ impl Reporter {
 
     /// Sends for as long as it is polled.
     pub async fn run(self, mut sources: Sources) {
-        let mut failures = 0;
+        let mut backoff = RETRY;
         let mut cause = String::new();
         loop {
             let Ok(cluster) = sources.membership.wait_for(|membership| membership.cluster.is_some()).await.map(|m| m.cluster) else {
@@ -140,16 +140,17 @@ impl Reporter {
             };
             match send(sources.link.as_ref(), &report).await {
                 Ok(accepted) => {
-                    if failures > 0 {
+                    if !cause.is_empty() {
                         tracing::info!("the leader takes reports again");
                     }
-                    failures = 0;
+                    backoff.reset();
                     cause.clear();
                     self.accepted(&sources, &report, accepted).await;
                     continue;
                 }
                 Err(error) => {
-                    failures += 1;
+                    // Facts are in every report, but alone they are only sent when marked.
+                    self.outgoing().facts = true;
                     let now = crate::error_chain::chain(&error);
                     if now != cause {
                         tracing::warn!(error = now, "the leader doesn't take a report; sending it again until it does");
@@ -157,7 +158,7 @@ impl Reporter {
                     }
                 }
             }
-            let wait = restart::backoff(RETRY.0, RETRY.1, failures, Jitter::from_random(sources.ambient.random()));
+            let wait = backoff.next(sources.ambient.random());
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = self.shared.hurry.notified() => {}
@@ -167,21 +168,17 @@ impl Reporter {
 
     /// The next report; none if the leader has everything.
     async fn gather(&self, sources: &Sources, cluster: ClusterId) -> Option<Report> {
-        let events = if self.outgoing().events {
-            match sources.ledger.events(EVENTS_AT_ONCE).await {
-                Ok(events) => events,
-                Err(error) => {
-                    tracing::error!(error = crate::error_chain::chain(&error), "events wait: they can't be read");
-                    Vec::new()
-                }
-            }
-        } else {
-            Vec::new()
-        };
+        // Taken before the read: an event that is written meanwhile sets it again.
+        let waiting = std::mem::take(&mut self.outgoing().events);
+        let events = if waiting { sources.ledger.events(EVENTS_AT_ONCE).await } else { Ok(Vec::new()) };
         let mut outgoing = self.outgoing();
-        if events.is_empty() {
-            outgoing.events = false;
-        }
+        let events = events.unwrap_or_else(|error| {
+            tracing::error!(error = crate::error_chain::chain(&error), "events wait: they can't be read");
+            outgoing.events = true;
+            Vec::new()
+        });
+        // Until a read finds none: there may be more, and these are not accepted yet.
+        outgoing.events |= !events.is_empty();
         let unsent = outgoing.pods.values().filter(|entry| entry.unsent);
         let pods: Vec<_> = unsent.take(PODS_AT_ONCE).map(|entry| entry.report.clone()).collect();
         if pods.is_empty() && events.is_empty() && !outgoing.facts {
@@ -225,5 +222,28 @@ async fn send(link: &dyn LeaderLink, report: &Report) -> Result<ReportAccepted, 
             leader: "the configured address".to_owned(),
             problem: format!("no answer to a report within {}s", ANSWER_LIMIT.as_secs()),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::follower::testing::{CLUSTER, Leader};
+    use crate::tasks::Tasks;
+
+    #[tokio::test]
+    async fn an_event_that_is_written_while_the_outbox_is_read_is_not_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let ambient = Ambient::system();
+        let (ledger, opened) = Ledger::open(&folder.path().join("follower.db"), &ambient, &Tasks::default()).await.unwrap();
+        let facts = NodeFacts { version: String::new(), engine: String::new(), trouble: None, capacity: Default::default() };
+        let (_membership, membership) = watch::channel(opened.membership);
+        let (_facts, facts) = watch::channel(facts);
+        let link = Arc::new(Leader::default());
+        let sources = Sources { node_id: opened.node_id, membership, facts, ledger, link, ambient };
+        let reporter = Reporter::new(1);
+        // The first is at the ledger when the second runs.
+        futures::join!(async { drop(reporter.gather(&sources, CLUSTER).await) }, async { reporter.events_are_waiting() });
+        assert!(reporter.outgoing().events);
     }
 }

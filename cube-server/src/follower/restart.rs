@@ -5,33 +5,17 @@ use std::time::Duration;
 use cube_api::pod::RestartPolicy;
 use jiff::{SignedDuration, Timestamp};
 
+use crate::backoff::{Jitter, Waits};
 use crate::follower::record::Streak;
 
 /// Clean running for so long ends a streak of crashes.
 pub const CLEAN_RUN: SignedDuration = SignedDuration::from_mins(2);
 
 /// The first wait after a second crash in a row, and the longest.
-const CRASH_WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+const CRASH_WAITS: Waits = Waits::new(Duration::from_secs(1), Duration::from_secs(60));
 
 /// The first wait after an image could not be had, and the longest.
-const IMAGE_WAIT: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(120));
-
-/// A factor from 0.8 to 1.2, so that what failed together is not tried together.
-#[derive(Debug, Clone, Copy)]
-pub struct Jitter(f64);
-
-impl Jitter {
-    /// From any number, uniformly.
-    pub fn from_random(random: u64) -> Self {
-        let share = (random >> 11) as f64 / (1_u64 << 53) as f64;
-        Self(0.8 + 0.4 * share)
-    }
-
-    /// A wait, spread.
-    pub fn spread(self, wait: Duration) -> Duration {
-        wait.mul_f64(self.0)
-    }
-}
+const IMAGE_WAITS: Waits = Waits::new(Duration::from_secs(2), Duration::from_secs(120));
 
 /// What follows from a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +40,7 @@ pub fn after_crash(streak: &mut Streak, limit: u32, now: Timestamp, jitter: Jitt
     streak.failures = streak.failures.saturating_add(1);
     let wait = match streak.failures {
         0 | 1 => Duration::ZERO,
-        more => doubled(CRASH_WAIT, more - 2),
+        more => CRASH_WAITS.after(more - 1),
     };
     verdict(streak, wait, limit, now, jitter)
 }
@@ -64,13 +48,8 @@ pub fn after_crash(streak: &mut Streak, limit: u32, now: Timestamp, jitter: Jitt
 /// Counts an image that could not be had: 2 s, doubling to 2 min. `limit` 0: never give up.
 pub fn after_missing_image(streak: &mut Streak, limit: u32, now: Timestamp, jitter: Jitter) -> Verdict {
     streak.failures = streak.failures.saturating_add(1);
-    let wait = doubled(IMAGE_WAIT, streak.failures - 1);
+    let wait = IMAGE_WAITS.after(streak.failures);
     verdict(streak, wait, limit, now, jitter)
-}
-
-/// The wait before try `n` of something that has no limit: `first`, doubling to `longest`.
-pub fn backoff(first: Duration, longest: Duration, failures: u32, jitter: Jitter) -> Duration {
-    jitter.spread(doubled((first, longest), failures.saturating_sub(1)))
 }
 
 fn verdict(streak: &mut Streak, wait: Duration, limit: u32, now: Timestamp, jitter: Jitter) -> Verdict {
@@ -83,23 +62,19 @@ fn verdict(streak: &mut Streak, wait: Duration, limit: u32, now: Timestamp, jitt
     Verdict::Again(wait)
 }
 
-/// `first * 2^times`, at most `longest`.
-fn doubled((first, longest): (Duration, Duration), times: u32) -> Duration {
-    // 2^16 times the smallest first wait (0.2 s) is beyond every longest one.
-    first.saturating_mul(1 << times.min(16)).min(longest)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const EVEN: Jitter = Jitter(1.0);
+    fn even() -> Jitter {
+        Jitter::from_random(u64::MAX / 2)
+    }
 
     #[test]
     fn the_first_restart_is_at_once_then_1_s_doubling_to_60_s() {
         let mut streak = Streak::default();
         let waits: Vec<_> = (0..9)
-            .map(|_| match after_crash(&mut streak, 0, Timestamp::UNIX_EPOCH, EVEN) {
+            .map(|_| match after_crash(&mut streak, 0, Timestamp::UNIX_EPOCH, even()) {
                 Verdict::Again(wait) => wait.as_secs(),
                 Verdict::GiveUp => unreachable!("no limit"),
             })
@@ -110,7 +85,7 @@ mod tests {
     #[test]
     fn the_tenth_crash_in_a_row_is_the_last() {
         let mut streak = Streak::default();
-        let verdicts: Vec<_> = (0..10).map(|_| after_crash(&mut streak, 10, Timestamp::UNIX_EPOCH, EVEN)).collect();
+        let verdicts: Vec<_> = (0..10).map(|_| after_crash(&mut streak, 10, Timestamp::UNIX_EPOCH, even())).collect();
         assert!(verdicts[..9].iter().all(|verdict| *verdict != Verdict::GiveUp));
         assert_eq!(verdicts[9], Verdict::GiveUp);
     }
@@ -118,16 +93,8 @@ mod tests {
     #[test]
     fn image_tries_wait_2_s_doubling_to_2_min() {
         let mut streak = Streak::default();
-        let waits: Vec<_> = (0..8).map(|_| after_missing_image(&mut streak, 0, Timestamp::UNIX_EPOCH, EVEN)).collect();
+        let waits: Vec<_> = (0..8).map(|_| after_missing_image(&mut streak, 0, Timestamp::UNIX_EPOCH, even())).collect();
         let secs = [2, 4, 8, 16, 32, 64, 120, 120];
         assert_eq!(waits, secs.map(|s| Verdict::Again(Duration::from_secs(s))));
-    }
-
-    #[test]
-    fn jitter_stays_within_a_fifth() {
-        for random in [0, 1, u64::MAX / 2, u64::MAX] {
-            let wait = Jitter::from_random(random).spread(Duration::from_secs(10));
-            assert!((Duration::from_secs(8)..=Duration::from_secs(12)).contains(&wait), "{wait:?}");
-        }
     }
 }

@@ -82,7 +82,7 @@ pub struct Bench {
     pub leader: Arc<Leader>,
     pub ambient: Ambient,
     pub agent: Agent,
-    pub folder: TempDir,
+    folder: TempDir,
     tasks: Tasks,
     generation: AtomicU64,
 }
@@ -115,6 +115,15 @@ impl Bench {
     pub async fn kill(&self) {
         assert!(self.tasks.shut_down(Duration::from_secs(10)).await, "tasks that don't end");
         assert!(!self.tasks.has_panicked());
+    }
+
+    /// Kills the agent and starts another one, whose data folder is empty.
+    pub async fn lose_ledger(&mut self) {
+        self.kill().await;
+        for file in std::fs::read_dir(self.folder.path()).unwrap() {
+            std::fs::remove_file(file.unwrap().path()).unwrap();
+        }
+        self.kill_and_restart().await;
     }
 
     /// Assigns these pods, and no others.

@@ -329,11 +329,7 @@ async fn orphans_go_only_after_an_assignment() {
     bench.assign(std::slice::from_ref(&web)).await;
     bench.phase(web.uid, Phase::Running).await;
     // The ledger is lost: what runs belongs to nobody now.
-    bench.kill().await;
-    for file in std::fs::read_dir(bench.folder.path()).unwrap() {
-        std::fs::remove_file(file.unwrap().path()).unwrap();
-    }
-    bench.kill_and_restart().await;
+    bench.lose_ledger().await;
     bench.agent.welcome(&Welcome { cluster_id: CLUSTER, epoch: Epoch(2) }).await.unwrap();
     tokio::time::sleep(Duration::from_secs(120)).await;
     assert_eq!(bench.fake.everything().len(), 2, "nothing was assigned yet");
@@ -352,11 +348,7 @@ async fn a_lost_ledger_is_rebuilt_from_what_runs() {
     bench.fake.kill_by_hand(&bench.apps(web.uid)[0].id);
     bench.wait_for("a second start", || bench.fake.starts(web.uid, Some(&name("app"))) == 2).await;
     let before = bench.fake.everything();
-    bench.kill().await;
-    for file in std::fs::read_dir(bench.folder.path()).unwrap() {
-        std::fs::remove_file(file.unwrap().path()).unwrap();
-    }
-    bench.kill_and_restart().await;
+    bench.lose_ledger().await;
     bench.agent.welcome(&Welcome { cluster_id: CLUSTER, epoch: Epoch(1) }).await.unwrap();
     bench.assign(std::slice::from_ref(&web)).await;
     tokio::time::sleep(Duration::from_secs(60)).await;
@@ -477,6 +469,146 @@ async fn logs_of_one_container_come_as_they_are_and_follow_goes_over_restarts() 
     let frames = frames.await.unwrap();
     assert_eq!(text(&frames), "hello\nhello\n");
     assert_eq!(frames.last(), Some(&cube_api::stream::Frame::Status(cube_api::stream::Outcome::Success)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn followed_logs_of_several_containers_come_with_their_names_over_restarts() {
+    let bench = Bench::new().await;
+    bench.fake.script("app", Script { output: vec!["hello".to_owned()], ..Script::default() });
+    bench.fake.script("side", Script { output: vec!["hi".to_owned()], ..Script::default() });
+    let mut web = pod(1, RestartPolicy::Always);
+    let mut side = web.spec.containers[0].clone();
+    (side.name, side.image) = (name("side"), "side".to_owned());
+    web.spec.containers.push(side);
+    bench.assign(std::slice::from_ref(&web)).await;
+    bench.phase(web.uid, Phase::Running).await;
+    let query = cube_api::routes::LogQuery { follow: true, ..Default::default() };
+    let follow = bench.agent.logs(web.uid, query).await.unwrap();
+    let frames = tokio::spawn(follow.collect::<Vec<_>>());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let side = bench.apps(web.uid).into_iter().find(|seen| seen.identity.container == Some(name("side"))).unwrap();
+    bench.fake.kill_by_hand(&side.id);
+    bench.wait_for("a second start", || bench.fake.starts(web.uid, Some(&name("side"))) == 2).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    bench.assign(&[stop(&web)]).await;
+    let frames = frames.await.unwrap();
+    let text = frames.iter().map(|frame| match frame {
+        cube_api::stream::Frame::Stdout(bytes) => String::from_utf8(bytes.to_vec()).unwrap(),
+        other => format!("{other:?}"),
+    });
+    let text: String = text.collect();
+    // Which of the first two came first is up to the engine's clock.
+    let mut lines: Vec<_> = text.lines().collect();
+    lines[..2].sort_unstable();
+    assert_eq!(lines, ["[app] hello", "[side] hi", "[side] hi", "Status(Success)"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_that_several_pods_wait_for_is_pulled_once() {
+    let bench = Bench::new().await;
+    bench.fake.script("app", Script { pull: Pull::After(Duration::from_secs(5)), ..Script::default() });
+    let pods: Vec<_> = (1..=4).map(|number| pod(number, RestartPolicy::Always)).collect();
+    bench.assign(&pods).await;
+    for pod in &pods {
+        bench.phase(pod.uid, Phase::Running).await;
+    }
+    assert_eq!(bench.fake.calls().iter().filter(|call| call.operation == Operation::Pull).count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn three_images_are_pulled_at_a_time() {
+    let bench = Bench::new().await;
+    let pods: Vec<_> = (1..=4).map(|number| pod(number, RestartPolicy::Always)).collect();
+    let pods = pods.into_iter().enumerate().map(|(index, mut pod)| {
+        pod.spec.containers[0].image = format!("app-{index}");
+        bench.fake.script(&format!("app-{index}"), Script { pull: Pull::After(Duration::from_secs(10)), ..Script::default() });
+        pod
+    });
+    let pods: Vec<_> = pods.collect();
+    bench.assign(&pods).await;
+    let running = || pods.iter().filter(|pod| bench.status(pod.uid).is_some_and(|status| status.phase == Phase::Running)).count();
+    bench.wait_for("the first", || running() > 0).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(running(), 3);
+    bench.wait_for("the last", || running() == 4).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn eight_pods_are_started_at_a_time() {
+    let bench = Bench::new().await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    bench.fake.set_latency(Duration::from_secs(1));
+    let pods: Vec<_> = (1..=20).map(|number| pod(number, RestartPolicy::Always)).collect();
+    bench.assign(&pods).await;
+    let begun = || bench.fake.calls().iter().filter(|call| call.operation == Operation::CreateSandbox).count();
+    bench.wait_for("the first", || begun() > 0).await;
+    // A start has five calls in a row: none is done after two more.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(begun(), super::pods::STARTS_AT_ONCE);
+    for pod in &pods {
+        bench.phase(pod.uid, Phase::Running).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn facts_alone_are_sent_again_until_accepted() {
+    let bench = Bench::new().await;
+    let trouble = || bench.leader.trouble.lock().unwrap().clone();
+    bench.wait_for("a first report", || bench.leader.calls.load(Ordering::Relaxed) > 0 && trouble().is_none()).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    bench.leader.away.store(true, Ordering::Relaxed);
+    bench.fake.set_down(true);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    bench.leader.away.store(false, Ordering::Relaxed);
+    bench.wait_for("the trouble", || trouble().is_some()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_answers_but_can_not_list_is_in_trouble_without_a_break() {
+    let bench = Bench::new().await;
+    let trouble = || bench.leader.trouble.lock().unwrap().clone();
+    bench.wait_for("a first report", || bench.leader.calls.load(Ordering::Relaxed) > 0 && trouble().is_none()).await;
+    bench.fake.set_latency(Duration::from_millis(300));
+    (0..10).for_each(|_| bench.fake.fail_next(Operation::List, Failure::NotDone));
+    bench.wait_for("the trouble", || trouble().is_some()).await;
+    for _ in 0..200 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(trouble().is_some());
+    }
+    bench.wait_for("a list", || trouble().is_none()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_life_of_the_leader_counts_its_generations_anew() {
+    let mut bench = Bench::new().await;
+    let web = pod(1, RestartPolicy::Always);
+    for _ in 0..3 {
+        bench.assign(&[]).await;
+    }
+    bench.agent.welcome(&Welcome { cluster_id: CLUSTER, epoch: Epoch(2) }).await.unwrap();
+    bench.kill_and_restart().await;
+    let mut assignment = bench.assignment(std::slice::from_ref(&web));
+    (assignment.epoch, assignment.generation) = (Epoch(2), Generation(1));
+    assert_eq!(bench.agent.assign(assignment).await.unwrap().generation, Generation(1));
+    bench.phase(web.uid, Phase::Running).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_orphan_that_does_not_stop_is_killed_at_its_deadline_also_across_a_restart() {
+    let mut bench = Bench::new().await;
+    bench.fake.script("app", Script { ignores_stop: true, ..Script::default() });
+    let web = pod(1, RestartPolicy::Always);
+    bench.assign(std::slice::from_ref(&web)).await;
+    bench.phase(web.uid, Phase::Running).await;
+    bench.lose_ledger().await;
+    bench.agent.welcome(&Welcome { cluster_id: CLUSTER, epoch: Epoch(1) }).await.unwrap();
+    bench.assign(&[]).await;
+    bench.wait_for("a signal", || bench.fake.calls().iter().any(|call| call.operation == Operation::Signal)).await;
+    let began = Instant::now();
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    bench.kill_and_restart().await;
+    bench.wait_for("the end", || bench.fake.everything().is_empty()).await;
+    assert!((29..=31).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

@@ -59,9 +59,12 @@ async fn terminal_output_that_begins_like_a_frame_is_delivered() {
     let script = r"stty raw; printf '\001\000\000\000\177\177\177\177\nlast'";
     let id = rig.started_from(&ContainerSpec { tty: true, ..shell(&rig, &sandbox, "app", script) }).await;
     rig.ended(&id).await;
-    let lines: Vec<_> = rig.runtime.logs(&id, &LogRequest::default()).await.unwrap().try_collect().await.unwrap();
-    let texts: Vec<_> = lines.iter().map(|line| &line.bytes[..]).collect();
-    assert_eq!(texts, [&b"\x01\0\0\0\x7f\x7f\x7f\x7f\n"[..], b"last"]);
+    for times in [false, true] {
+        let request = LogRequest { times, ..LogRequest::default() };
+        let lines = rig.runtime.logs(&id, &request).await.unwrap().try_concat().await.unwrap();
+        let texts: Vec<_> = lines.iter().map(|line| &line.bytes[..]).collect();
+        assert_eq!(texts, [&b"\x01\0\0\0\x7f\x7f\x7f\x7f\n"[..], b"last"]);
+    }
 }
 
 #[tokio::test]
@@ -73,10 +76,13 @@ async fn a_line_of_a_mebibyte_on_standard_error_comes_in_pieces_and_whole() {
         let script = "head -c 1048576 /dev/zero | tr '\\0' x >&2; echo >&2";
         let id = rig.started_from(&ContainerSpec { tty, ..shell(&rig, &sandbox, container, script) }).await;
         rig.ended(&id).await;
-        let lines: Vec<_> = rig.runtime.logs(&id, &LogRequest::default()).await.unwrap().try_collect().await.unwrap();
-        let letters = lines.iter().flat_map(|line| line.bytes.iter()).filter(|&&byte| byte == b'x').count();
-        assert_eq!(letters, 1 << 20, "tty {tty}");
-        assert!(lines.iter().all(|line| line.bytes.len() <= 16 * 1024 + 2));
+        for times in [false, true] {
+            let request = LogRequest { times, ..LogRequest::default() };
+            let lines = rig.runtime.logs(&id, &request).await.unwrap().try_concat().await.unwrap();
+            let letters = lines.iter().flat_map(|line| line.bytes.iter()).filter(|&&byte| byte == b'x').count();
+            assert_eq!(letters, 1 << 20, "tty {tty}, times {times}");
+            assert!(lines.iter().all(|line| line.bytes.len() <= 16 * 1024 + 2));
+        }
     }
 }
 

@@ -131,12 +131,16 @@ pub async fn a_memory_limit_is_told(rig: Rig) {
 pub async fn logs_come_in_order_by_tail_and_since(rig: Rig) {
     let id = rig.started(Does::PrintsAndExits(0)).await;
     rig.ended(&id).await;
-    let all = log(&rig, &id, LogRequest::default()).await;
+    let timed = LogRequest { times: true, ..LogRequest::default() };
+    let all = log(&rig, &id, timed.clone()).await;
     let texts: Vec<_> = all.iter().map(|line| line.bytes.clone()).collect();
     assert_eq!(texts, ["one\n", "two\n", "three\n"].map(Bytes::from));
-    let tail = log(&rig, &id, LogRequest { tail: Some(1), ..LogRequest::default() }).await;
+    assert!(all.iter().all(|line| line.at.is_some()));
+    let untimed = log(&rig, &id, LogRequest::default()).await;
+    assert!(untimed.iter().zip(&all).all(|(line, timed)| line.at.is_none() && line.bytes == timed.bytes) && untimed.len() == 3);
+    let tail = log(&rig, &id, LogRequest { tail: Some(1), ..timed.clone() }).await;
     assert_eq!(tail, all[2..]);
-    let since = log(&rig, &id, LogRequest { since: Some(all[2].at), ..LogRequest::default() }).await;
+    let since = log(&rig, &id, LogRequest { since: all[2].at, ..timed }).await;
     assert!(since.contains(&all[2]) && since.iter().all(|line| line.at >= all[2].at), "{since:?}");
 }
 
@@ -147,7 +151,7 @@ pub async fn a_followed_log_ends_with_its_container(rig: Rig) {
 }
 
 async fn log(rig: &Rig, id: &ContainerId, request: LogRequest) -> Vec<cube_server::follower::runtime::LogLine> {
-    rig.runtime.logs(id, &request).await.unwrap().try_collect().await.unwrap()
+    rig.runtime.logs(id, &request).await.unwrap().try_concat().await.unwrap()
 }
 
 pub async fn two_nodes_on_one_engine_do_not_see_each_other(rig: Rig) {

@@ -23,8 +23,12 @@ const WINDOW: Duration = Duration::from_millis(50);
 /// How long the rest of a long line is waited for, with follow.
 const REST: Duration = Duration::from_secs(1);
 
-/// A frame is passed on when it has so many bytes, or when nothing more is ready.
+/// A frame is passed on when it has so many bytes, with follow also when nothing more is ready.
 const FRAME: usize = 32 * 1024;
+
+/// How long lines wait for a full frame, without follow: Docker gives them one by one, and to send each on alone would cost the node, the leader
+/// and the client more than Docker takes for it.
+const HOLD: Duration = Duration::from_millis(20);
 
 /// Docker cuts longer lines into pieces of this size; a shorter piece without newline is a log's last line.
 const PIECE: usize = 16 * 1024;
@@ -48,6 +52,8 @@ pub struct Merge {
     format: Format,
     follow: bool,
     out: BytesMut,
+    /// Since when `out` has something.
+    held: Instant,
     /// The line that has no newline yet.
     open: Option<Open>,
     problem: Option<String>,
@@ -99,7 +105,7 @@ impl Merge {
         };
         let lanes = sources.iter().map(lane).collect();
         let reading = sources.into_iter().enumerate().map(|(index, source)| read(index, source)).collect();
-        Self { lanes, reading, format, follow, out: BytesMut::new(), open: None, problem: None, ended: false }
+        Self { lanes, reading, format, follow, out: BytesMut::new(), held: Instant::now(), open: None, problem: None, ended: false }
     }
 
     /// The next frame; none after the status.
@@ -118,10 +124,10 @@ impl Merge {
                 Next::Wait(until) => {
                     if let Some(Some(read)) = futures::FutureExt::now_or_never(self.reading.next()) {
                         self.take_in(read);
-                    } else if !self.out.is_empty() {
-                        return Some(self.flush());
-                    } else {
+                    } else if self.out.is_empty() {
                         self.wait(until).await;
+                    } else if self.follow || !self.wait(Some(self.held + HOLD)).await {
+                        return Some(self.flush());
                     }
                 }
                 Next::End if !self.out.is_empty() => return Some(self.flush()),
@@ -162,14 +168,15 @@ impl Merge {
         }
     }
 
-    async fn wait(&mut self, until: Option<Instant>) {
+    /// Waits for what comes next; whether it came in time.
+    async fn wait(&mut self, until: Option<Instant>) -> bool {
         let read = match until {
             Some(until) => tokio::time::timeout_at(until, self.reading.next()).await.unwrap_or_default(),
             None => self.reading.next().await,
         };
-        if let Some(read) = read {
-            self.take_in(read);
-        }
+        let came = read.is_some();
+        read.into_iter().for_each(|read| self.take_in(read));
+        came
     }
 
     fn take_in(&mut self, read: Read) {
@@ -202,11 +209,15 @@ impl Merge {
 
     fn show(&mut self, index: usize) {
         let Some(line) = self.lanes[index].lines.pop_front() else { return };
+        if self.out.is_empty() {
+            self.held = Instant::now();
+        }
         self.read_on(index);
         let goes_on = self.open.take();
         let mut shown = line.bytes.len();
         match goes_on {
-            Some(open) if open.lane == index && open.shown < LONGEST_LINE => shown += open.shown,
+            // One that Docker didn't cut is a log's last: what follows it is another attempt's first line.
+            Some(open) if open.lane == index && open.cut && open.shown < LONGEST_LINE => shown += open.shown,
             unfinished => {
                 if unfinished.is_some() {
                     self.out.put_u8(b'\n');
@@ -224,8 +235,10 @@ impl Merge {
         if self.format.prefix {
             self.out.put_slice(self.lanes[index].prefix.as_bytes());
         }
-        if self.format.timestamps {
-            write!(self.out, "{} ", line.at).expect("memory takes it");
+        if self.format.timestamps
+            && let Some(at) = line.at
+        {
+            write!(self.out, "{at} ").expect("memory takes it");
         }
     }
 
@@ -243,10 +256,23 @@ fn read(lane: usize, mut source: Source) -> BoxFuture<'static, Read> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use bytes::Bytes;
+    use cube_api::pod::RestartPolicy;
+    use cube_api::routes::LogQuery;
     use jiff::Timestamp;
+    use tokio::sync::watch;
 
     use super::*;
+    use crate::ambient::Ambient;
+    use crate::follower::plan::View;
+    use crate::follower::pods::Snapshot;
+    use crate::follower::record::PodRecord;
+    use crate::follower::runtime::fake::Fake;
+    use crate::follower::status;
+    use crate::follower::testing::{name, pod};
+    use crate::tasks::Tasks;
 
     /// Lines with their seconds.
     type Lines<'a> = &'a [(i64, &'a [u8])];
@@ -256,7 +282,7 @@ mod tests {
         let mut merge = Merge::new(Vec::new(), format, false);
         for (name, lines) in lanes {
             let lines =
-                lines.iter().map(|(at, bytes)| LogLine { at: Timestamp::from_second(*at).unwrap(), bytes: Bytes::copy_from_slice(bytes) });
+                lines.iter().map(|(at, bytes)| LogLine { at: Timestamp::from_second(*at).ok(), bytes: Bytes::copy_from_slice(bytes) });
             let lines = lines.collect();
             merge.lanes.push(Lane { prefix: format!("[{name}] "), lines, source: None, arrived: Instant::now(), ended: true });
         }
@@ -298,6 +324,41 @@ mod tests {
         let lines: Vec<_> = text(merge(PREFIX, &lanes)).await.lines().map(str::len).collect();
         let shown = |bytes: usize| "[a] ".len() + bytes;
         assert_eq!(lines, ["[b] zero".len(), shown(LONGEST_LINE), shown(80 * PIECE - LONGEST_LINE), "[b] two".len()]);
+    }
+
+    #[tokio::test]
+    async fn a_log_s_last_line_without_newline_is_not_joined_with_the_next_attempt_s_first() {
+        assert_eq!(text(merge(PREFIX, &[("a", &[(1, b"cut off"), (2, b"again\n")])])).await, "[a] cut off\n[a] again\n");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lines_that_come_one_by_one_travel_together_unless_they_are_followed() {
+        for (follow, expected) in [(false, &["one\ntwo\n"][..]), (true, &["one\n", "two\n"])] {
+            let mut merge = merge(Format { prefix: false, timestamps: false }, &[("app", &[(1, b"one\n")])]);
+            merge.follow = follow;
+            merge.lanes[0].ended = false;
+            let second = LogLine { at: None, bytes: Bytes::from_static(b"two\n") };
+            let source = exhausted();
+            merge.reading.push(Box::pin(async move {
+                tokio::time::sleep(HOLD / 2).await;
+                Read { lane: 0, source, batch: Some(Ok(vec![second])) }
+            }));
+            let mut frames = Vec::new();
+            while let Some(Frame::Stdout(bytes)) = merge.next_frame().await {
+                frames.push(String::from_utf8(bytes.to_vec()).unwrap());
+            }
+            assert_eq!(frames, expected);
+        }
+    }
+
+    /// A log without another line.
+    fn exhausted() -> Source {
+        let pod = pod(1, RestartPolicy::Never);
+        let record = PodRecord::new(&pod);
+        let status = status::of_pod(&pod, &record, &View::default(), Timestamp::UNIX_EPOCH);
+        let (_, snapshot) = watch::channel(Arc::new(Snapshot { pod, record, containers: Vec::new(), status }));
+        let runtime = Arc::new(Fake::new(Ambient::system(), &Tasks::default()));
+        Source::new(runtime, snapshot, name("app"), &LogQuery::default(), false)
     }
 
     #[tokio::test]

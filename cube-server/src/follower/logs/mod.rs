@@ -46,7 +46,9 @@ pub fn open(
         }
     }
     let format = Format { prefix: query.container.is_none(), timestamps: query.timestamps };
-    let sources = names.into_iter().map(|name| Source::new(runtime.clone(), snapshot.clone(), name, &query)).collect();
+    // A single log is in order by itself.
+    let times = query.timestamps || names.len() > 1;
+    let sources = names.into_iter().map(|name| Source::new(runtime.clone(), snapshot.clone(), name, &query, times)).collect();
     let merge = Merge::new(sources, format, query.follow);
     Ok(unfold(merge, |mut merge| async move { merge.next_frame().await.map(|frame| (frame, merge)) }).boxed())
 }

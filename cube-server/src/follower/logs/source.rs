@@ -8,10 +8,7 @@ use futures::stream::{BoxStream, StreamExt};
 use tokio::sync::watch;
 
 use crate::follower::pods::Snapshot;
-use crate::follower::runtime::{LogLine, LogRequest, Observed, RunState, Runtime, RuntimeError};
-
-/// The most lines in a batch: what is ready at once.
-const BATCH: usize = 256;
+use crate::follower::runtime::{LogBatch, LogLine, LogRequest, Observed, RunState, Runtime, RuntimeError};
 
 /// Lines, or the problem that ends the stream.
 pub type Batch = Result<Vec<LogLine>, String>;
@@ -26,28 +23,24 @@ pub struct Source {
     previous: bool,
     /// The attempt that was read last.
     attempt: Option<u32>,
-    lines: Option<BoxStream<'static, Vec<Result<LogLine, RuntimeError>>>>,
-    broken: Option<String>,
+    lines: Option<BoxStream<'static, LogBatch>>,
 }
 
 impl Source {
-    /// Opens nothing yet.
-    pub fn new(runtime: Arc<dyn Runtime>, snapshot: watch::Receiver<Arc<Snapshot>>, name: Name, query: &LogQuery) -> Self {
+    /// Opens nothing yet. `times`: each line's time is needed.
+    pub fn new(runtime: Arc<dyn Runtime>, snapshot: watch::Receiver<Arc<Snapshot>>, name: Name, query: &LogQuery, times: bool) -> Self {
         // The attempt before the newest has ended: there is nothing to follow.
         let follow = query.follow && !query.previous;
-        let request = LogRequest { follow, tail: query.tail, since: query.since };
-        Self { runtime, snapshot, name, request, previous: query.previous, attempt: None, lines: None, broken: None }
+        let request = LogRequest { follow, tail: query.tail, since: query.since, times };
+        Self { runtime, snapshot, name, request, previous: query.previous, attempt: None, lines: None }
     }
 
     /// The next lines; none at the end.
     pub async fn next(&mut self) -> Option<Batch> {
         loop {
-            if let Some(problem) = self.broken.take() {
-                return Some(Err(problem));
-            }
             if let Some(lines) = &mut self.lines {
                 match lines.next().await {
-                    Some(batch) => return Some(Ok(self.whole(batch))),
+                    Some(batch) => return Some(batch.map_err(|error| self.problem(&error))),
                     None => self.lines = None,
                 }
                 if !self.request.follow {
@@ -57,27 +50,16 @@ impl Source {
             let next = self.next_attempt().await?;
             self.attempt = Some(next.identity.attempt);
             match self.runtime.logs(&next.id, &self.request).await {
-                Ok(lines) => self.lines = Some(lines.ready_chunks(BATCH).boxed()),
-                Err(error) => return Some(Err(format!("container '{}': {error}", self.name))),
+                Ok(lines) => self.lines = Some(lines),
+                Err(error) => return Some(Err(self.problem(&error))),
             }
             // The tail was asked of what there was at first.
             self.request.tail = None;
         }
     }
 
-    /// The lines of a batch up to a problem, which is kept for the next call.
-    fn whole(&mut self, batch: Vec<Result<LogLine, RuntimeError>>) -> Vec<LogLine> {
-        let mut lines = Vec::with_capacity(batch.len());
-        for line in batch {
-            match line {
-                Ok(line) => lines.push(line),
-                Err(error) => {
-                    self.broken = Some(format!("container '{}': {error}", self.name));
-                    break;
-                }
-            }
-        }
-        lines
+    fn problem(&self, error: &RuntimeError) -> String {
+        format!("container '{}': {error}", self.name)
     }
 
     /// The attempt to read next; waits for one when following, until the pod is over.

@@ -3,9 +3,12 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::containers::ended_as;
-use super::{Action, Key, Note, Step};
+use super::{Action, Key, Note, Signalled, Step};
 use crate::follower::record::{PodEnd, Slot, Stage, WaitCause};
 use crate::follower::runtime::{RunState, StopSignal};
+
+/// A container that runs so long after it was killed is killed again: somebody may have started or frozen it by hand in between.
+const KILL_AGAIN: SignedDuration = SignedDuration::from_secs(10);
 
 impl Step<'_> {
     pub(super) fn restarting(&mut self, since: Timestamp, new_sandbox: bool) {
@@ -74,8 +77,9 @@ impl Step<'_> {
         for id in &live {
             match (overdue, self.view.signalled.get(id)) {
                 (false, None) => self.act(Action::Signal(id.clone(), StopSignal::Stop)),
-                (false, Some(_)) | (true, Some(StopSignal::Kill)) => {}
-                (true, Some(StopSignal::Stop) | None) => self.act(Action::Signal(id.clone(), StopSignal::Kill)),
+                (false, Some(_)) => {}
+                (true, Some(Signalled { signal: StopSignal::Kill, at })) if self.now < *at + KILL_AGAIN => self.wake_at(*at + KILL_AGAIN),
+                (true, Some(_) | None) => self.act(Action::Signal(id.clone(), StopSignal::Kill)),
             }
         }
         if !live.is_empty() && !overdue {

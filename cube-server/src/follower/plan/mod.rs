@@ -19,12 +19,12 @@ use cube_api::pod::{Container, Phase};
 use cube_api::session::{AssignedPod, Want};
 use jiff::Timestamp;
 
+use crate::backoff::Jitter;
 use crate::follower::record::{PodEnd, PodRecord, Slot, Stage, Streak, WaitCause};
-use crate::follower::restart::Jitter;
 use crate::follower::runtime::{ContainerId, StopSignal};
 
 pub use outcome::{Came, Outcome, take_in};
-pub use view::{Key, Trouble, View};
+pub use view::{Key, Signalled, Trouble, View};
 
 /// Everything that a decision is made from.
 #[derive(Clone, Copy)]
@@ -153,7 +153,8 @@ pub fn begun(pod: &AssignedPod, record: &PodRecord, view: &View, action: &Action
             let image = pod.spec.containers.iter().find(|container| container.name == *name).map(|container| &container.image)?;
             Some(Note::normal("Pulling", format!("pulling image {image}")))
         }
-        Action::Signal(id, StopSignal::Kill) => {
+        // Said once, however often it takes.
+        Action::Signal(id, StopSignal::Kill) if !view.is_killed(id) => {
             let name = view.containers.get(id)?.identity.container.as_ref()?;
             let grace = match &record.stage {
                 Stage::Stopping { grace_seconds, .. } => *grace_seconds,
@@ -169,7 +170,7 @@ pub fn begun(pod: &AssignedPod, record: &PodRecord, view: &View, action: &Action
         | Action::CreateApp { .. }
         | Action::StartApp { .. }
         | Action::Inspect(_)
-        | Action::Signal(_, StopSignal::Stop)
+        | Action::Signal(..)
         | Action::Remove(_)
         | Action::ReadLines(_)
         | Action::List => None,

@@ -8,10 +8,14 @@ use cube_api::session::AssignedPod;
 use jiff::Timestamp;
 
 use super::containers::seconds;
-use super::{Action, Decision, Input, Note, Step, Trouble, View};
+use super::{Action, Decision, Input, Note, Signalled, Step, Trouble, View};
+use crate::backoff::{Jitter, Waits};
 use crate::follower::record::{PodRecord, Slot, Stage, WaitCause};
-use crate::follower::restart::{self, Jitter, Verdict};
+use crate::follower::restart::{self, Verdict};
 use crate::follower::runtime::{ContainerId, Identity, Observed, RunState, RuntimeError};
+
+/// The waits after calls that the engine failed.
+const TROUBLE_WAITS: Waits = Waits::new(Duration::from_millis(500), Duration::from_secs(30));
 
 /// What an action that worked came to.
 #[derive(Debug)]
@@ -37,7 +41,7 @@ pub fn take_in(pod: &AssignedPod, record: &mut PodRecord, view: &mut View, came:
     let Came { action, result, now, jitter } = came;
     view.busy.remove(&action.key());
     match result {
-        Ok(outcome) => succeeded(pod, view, action, outcome),
+        Ok(outcome) => succeeded(pod, view, action, outcome, now),
         Err(error) => failed(Failure { pod, action, error, now, jitter }, record, view),
     }
 }
@@ -55,7 +59,7 @@ pub struct Came {
     pub jitter: Jitter,
 }
 
-fn succeeded(pod: &AssignedPod, view: &mut View, action: Action, outcome: Outcome) -> Vec<Note> {
+fn succeeded(pod: &AssignedPod, view: &mut View, action: Action, outcome: Outcome, now: Timestamp) -> Vec<Note> {
     match (action, outcome) {
         (Action::FindImage(name), Outcome::Image(found)) => return image_found(pod, view, name, found),
         (Action::Pull(name), Outcome::Pulled(id, took)) => {
@@ -84,7 +88,7 @@ fn succeeded(pod: &AssignedPod, view: &mut View, action: Action, outcome: Outcom
             }
         }
         (Action::Signal(id, signal), _) => {
-            view.signalled.insert(id, signal);
+            view.signalled.insert(id, Signalled { signal, at: now });
             view.look = true;
         }
         (Action::Remove(id), _) => view.remove(&id),
@@ -185,10 +189,10 @@ fn failed(failure: Failure<'_>, record: &mut PodRecord, view: &mut View) -> Vec<
     }
 }
 
-/// Waits before the engine is asked again: 0.5 s doubling to 30 s. Whether the trouble is new.
+/// Waits before the engine is asked again. Whether the trouble is new.
 fn trouble(view: &mut View, now: Timestamp, jitter: Jitter) -> bool {
     let failures = view.trouble.as_ref().map_or(0, |trouble| trouble.failures) + 1;
-    let wait = restart::backoff(Duration::from_millis(500), Duration::from_secs(30), failures, jitter);
+    let wait = jitter.spread(TROUBLE_WAITS.after(failures));
     view.trouble = Some(Trouble { failures, retry_at: now + wait });
     view.look = true;
     failures == 1

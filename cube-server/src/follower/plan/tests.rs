@@ -258,6 +258,26 @@ fn policies() -> impl Strategy<Value = RestartPolicy> {
     prop_oneof![Just(RestartPolicy::Always), Just(RestartPolicy::OnFailure), Just(RestartPolicy::Never)]
 }
 
+#[test]
+fn a_container_that_survives_its_kill_is_killed_again_and_that_is_said_once() {
+    let mut world = World::new(stop(&pod(1, RestartPolicy::Always)));
+    let at = |seconds| Timestamp::UNIX_EPOCH + Duration::from_secs(seconds);
+    let id = world.engine.create(&world.pod, Some(name("app")), 0, None);
+    world.engine.start(&id, at(0)).unwrap();
+    world.view = View::of(world.engine.containers.values().cloned().collect());
+    world.record.stage = Stage::Stopping { since: at(0), grace_seconds: 30, end: None };
+    let kill = Action::Signal(id.clone(), StopSignal::Kill);
+    let decide_at = |world: &World, now| {
+        decide(Input { pod: &world.pod, record: &world.record, view: &world.view, now, jitter: Jitter::from_random(0) })
+    };
+    assert!(begun(&world.pod, &world.record, &world.view, &kill).is_some());
+    world.view.signalled.insert(id, Signalled { signal: StopSignal::Kill, at: at(31) });
+    let early = decide_at(&world, at(35));
+    assert_eq!((early.actions, early.wake), (vec![], Some(at(41))));
+    assert_eq!(decide_at(&world, at(41)).actions, std::slice::from_ref(&kill));
+    assert_eq!(begun(&world.pod, &world.record, &world.view, &kill), None);
+}
+
 proptest! {
     #[test]
     fn never_two_live_containers_of_a_name_and_never_a_second_start(policy in policies(), steps in steps()) {

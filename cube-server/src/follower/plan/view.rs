@@ -21,7 +21,7 @@ pub struct View {
     /// Pulls on their way.
     pub pulls: BTreeMap<Name, PullProgress>,
     /// The newest signal that each container got in this life of the process.
-    pub signalled: BTreeMap<ContainerId, StopSignal>,
+    pub signalled: BTreeMap<ContainerId, Signalled>,
     /// The last lines of containers that failed; none where they could not be read.
     pub lines: BTreeMap<ContainerId, Option<String>>,
     /// What is being done.
@@ -30,6 +30,15 @@ pub struct View {
     pub look: bool,
     /// The engine's trouble, while it lasts.
     pub trouble: Option<Trouble>,
+}
+
+/// A signal that the engine passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Signalled {
+    /// Which.
+    pub signal: StopSignal,
+    /// When the engine said so.
+    pub at: Timestamp,
 }
 
 /// Why nothing is asked of the engine just now.
@@ -99,6 +108,11 @@ impl View {
     /// The app containers whose processes run.
     pub fn live_apps(&self) -> impl Iterator<Item = &Observed> {
         self.containers.values().filter(|c| c.identity.container.is_some() && is_live(&c.state))
+    }
+
+    /// Whether the engine has passed on a SIGKILL to it.
+    pub fn is_killed(&self, id: &ContainerId) -> bool {
+        self.signalled.get(id).is_some_and(|signalled| signalled.signal == StopSignal::Kill)
     }
 
     /// Whether a call that makes or starts a container is on its way.

@@ -19,13 +19,13 @@ use jiff::Timestamp;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::ambient::Ambient;
+use crate::backoff::Jitter;
 use crate::follower::assignments::Request;
 use crate::follower::images::Images;
 use crate::follower::ledger::Ledger;
 use crate::follower::plan::{self, Action, Came, Input, Note, Outcome, View};
 use crate::follower::record::PodRecord;
 use crate::follower::reporter::Reporter;
-use crate::follower::restart::Jitter;
 use crate::follower::runtime::{Observed, PullProgress, Runtime, RuntimeError, Scope};
 use crate::follower::status;
 use crate::tasks::Tasks;
@@ -288,6 +288,10 @@ impl Driver {
     }
 
     async fn publish(&mut self) {
+        // Nothing changes any more, and the reporter may have been told to forget the pod: it would take it for a new one.
+        if self.told_stopped {
+            return;
+        }
         let status = status::of_pod(&self.pod, &self.record, &self.view, self.context.ambient.now());
         let stopped = self.record.is_stopped();
         self.context.reporter.publish(self.pod.uid, status.clone(), stopped);
@@ -300,7 +304,7 @@ impl Driver {
             }
             changed
         });
-        if stopped && !self.told_stopped {
+        if stopped {
             // A closed queue means that the server is stopping; the next start finds the pod stopped.
             self.told_stopped = self.context.assignments.send(Request::Stopped(self.pod.uid)).await.is_ok();
         }
@@ -313,4 +317,54 @@ async fn sleep_until(ambient: &Ambient, wake: Option<Timestamp>) {
     // At least a millisecond: a clock that stands still must not make it spin.
     let wait = Duration::try_from(wait).unwrap_or_default().max(Duration::from_millis(1));
     tokio::time::sleep(wait).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use cube_api::pod::RestartPolicy;
+    use cube_api::session::NodeFacts;
+
+    use super::*;
+    use crate::follower::ledger::Membership;
+    use crate::follower::reporter::Sources;
+    use crate::follower::runtime::fake::Fake;
+    use crate::follower::testing::{CLUSTER, Leader, name, pod, stop};
+
+    /// Hints of the last removals come at about the time at which the leader lets go of the pod.
+    #[tokio::test(start_paused = true)]
+    async fn a_poke_after_the_end_does_not_bring_a_forgotten_pod_back_into_reports() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ambient, tasks, leader) = (Ambient::system(), Tasks::default(), Arc::new(Leader::default()));
+        let (ledger, opened) = Ledger::open(&folder.path().join("follower.db"), &ambient, &tasks).await.unwrap();
+        let runtime: Arc<dyn Runtime> = Arc::new(Fake::new(ambient.clone(), &tasks));
+        let reporter = Reporter::new(1);
+        let (assignments, mut told) = mpsc::channel(1);
+        let context = Context {
+            runtime: runtime.clone(),
+            ledger: ledger.clone(),
+            ambient: ambient.clone(),
+            images: Images::new(runtime, tasks.clone()),
+            reporter: reporter.clone(),
+            admission: Arc::new(Semaphore::new(1)),
+            assignments,
+        };
+        let (_membership, membership) = watch::channel(Membership { cluster: Some(CLUSTER), ..opened.membership });
+        let (_facts, facts) =
+            watch::channel(NodeFacts { version: String::new(), engine: String::new(), trouble: None, capacity: Default::default() });
+        let sources = Sources { node_id: opened.node_id, membership, facts, ledger, link: leader.clone(), ambient };
+        tasks.spawn_droppable("reporter", reporter.clone().run(sources));
+
+        let web = stop(&pod(1, RestartPolicy::Always));
+        let scope = Scope { cluster: CLUSTER, node: name("node-1") };
+        let handle = spawn(Arc::new(context), &tasks, scope, web.clone(), PodRecord::new(&web), Vec::new());
+        assert!(matches!(told.recv().await, Some(Request::Stopped(uid)) if uid == web.uid));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(std::mem::take(&mut *leader.pods.lock().unwrap())[&web.uid].stopped);
+        reporter.forget(web.uid);
+        handle.poke.notify_one();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        reporter.resync();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(leader.pods.lock().unwrap().is_empty());
+    }
 }

@@ -106,12 +106,12 @@ impl Work {
 
     /// None where they can't be read: they are a courtesy, and a crash is a crash without them.
     async fn last_lines(&self, id: &ContainerId) -> Option<String> {
-        let request = LogRequest { follow: false, tail: Some(LAST_LINES), since: None };
+        let request = LogRequest { tail: Some(LAST_LINES), ..LogRequest::default() };
         let read = async {
             let mut lines = self.context.runtime.logs(id, &request).await.ok()?;
             let mut last = Vec::new();
-            while let Some(Ok(line)) = lines.next().await {
-                last.extend_from_slice(&line.bytes);
+            while let Some(Ok(batch)) = lines.next().await {
+                batch.iter().for_each(|line| last.extend_from_slice(&line.bytes));
                 let surplus = last.len().saturating_sub(LAST_BYTES);
                 last.drain(..surplus);
             }

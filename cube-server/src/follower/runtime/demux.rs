@@ -91,9 +91,16 @@ impl Frames {
     }
 }
 
-/// Takes a log with timestamps apart.
+/// Takes a log apart.
 #[derive(Debug)]
-pub enum LogLines {
+pub struct LogLines {
+    source: LogSource,
+    /// Whether every entry begins with its time.
+    times: bool,
+}
+
+#[derive(Debug)]
+enum LogSource {
     /// Of a container without a terminal: one entry is one frame.
     Framed(Frames),
     /// Of one with a terminal: entries follow each other, without frames.
@@ -101,57 +108,58 @@ pub enum LogLines {
 }
 
 impl LogLines {
-    /// For a container with or without a terminal.
-    pub fn new(tty: bool) -> Self {
-        if tty { Self::Raw(RawLines::default()) } else { Self::Framed(Frames::default()) }
+    /// For a container with or without a terminal, whose log was asked for with or without times.
+    pub fn new(tty: bool, times: bool) -> Self {
+        let source = if tty { LogSource::Raw(RawLines::default()) } else { LogSource::Framed(Frames::default()) };
+        Self { source, times }
     }
 
     /// Takes the next bytes. Call [`LogLines::next`] until it has no more before the next one, else they pile up.
     pub fn push(&mut self, chunk: &[u8]) {
-        match self {
-            Self::Framed(frames) => frames.push(chunk),
-            Self::Raw(raw) => raw.buffer.extend_from_slice(chunk),
+        match &mut self.source {
+            LogSource::Framed(frames) => frames.push(chunk),
+            LogSource::Raw(raw) => raw.buffer.extend_from_slice(chunk),
         }
     }
 
     /// The next whole line or piece.
     pub fn next(&mut self) -> Result<Option<LogLine>, Broken> {
-        match self {
-            Self::Framed(frames) => match frames.next()? {
-                Some((_, mut entry)) => {
-                    let (at, length) = stamp(&entry).ok_or(Broken::NoTime)?;
-                    entry.advance(length);
-                    Ok(Some(LogLine { at, bytes: entry }))
+        match &mut self.source {
+            LogSource::Framed(frames) => match frames.next()? {
+                Some((_, mut bytes)) => {
+                    let (at, length) = stamp(&bytes, self.times)?;
+                    bytes.advance(length);
+                    Ok(Some(LogLine { at, bytes }))
                 }
                 None => Ok(None),
             },
-            Self::Raw(raw) => raw.next(false),
+            LogSource::Raw(raw) => raw.next(self.times, false),
         }
     }
 
     /// The stream ended: what is left, if it is a line without its newline. Call it until it has no more.
     pub fn end(&mut self) -> Result<Option<LogLine>, Broken> {
-        match self {
-            Self::Framed(frames) => frames.end().map(|()| None),
-            Self::Raw(raw) => raw.next(true),
+        match &mut self.source {
+            LogSource::Framed(frames) => frames.end().map(|()| None),
+            LogSource::Raw(raw) => raw.next(self.times, true),
         }
     }
 }
 
 /// The log of a container with a terminal. A line waits for its newline, for the 16 KiB at which Docker cuts it, or for the end of the stream.
 #[derive(Debug, Default)]
-pub struct RawLines {
+struct RawLines {
     buffer: BytesMut,
     /// How much of the buffer is known to hold no newline, so that a long line isn't searched again with every chunk.
     searched: usize,
 }
 
 impl RawLines {
-    fn next(&mut self, ended: bool) -> Result<Option<LogLine>, Broken> {
+    fn next(&mut self, times: bool, ended: bool) -> Result<Option<LogLine>, Broken> {
         if self.buffer.is_empty() || (!ended && self.buffer.len() < MAX_STAMP && !self.buffer.contains(&b'\n')) {
             return Ok(None);
         }
-        let (at, skip) = stamp(&self.buffer).ok_or(Broken::NoTime)?;
+        let (at, skip) = stamp(&self.buffer, times)?;
         let window = self.buffer.len().min(skip + MAX_PIECE);
         let from = self.searched.clamp(skip, window);
         let length = match self.buffer[from..window].iter().position(|&byte| byte == b'\n') {
@@ -169,11 +177,14 @@ impl RawLines {
     }
 }
 
-/// The time at the start of a log entry, and where the entry's own bytes begin.
-fn stamp(entry: &[u8]) -> Option<(Timestamp, usize)> {
-    let blank = entry.iter().take(MAX_STAMP).position(|&byte| byte == b' ')?;
-    let at = std::str::from_utf8(&entry[..blank]).ok()?.parse().ok()?;
-    Some((at, blank + 1))
+/// The time at the start of a log entry, if there is one, and where the entry's own bytes begin.
+fn stamp(entry: &[u8], times: bool) -> Result<(Option<Timestamp>, usize), Broken> {
+    if !times {
+        return Ok((None, 0));
+    }
+    let blank = entry.iter().take(MAX_STAMP).position(|&byte| byte == b' ').ok_or(Broken::NoTime)?;
+    let text = std::str::from_utf8(&entry[..blank]).map_err(|_| Broken::NoTime)?;
+    Ok((Some(text.parse().map_err(|_| Broken::NoTime)?), blank + 1))
 }
 
 #[cfg(test)]
@@ -195,12 +206,16 @@ mod tests {
 
     /// Feeds `pieces` and gives every line, or what broke, and the most that was held.
     fn lines<'a>(tty: bool, pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<LogLine>, Option<Broken>, usize) {
-        let (mut decoder, mut out, mut held) = (LogLines::new(tty), Vec::new(), 0);
+        decoded(LogLines::new(tty, true), pieces)
+    }
+
+    fn decoded<'a>(mut decoder: LogLines, pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<LogLine>, Option<Broken>, usize) {
+        let (mut out, mut held) = (Vec::new(), 0);
         for piece in pieces {
             decoder.push(piece);
-            held = held.max(match &decoder {
-                LogLines::Framed(frames) => frames.buffer.len(),
-                LogLines::Raw(raw) => raw.buffer.len(),
+            held = held.max(match &decoder.source {
+                LogSource::Framed(frames) => frames.buffer.len(),
+                LogSource::Raw(raw) => raw.buffer.len(),
             });
             loop {
                 match decoder.next() {
@@ -228,7 +243,21 @@ mod tests {
         let input = [frame(1, &entry(b"one\n")), frame(2, &entry(b"two\n"))].concat();
         let (lines, broken, _) = lines(false, [&input[..]]);
         assert_eq!((texts(&lines), broken), (vec![&b"one\n"[..], b"two\n"], None));
-        assert_eq!(lines[0].at, AT.parse().unwrap());
+        assert_eq!(lines[0].at, AT.parse().ok());
+    }
+
+    #[test]
+    fn without_times_every_byte_is_the_line_s() {
+        let long = vec![b'x'; MAX_PIECE];
+        let expected = [b"2026 is no time\n", &long[..], b"$ "];
+        for tty in [false, true] {
+            let input = expected.map(|line| if tty { line.to_vec() } else { frame(1, line) }).concat();
+            for size in [1, 7, 100_000] {
+                let (lines, broken, _) = decoded(LogLines::new(tty, false), input.chunks(size));
+                assert_eq!((texts(&lines), broken), (expected.to_vec(), None));
+                assert!(lines.iter().all(|line| line.at.is_none()));
+            }
+        }
     }
 
     #[test]

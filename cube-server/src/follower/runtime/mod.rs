@@ -181,16 +181,21 @@ pub struct LogRequest {
     pub tail: Option<u64>,
     /// Only what was written at or after this time.
     pub since: Option<Timestamp>,
+    /// Tell the time of each line. Docker's work on a line of 100 bytes and the line itself grow by a third with it.
+    pub times: bool,
 }
 
 /// One line, or a piece of up to 16 KiB of a longer one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogLine {
-    /// When Docker read it, to the nanosecond.
-    pub at: Timestamp,
+    /// When Docker read it, to the nanosecond; none unless asked for.
+    pub at: Option<Timestamp>,
     /// With its newline, unless it is a piece of a longer line (or a last line without one).
     pub bytes: Bytes,
 }
+
+/// Lines that were ready together, at least one.
+pub type LogBatch = Result<Vec<LogLine>, RuntimeError>;
 
 /// A command to run in a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -303,8 +308,7 @@ pub trait Runtime: Send + Sync + 'static {
     /// Removes a container, killing it if need be; one that is gone is fine. Waits until it is gone.
     async fn remove(&self, id: &ContainerId) -> Result<(), RuntimeError>;
     /// A container's log, oldest first; the stream ends with the log, or with `follow` when the container ends. An `Err` is the last item.
-    async fn logs(&self, id: &ContainerId, request: &LogRequest)
-    -> Result<BoxStream<'static, Result<LogLine, RuntimeError>>, RuntimeError>;
+    async fn logs(&self, id: &ContainerId, request: &LogRequest) -> Result<BoxStream<'static, LogBatch>, RuntimeError>;
     /// Runs a command in a container.
     async fn exec(&self, id: &ContainerId, request: &ExecRequest) -> Result<ExecHandle, RuntimeError>;
 }

@@ -28,13 +28,14 @@ use bollard::query_parameters::{
 use cube_api::meta::Uid;
 use cube_api::node::Capacity;
 use cube_api::quantity::{Bytes, MilliCpu};
+use futures::FutureExt;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use tokio::sync::{Semaphore, watch};
 
 use self::streams::JsonLines;
-use super::demux::{Broken, LogLines};
+use super::demux::LogLines;
 use super::{
-    CALL_TIMEOUT, ContainerId, ContainerSpec, EngineInfo, ExecHandle, ExecRequest, Hint, Identity, LogLine, LogRequest, Observed,
+    CALL_TIMEOUT, ContainerId, ContainerSpec, EngineInfo, ExecHandle, ExecRequest, Hint, Identity, LogBatch, LogLine, LogRequest, Observed,
     PullProgress, RunState, Runtime, RuntimeError, SandboxSpec, Scope, StopSignal,
 };
 use crate::tasks::Tasks;
@@ -348,13 +349,10 @@ impl Runtime for Docker {
         }
     }
 
-    async fn logs(
-        &self,
-        id: &ContainerId,
-        request: &LogRequest,
-    ) -> Result<BoxStream<'static, Result<LogLine, RuntimeError>>, RuntimeError> {
+    async fn logs(&self, id: &ContainerId, request: &LogRequest) -> Result<BoxStream<'static, LogBatch>, RuntimeError> {
         let container = self.inspect(id).await?.ok_or(RuntimeError::Gone)?;
-        let mut target = format!("/containers/{}/logs?stdout=1&stderr=1&timestamps=1&follow={}", escaped(&id.0), u8::from(request.follow));
+        let (times, follow) = (u8::from(request.times), u8::from(request.follow));
+        let mut target = format!("/containers/{}/logs?stdout=1&stderr=1&timestamps={times}&follow={follow}", escaped(&id.0));
         if let Some(tail) = request.tail {
             target.push_str(&format!("&tail={tail}"));
         }
@@ -362,16 +360,9 @@ impl Runtime for Docker {
             target.push_str(&format!("&since={}.{:09}", since.as_second().max(0), since.subsec_nanosecond().max(0)));
         }
         let body = streams::get(self.socket(), READ_LOG, &target).await?;
-        let log = Log { body, lines: LogLines::new(container.tty), follow: request.follow, ended: false };
-        // After an error there is nothing more to read.
-        let lines = stream::unfold(Some(log), async |log| {
-            let mut log = log?;
-            match log.next().await {
-                Ok(line) => line.map(|line| (Ok(line), Some(log))),
-                Err(error) => Some((Err(error), None)),
-            }
-        });
-        Ok(lines.boxed())
+        let log = Log { body, lines: LogLines::new(container.tty, request.times), follow: request.follow, end: None };
+        let batches = stream::unfold(Box::new(log), async |mut log| log.next().await.map(|batch| (batch, log)));
+        Ok(batches.boxed())
     }
 
     async fn exec(&self, id: &ContainerId, request: &ExecRequest) -> Result<ExecHandle, RuntimeError> {
@@ -381,31 +372,63 @@ impl Runtime for Docker {
 
 const READ_LOG: &str = "read the log";
 
+/// About so many bytes of a log are read at once, if they are there.
+const LOG_BATCH: usize = 64 * 1024;
+
 /// A log on its way.
 struct Log {
     body: streams::LongBody,
     lines: LogLines,
     follow: bool,
-    /// Docker has sent everything.
-    ended: bool,
+    /// How it ended: there is nothing more to read.
+    end: Option<Result<(), RuntimeError>>,
 }
 
 impl Log {
-    async fn next(&mut self) -> Result<Option<LogLine>, RuntimeError> {
-        let broken = |broken: Broken| RuntimeError::Unavailable { operation: READ_LOG, problem: broken.to_string() };
-        loop {
-            if self.ended {
-                return self.lines.end().map_err(broken);
-            }
-            if let Some(line) = self.lines.next().map_err(broken)? {
-                return Ok(Some(line));
-            }
+    /// The lines that are ready together; none at the end. A problem is told after the lines before it, and is the last.
+    async fn next(&mut self) -> Option<LogBatch> {
+        let mut ready = Vec::new();
+        while ready.is_empty() && self.end.is_none() {
             // A log that is followed may be silent for days; one that is only read may not.
-            let chunk = if self.follow { self.body.next().await? } else { self.body.next_within(CALL_TIMEOUT).await? };
-            match chunk {
-                Some(chunk) => self.lines.push(&chunk),
-                None => self.ended = true,
+            let mut chunk = if self.follow { self.body.next().await } else { self.body.next_within(CALL_TIMEOUT).await };
+            let mut bytes = 0;
+            // Docker sends each line as a chunk of its own.
+            loop {
+                bytes += chunk.as_ref().ok().and_then(Option::as_ref).map_or(0, bytes::Bytes::len);
+                self.take(chunk, &mut ready);
+                if self.end.is_some() || bytes >= LOG_BATCH {
+                    break;
+                }
+                // Polled with no one to wake: the `await` above asks again and registers.
+                match self.body.next().now_or_never() {
+                    Some(next) => chunk = next,
+                    None => break,
+                }
             }
+        }
+        if !ready.is_empty() {
+            return Some(Ok(ready));
+        }
+        self.end.replace(Ok(()))?.err().map(Err)
+    }
+
+    fn take(&mut self, chunk: Result<Option<bytes::Bytes>, RuntimeError>, ready: &mut Vec<LogLine>) {
+        let whole = match chunk {
+            Ok(Some(chunk)) => {
+                self.lines.push(&chunk);
+                std::iter::from_fn(|| self.lines.next().transpose()).try_for_each(|line| line.map(|line| ready.push(line)))
+            }
+            Ok(None) => {
+                self.end = Some(Ok(()));
+                std::iter::from_fn(|| self.lines.end().transpose()).try_for_each(|line| line.map(|line| ready.push(line)))
+            }
+            Err(error) => {
+                self.end = Some(Err(error));
+                Ok(())
+            }
+        };
+        if let Err(broken) = whole {
+            self.end = Some(Err(RuntimeError::Unavailable { operation: READ_LOG, problem: broken.to_string() }));
         }
     }
 }

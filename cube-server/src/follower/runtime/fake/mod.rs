@@ -18,8 +18,8 @@ use tokio::sync::{mpsc, watch};
 
 use self::world::{Container, World, is_live};
 use super::{
-    ContainerId, ContainerSpec, EngineInfo, ExecHandle, ExecInput, ExecOutput, ExecRequest, Hint, Identity, LogLine, LogRequest, Observed,
-    PullProgress, RunState, Runtime, RuntimeError, SandboxSpec, Scope, StopSignal,
+    ContainerId, ContainerSpec, EngineInfo, ExecHandle, ExecInput, ExecOutput, ExecRequest, Hint, Identity, LogBatch, LogLine, LogRequest,
+    Observed, PullProgress, RunState, Runtime, RuntimeError, SandboxSpec, Scope, StopSignal,
 };
 use crate::ambient::Ambient;
 use crate::tasks::Tasks;
@@ -374,20 +374,16 @@ impl Runtime for Fake {
         self.call(Operation::Remove, |world| world.identity(id), act).await
     }
 
-    async fn logs(
-        &self,
-        id: &ContainerId,
-        request: &LogRequest,
-    ) -> Result<BoxStream<'static, Result<LogLine, RuntimeError>>, RuntimeError> {
+    async fn logs(&self, id: &ContainerId, request: &LogRequest) -> Result<BoxStream<'static, LogBatch>, RuntimeError> {
         let since = request.since;
-        let wanted = move |line: &&LogLine| since.is_none_or(|since| line.at >= since);
+        let wanted = move |line: &&LogLine| since.is_none_or(|since| line.at >= Some(since));
         let first = |world: &mut World| {
             let container = world.containers.get(id).ok_or(RuntimeError::Gone)?;
             let length = container.log.iter().filter(wanted).count();
             Ok(request.tail.map_or(0, |tail| length.saturating_sub(usize::try_from(tail).unwrap_or(usize::MAX))))
         };
         let first = self.call(Operation::Logs, |world| world.identity(id), first).await?;
-        let (fake, id, follow) = (self.clone(), id.clone(), request.follow);
+        let (fake, id, follow, times) = (self.clone(), id.clone(), request.follow, request.times);
         let lines = stream::unfold((first, self.changes.subscribe()), move |(at, mut changes)| {
             let (fake, id) = (fake.clone(), id.clone());
             async move {
@@ -398,7 +394,10 @@ impl Runtime for Fake {
                         (container.log.iter().filter(wanted).nth(at).cloned(), is_live(container))
                     };
                     match line {
-                        Some(line) => return Some((Ok(line), (at + 1, changes))),
+                        Some(line) => {
+                            let line = LogLine { at: line.at.filter(|_| times), ..line };
+                            return Some((Ok(vec![line]), (at + 1, changes)));
+                        }
                         None if follow && live => fake.wait(&mut changes).await,
                         None => return None,
                     }

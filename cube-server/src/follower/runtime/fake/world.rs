@@ -107,7 +107,7 @@ impl World {
             return Err(RuntimeError::Refused { operation: "start the container", problem });
         }
         container.observed.state = RunState::Running { since: now };
-        container.log.extend(script.output.iter().map(|line| LogLine { at: now, bytes: Bytes::from(format!("{line}\n")) }));
+        container.log.extend(script.output.iter().map(|line| LogLine { at: Some(now), bytes: Bytes::from(format!("{line}\n")) }));
         let fate = |code| script.run_for.map(|length| (Instant::now() + length, code, script.oom));
         let code = if script.oom { 137 } else { script.exit_code };
         container.fate = if earlier < script.fail_first { Some((Instant::now(), 1, false)) } else { fate(code) };
