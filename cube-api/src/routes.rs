@@ -103,6 +103,9 @@ pub struct Bookmark {
     pub revision: Revision,
 }
 
+/// A line of a watch of pods.
+pub type PodWatch = WatchEvent<Pod>;
+
 /// The query of an apply.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cube_api::event::EventKind;
 use cube_api::meta::{Name, Uid};
-use cube_api::pod::{Placement, Pod};
+use cube_api::pod::{Phase, Placement, Pod, PodStatus};
 use cube_api::routes::DeleteQuery;
 use cube_api::{ApiError, ErrorCode};
 
@@ -75,6 +75,14 @@ pub(super) fn restart(draft: &mut Draft<'_>, name: &Name) -> Result<Pod, ApiErro
     }
     let mut row = PodRow::clone(&old);
     row.restarts += 1;
+    match row.pod.status.phase {
+        // From now on it uses its node again. If that were true only once the node says so, another pod could be given its room meanwhile.
+        Phase::Succeeded | Phase::Failed => {
+            row.pod.status =
+                PodStatus { phase: Phase::Pending, reason: None, message: None, finished_at: None, ..std::mem::take(&mut row.pod.status) };
+        }
+        Phase::Pending | Phase::Running => {}
+    }
     let row = draft.put_pod(row);
     draft.pod_event(&row, EventKind::Normal, "Restarting", "a restart of every container was asked for by the user");
     Ok(row.pod.clone())
