@@ -218,6 +218,21 @@ async fn a_finished_pod_that_is_restarted_has_its_room_before_its_node_says_so()
 }
 
 #[tokio::test]
+async fn a_finished_pod_is_not_restarted_where_another_has_its_room() {
+    let leader = Leader::start().await;
+    leader.join("n1", 1).await;
+    let old = leader.run_on("n1", pod("web", "nginx", "a")).await;
+    let mut report = leader.report(1);
+    report.pods.push(pod_report(old, 1, Phase::Succeeded, false));
+    leader.store.report(name("n1"), report).await.expect("a report");
+    leader.run_on("n1", pod("next", "nginx", "a")).await;
+    let before = leader.store.read(Clone::clone);
+    let error = refusal(leader.store.restart_pod(name("web")).await);
+    assert_eq!(error.message, "pod/web can't start again: node n1 lacks a free host port for it now");
+    assert_eq!((error.code, leader.store.read(Clone::clone)), (ErrorCode::Conflict, before));
+}
+
+#[tokio::test]
 async fn a_taken_name_is_refused_with_a_remedy_unless_it_is_the_same_machine_and_not_connected() {
     let leader = Leader::start().await;
     leader.join("n1", 1).await;
