@@ -82,7 +82,7 @@ pub struct Capacity {
 pub enum NodeCondition {
     /// Yes.
     Ready,
-    /// No, and why: `no session for 12s`, `docker doesn't answer: ...`.
+    /// No, and why: `no session for more than 10s`, `docker doesn't answer: ...`.
     NotReady {
         /// The cause, in a sentence.
         reason: String,

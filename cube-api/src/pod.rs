@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::meta::{Metadata, Name};
 use crate::quantity::{Bytes, MilliCpu};
 
-/// A pod as the API answers it. Each part has one writer: `metadata` and `spec` the API, `placement` the scheduler, `status` the pod's node.
+/// A pod as the API answers it. Each part has one writer: `metadata` and `spec` the API, `placement` the scheduler, `status` the pod's node; only
+/// a restart of a finished pod sets its phase back to Pending before the node says so.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Pod {

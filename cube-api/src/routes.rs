@@ -4,7 +4,6 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::meta::{Name, Revision};
-use crate::node::Node;
 use crate::pod::Pod;
 
 /// The port of the leader.
@@ -106,8 +105,6 @@ pub struct Bookmark {
 
 /// A line of a watch of pods.
 pub type PodWatch = WatchEvent<Pod>;
-/// A line of a watch of nodes.
-pub type NodeWatch = WatchEvent<Node>;
 
 /// The query of an apply.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

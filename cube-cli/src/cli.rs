@@ -13,13 +13,16 @@ use crate::commands::{apply, config, delete, events, exec, get, list, logs, node
     version,
     max_term_width = 120,
     after_help = "Examples:
+  cube config set --leader-url localhost:4242 --password-file FILE    once: which leader to ask
+
   cube apply manifest.json --wait    make the pods of a manifest run, and wait for them
   cube list pod                      what runs
   cube get pod/my-pod                one pod: its manifest, its status, its events
   cube logs pod/my-pod -f            what it writes
   cube exec pod/my-pod -- sh         a shell in it
 
-Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 the cluster can't be reached, 124 timed out; exec: the command's own."
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 the cluster can't be reached,
+124 timed out; exec: the command's own."
 )]
 pub struct Cli {
     /// The file with leaderUrl and password [default: ~/.cube/config]
@@ -65,7 +68,12 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn the_words_are_consistent() {
-        super::Cli::command().debug_assert();
+    fn the_words_are_consistent_and_no_example_is_wrapped() {
+        let command = super::Cli::command();
+        command.clone().debug_assert();
+        for command in command.get_subcommands().chain([&command]) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.lines().all(|line| line.chars().count() <= 100), "{help}");
+        }
     }
 }

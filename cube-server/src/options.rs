@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
+use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand};
 use cube_api::meta::{Labels, Name};
 
-/// A declarative container cluster: the leader (control plane, and a node) or a follower (a node).
+/// A container cluster on machines with Docker: a leader (control plane, and a node) and any number of followers (nodes).
 #[derive(Debug, Parser)]
-#[command(name = "cube-server", version, about, after_help = EXAMPLES)]
+#[command(name = "cube-server", version, after_help = EXAMPLES)]
 pub struct Options {
     /// What to run as.
     #[command(subcommand)]
@@ -15,11 +16,12 @@ pub struct Options {
 }
 
 const EXAMPLES: &str = "Examples:
-  cube-server leader                                            a whole cluster on this machine; makes a token
-  cube-server leader --listen 0.0.0.0:4242                      also for followers on other machines
+  cube-server leader                          a whole cluster on this machine
+  cube-server leader --listen 0.0.0.0:4242    also for followers on other machines
   cube-server follower --leader 10.0.0.1:4242 --token-file token
 
-The log goes to stderr; CUBE_LOG=debug says more.";
+A leader without a token makes one, keeps it in its data folder, and says how nodes join
+and how the client, cube, is set up. The log goes to stderr; CUBE_LOG=debug says more.";
 
 /// The two roles.
 #[derive(Debug, Subcommand)]
@@ -37,7 +39,7 @@ pub struct LeaderOptions {
     #[arg(long, env = "CUBE_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:4242")]
     pub listen: String,
     /// Run no pods on this machine
-    #[arg(long, env = "CUBE_NO_PODS")]
+    #[arg(long, env = "CUBE_NO_PODS", value_parser = BoolishValueParser::new())]
     pub no_pods: bool,
     /// What both roles take.
     #[command(flatten)]
@@ -92,5 +94,22 @@ fn label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         Some(_) | None => Err(format!("'{text}' is not KEY=VALUE")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_words_are_consistent_and_no_example_is_wrapped() {
+        let mut command = Options::command();
+        command.build();
+        command.clone().debug_assert();
+        let help = command.get_after_help().expect("there are examples").to_string();
+        assert!(help.lines().all(|line| line.len() <= 100), "{help}");
+        assert!(command.render_help().to_string().starts_with("A container cluster"));
     }
 }

@@ -48,30 +48,36 @@ pub fn run(options: Options) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("can't start the async runtime")?;
     let ended = runtime.block_on(async {
         let tasks = Tasks::default();
-        // Also after a failed start: what was started is told to stop before the process ends.
-        let started = match options.role {
-            RoleOptions::Leader(options) => until_stopped(&tasks, run_leader(options, &tasks)).await,
-            RoleOptions::Follower(options) => until_stopped(&tasks, run_follower(options, &tasks)).await,
-        };
-        if !tasks.shut_down(STOP_LIMIT).await {
-            tracing::warn!("not everything stopped within {} s; ending anyway, the state is on disk", STOP_LIMIT.as_secs());
+        match options.role {
+            RoleOptions::Leader(options) => start_and_stop(&tasks, run_leader(options, &tasks)).await,
+            RoleOptions::Follower(options) => start_and_stop(&tasks, run_follower(options, &tasks)).await,
         }
-        started.map(|()| if tasks.has_panicked() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     });
     // Blocking reads that are still under way end with the process.
     runtime.shutdown_background();
     ended
 }
 
-/// Starts a role, keeps what it returned (its lock) and waits for the signal to stop; a second signal ends the process at once.
-async fn until_stopped<T>(tasks: &Tasks, start: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<()> {
+/// Starts a role, waits for the signal to stop and stops its tasks; what the role returned (its lock) is held until they have ended: the next
+/// process must not open a database that this one still writes.
+async fn start_and_stop<T>(tasks: &Tasks, start: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<ExitCode> {
+    // Also after a failed start: what was started is told to stop before the process ends.
+    let held = until_stopped(tasks, start).await;
+    if !tasks.shut_down(STOP_LIMIT).await {
+        tracing::warn!("not everything stopped within {} s; ending anyway, the state is on disk", STOP_LIMIT.as_secs());
+    }
+    held.map(|_held| if tasks.has_panicked() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Starts a role and waits for the signal to stop; a second signal ends the process at once.
+async fn until_stopped<T>(tasks: &Tasks, start: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let mut terminate = signal(SignalKind::terminate()).context("can't listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("can't listen for SIGINT")?;
-    let _held = start.await?;
+    let held = start.await?;
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
-        () = tasks.stopping().cancelled() => return Ok(()),
+        () = tasks.stopping().cancelled() => return Ok(held),
     }
     tracing::info!("stopping; pods keep running");
     tasks.spawn_droppable("second signal", async move {
@@ -81,7 +87,7 @@ async fn until_stopped<T>(tasks: &Tasks, start: impl Future<Output = anyhow::Res
         }
         std::process::exit(130);
     });
-    Ok(())
+    Ok(held)
 }
 
 async fn run_leader(options: LeaderOptions, tasks: &Tasks) -> anyhow::Result<DataDir> {
@@ -202,5 +208,32 @@ fn greet(address: SocketAddr, common: &CommonOptions, data_dir: &DataDir) {
             "join a node:           cube-server follower --leader THIS-MACHINE:{} --token-file FILE  (a copy of {file})",
             address.port()
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_data_folder_is_locked_until_the_last_task_has_ended() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (tasks, path) = (Tasks::default(), folder.path().to_owned());
+        let (stopping, writers_folder) = (tasks.stopping().clone(), path.clone());
+        let (tell, told) = tokio::sync::oneshot::channel();
+        tasks.spawn("writer", async move {
+            stopping.cancelled().await;
+            // As the store's writer, which commits what is queued.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            tell.send(DataDir::open(&writers_folder).is_err()).expect("the test waits");
+        });
+        let start = async {
+            let lock = DataDir::open(&path)?;
+            tasks.stopping().cancel();
+            anyhow::Ok(lock)
+        };
+        assert_eq!(start_and_stop(&tasks, start).await.expect("an orderly end"), ExitCode::SUCCESS);
+        assert!(told.await.expect("the writer ended"), "another process could have had the folder meanwhile");
+        DataDir::open(&path).expect("it is free afterwards");
     }
 }

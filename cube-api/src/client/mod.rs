@@ -31,7 +31,9 @@ use crate::manifest::Resource;
 use crate::meta::{Name, Revision};
 use crate::node::Node;
 use crate::pod::Pod;
-use crate::routes::{self, Applied, ApplyQuery, DeleteQuery, EventQuery, ExecQuery, List, ListQuery, LogQuery, VersionInfo};
+use crate::routes::{
+    self, Applied, ApplyQuery, DeleteNodeQuery, DeleteQuery, EventQuery, ExecQuery, List, ListQuery, LogQuery, VersionInfo,
+};
 use transport::Answer;
 
 /// A leader and the right to ask it. Cheap to clone.
@@ -114,9 +116,9 @@ impl Client {
         self.call(Method::GET, &named(routes::NODE, name)).await
     }
 
-    /// Forgets a node that is away.
-    pub async fn delete_node(&self, name: &Name) -> Result<(), ClientError> {
-        self.send(Method::DELETE, &named(routes::NODE, name), Extra::default()).await?.whole().await.map(drop)
+    /// Forgets a node that is away; answers it as it was.
+    pub async fn delete_node(&self, name: &Name, query: &DeleteNodeQuery) -> Result<Node, ClientError> {
+        self.call(Method::DELETE, &with_query(&named(routes::NODE, name), query)).await
     }
 
     /// Events, oldest first.

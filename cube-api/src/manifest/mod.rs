@@ -98,7 +98,7 @@ pub fn parse(text: &str) -> Result<Vec<Resource>, Vec<Problem>> {
     if text.len() > MAX_BYTES {
         return Err(vec![too_large()]);
     }
-    let documents = tree::read(text).map_err(|error| {
+    let documents = tree::read(&escaped(text)).map_err(|error| {
         // Truncated JSON is explained better by a parser that knows only JSON.
         let json = text.trim_start().starts_with(['{', '[']).then(|| check_json(text).err()).flatten();
         vec![json.unwrap_or_else(|| at(error.mark, error.message))]
@@ -116,17 +116,17 @@ pub fn from_json(body: &[u8]) -> Result<Vec<Resource>, Vec<Problem>> {
     }
     let text = std::str::from_utf8(body).map_err(|error| vec![whole(format!("not UTF-8 after {} bytes", error.valid_up_to()))])?;
     check_json(text).map_err(|problem| vec![problem])?;
-    parse(&escaped(text))
+    parse(text)
 }
 
-/// JSON strings may hold characters that YAML wants escaped (DEL, for one). In valid JSON they are nowhere else.
-fn escaped(json: &str) -> Cow<'_, str> {
+/// JSON strings may hold characters that YAML wants escaped (DEL, for one). In valid JSON they are nowhere else; YAML stays as it is.
+fn escaped(text: &str) -> Cow<'_, str> {
     let wants_escape = |c: char| matches!(c, '\u{7f}'..='\u{9f}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}');
-    if !json.contains(wants_escape) {
-        return Cow::Borrowed(json);
+    if !text.contains(wants_escape) || check_json(text).is_err() {
+        return Cow::Borrowed(text);
     }
     let escape = |c: char| if wants_escape(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
-    Cow::Owned(json.chars().map(escape).collect())
+    Cow::Owned(text.chars().map(escape).collect())
 }
 
 fn too_large() -> Problem {

@@ -218,9 +218,11 @@ fn a_text_without_quotes_stays_as_typed() {
 #[test]
 fn characters_that_yaml_wants_escaped_may_stand_in_json_as_they_are() {
     let json = SMALLEST.replace("value1", "\u{7f}\u{feff}\u{80}\u{1f600}");
-    let resources = from_json(json.as_bytes()).unwrap_or_else(|problems| panic!("{problems:#?}"));
-    let Resource::Pod(pod) = &resources[0];
-    assert_eq!(pod.spec.containers[0].env["ENV_VAR1"], "\u{7f}\u{feff}\u{80}\u{1f600}");
+    for read in [from_json(json.as_bytes()), parse(&json)] {
+        let resources = read.unwrap_or_else(|problems| panic!("{problems:#?}"));
+        let Resource::Pod(pod) = &resources[0];
+        assert_eq!(pod.spec.containers[0].env["ENV_VAR1"], "\u{7f}\u{feff}\u{80}\u{1f600}");
+    }
 }
 
 #[test]

@@ -18,8 +18,10 @@ const MAX_PASSWORD: u64 = 4096;
 /// The words of `cube config`.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
-  cube config                                                     which leader is asked, and where that is written
-  cube config set --leader-url localhost:4242 --password-file F   write it down, readable by you alone")]
+  cube config    which leader is asked, and where that is written
+  cube config set --leader-url localhost:4242 --password-file FILE
+
+What is set is written to a file that you alone can read.")]
 pub struct Args {
     #[command(subcommand)]
     command: Option<Verb>,

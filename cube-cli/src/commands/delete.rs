@@ -7,7 +7,7 @@ use clap::Args as ClapArgs;
 use cube_api::client::Client;
 use cube_api::error::ErrorCode;
 use cube_api::meta::{ResourceKind, ResourceRef, Uid};
-use cube_api::routes::{DeleteQuery, ListQuery};
+use cube_api::routes::{DeleteNodeQuery, DeleteQuery, ListQuery};
 use jiff::SignedDuration;
 
 use super::{manifests, parse_duration};
@@ -23,6 +23,7 @@ use crate::wait::{self, Live};
   cube delete -f manifest.json       everything that a manifest names
   cube delete pod -l app=web         every pod with a label
   cube delete pod/my-pod --force     forget it now, though its node can't confirm
+  cube delete node/n1                forget a node that is stopped; with --force its pods too
 
 Ctrl-C ends the waiting only: what was asked for goes on.")]
 pub struct Args {
@@ -35,7 +36,7 @@ pub struct Args {
     /// Every pod with these labels
     #[arg(short = 'l', long, value_name = "LABELS")]
     selector: Option<String>,
-    /// Forget pods now, without their node's word that the containers are gone
+    /// Forget pods, or a node with its pods, without the node's word that the containers are gone
     #[arg(long)]
     force: bool,
     /// Seconds between the stop signal and the kill, instead of the pod's own
@@ -63,8 +64,8 @@ pub async fn run(args: Args, client: impl FnOnce() -> Result<Client>) -> Result<
                 Err(error) if error.code() == Some(ErrorCode::NotFound) => refusals.push(error),
                 Err(error) => return Err(error.into()),
             },
-            ResourceKind::Node => match client.delete_node(&reference.name).await {
-                Ok(()) => print(&format!("{reference} deleted\n"))?,
+            ResourceKind::Node => match client.delete_node(&reference.name, &DeleteNodeQuery { force: args.force }).await {
+                Ok(_) => print(&format!("{reference} deleted\n"))?,
                 Err(error) => return Err(error.into()),
             },
         }

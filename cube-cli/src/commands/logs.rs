@@ -16,7 +16,7 @@ use crate::target::parse_pod;
 /// The words of `cube logs`.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
-  cube logs pod/my-pod                    all containers in time order, each line behind its container's name
+  cube logs pod/my-pod                    all containers in time order, each line with a name
   cube logs pod/my-pod --container web    one container alone, as it wrote
   cube logs pod/my-pod -f --tail 20       the last 20 lines, then what comes
   cube logs pod/my-pod --previous         what the attempt before the last restart wrote")]

@@ -11,7 +11,9 @@ use crate::target::parse_pod;
 /// The words of `cube restart`.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
-  cube restart pod/my-pod    restart its containers; a pod that was given up (CrashLimit, ImageLimit) is tried again")]
+  cube restart pod/my-pod    restart its containers
+
+A pod that was given up (CrashLimit, ImageLimit) is tried again.")]
 pub struct Args {
     /// The pods
     #[arg(value_name = "POD", required = true, value_parser = parse_pod)]

@@ -21,9 +21,9 @@ use crate::error::{CliError, Result};
 pub enum Format {
     /// A table with more columns
     Wide,
-    /// The whole object
+    /// The whole object, as JSON
     Json,
-    /// The whole object
+    /// The whole object, as YAML; it can be applied again
     Yaml,
     /// TYPE/NAME alone
     Name,

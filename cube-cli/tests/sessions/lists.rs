@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use snapbox::str;
 
 use crate::leader::{Answer, Leader};
-use crate::{ago, cube, event, given_up, list, pod, pulling, refusal, running};
+use crate::{cube, event, given_up, list, node, pod, pulling, refusal, running};
 
 fn two_pods() -> Leader {
     Leader::start(|_, _| Answer::Json(200, list(7, &[pod("db", 1, 5, given_up()), pod("web", 2, 7, running())])))
@@ -71,15 +71,8 @@ fn an_empty_list_says_so_beside_the_data() {
 
 #[test]
 fn nodes_are_listed_with_name_status_and_type() {
-    let node = |name: &str, role: &str, condition: Value| {
-        json!({
-            "name": name, "nodeId": crate::uid(1), "role": role, "capacity": {"cpu": "2", "memory": "8000000000", "pods": 110},
-            "version": "0.1.0", "engine": "20.10.24", "createdAt": ago(7200), "seenAt": ago(1), "condition": condition,
-            "pods": 3, "reservedCpu": "250m", "reservedMemory": "64Mi", "revision": 4,
-        })
-    };
     let leader = Leader::start(move |_, _| {
-        let away = json!({"status": "NotReady", "reason": "no session for 12s"});
+        let away = json!({"status": "NotReady", "reason": "no session for more than 10s"});
         Answer::Json(200, list(4, &[node("alpha", "Leader", json!({"status": "Ready"})), node("beta", "Follower", away)]))
     });
     cube(&leader.address, &["nodes"])
@@ -98,10 +91,47 @@ beta    NotReady   Follower   120m   3/110   250m/2   64/7629Mi
         .stdout_eq(str![[r#"
 NAME    STATUS     TYPE       AGE    PODS    CPU      MEMORY      VERSION   ENGINE     LABELS   REASON
 alpha   Ready      Leader     120m   3/110   250m/2   64/7629Mi   0.1.0     20.10.24   <none>   <none>
-beta    NotReady   Follower   120m   3/110   250m/2   64/7629Mi   0.1.0     20.10.24   <none>   no session for 12s
+beta    NotReady   Follower   120m   3/110   250m/2   64/7629Mi   0.1.0     20.10.24   <none>   no session for more than 10s
 
 "#]])
         .stderr_eq("");
+}
+
+#[test]
+fn a_node_is_shown_as_a_page_with_why_it_is_not_ready_and_its_events() {
+    let leader = Leader::start(|request, _| match request.line.as_str() {
+        "GET /v1/nodes/beta" => {
+            Answer::Json(200, node("beta", "Follower", json!({"status": "NotReady", "reason": "no session for more than 10s"})))
+        }
+        "GET /v1/events?object=node%2Fbeta" => {
+            Answer::Json(200, list(9, &[event("beta", "Warning", "NodeNotReady", "no session for more than 10s", 1)]))
+        }
+        other => Answer::Json(404, refusal("NoRoute", other)),
+    });
+    for words in [["get", "node/beta"].as_slice(), &["describe", "node", "beta"]] {
+        cube(&leader.address, words)
+            .assert()
+            .code(0)
+            .stdout_eq(str![[r#"
+Name:        beta
+Status:      NotReady
+Reason:      no session for more than 10s
+Type:        Follower
+Created:     [..] (120m ago)
+Last seen:   [..] ago)
+Pods:        3/110
+Cpu:         250m/2
+Memory:      64/7629Mi
+Version:     0.1.0
+Engine:      20.10.24
+
+Events:
+  LAST SEEN   TYPE      REASON         FROM    MESSAGE
+  15m         Warning   NodeNotReady   alpha   no session for more than 10s
+
+"#]])
+            .stderr_eq("");
+    }
 }
 
 fn one_pod() -> Leader {

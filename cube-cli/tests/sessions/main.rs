@@ -47,6 +47,15 @@ fn pod(name: &str, number: u8, revision: u64, status: Value) -> Value {
     })
 }
 
+/// A node as the leader answers it.
+fn node(name: &str, role: &str, condition: Value) -> Value {
+    json!({
+        "name": name, "nodeId": uid(1), "role": role, "capacity": {"cpu": "2", "memory": "8000000000", "pods": 110},
+        "version": "0.1.0", "engine": "20.10.24", "createdAt": ago(7200), "seenAt": ago(1), "condition": condition,
+        "pods": 3, "reservedCpu": "250m", "reservedMemory": "64Mi", "revision": 4,
+    })
+}
+
 fn running() -> Value {
     let container = json!({
         "name": "main", "image": "busybox:1", "restartCount": 2,

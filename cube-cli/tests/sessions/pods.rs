@@ -5,7 +5,7 @@ use snapbox::cmd::Command;
 use snapbox::str;
 
 use crate::leader::{Answer, Leader, Request};
-use crate::{cube, event, given_up, list, pod, pulling, refusal, running};
+use crate::{cube, event, given_up, list, node, pod, pulling, refusal, running};
 
 const MANIFEST: &str =
     r#"[{"type": "pod", "metadata": {"name": "web"}, "spec": {"containers": [{"name": "main", "image": "busybox:1"}]}}]"#;
@@ -143,6 +143,23 @@ pod/web is being deleted
 "#]])
         .stderr_eq("");
     assert_eq!(leader.lines()[1..], ["DELETE /v1/pods/web", "DELETE /v1/pods/web-2", "DELETE /v1/pods/web"]);
+}
+
+#[test]
+fn delete_of_a_node_says_why_not_and_passes_force_on() {
+    let leader = Leader::start(|request, _| match request.line.as_str() {
+        "DELETE /v1/nodes/alpha?force=true" => {
+            Answer::Json(200, node("alpha", "Follower", json!({"status": "NotReady", "reason": "away"})))
+        }
+        _ => Answer::Json(409, json!({"code": "Conflict", "message": "1 pod is bound to node/alpha", "hint": "delete it with --force"})),
+    });
+    cube(&leader.address, &["delete", "node/alpha"]).assert().code(1).stdout_eq("").stderr_eq(str![[r#"
+error: 1 pod is bound to node/alpha
+hint: delete it with --force
+
+"#]]);
+    cube(&leader.address, &["delete", "node", "alpha", "--force"]).assert().code(0).stdout_eq("node/alpha deleted\n").stderr_eq("");
+    assert_eq!(leader.lines(), ["DELETE /v1/nodes/alpha", "DELETE /v1/nodes/alpha?force=true"]);
 }
 
 #[test]

@@ -97,6 +97,5 @@ async fn news(store: &Store, looked_at: Revision, at_most: Duration, matters: fn
 }
 
 fn log_failure(what: &str, error: &StoreError) {
-    let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-    tracing::warn!(%error, cause, "{what} failed, it is tried again");
+    tracing::warn!(error = crate::error_chain::chain(error), "{what} failed, it is tried again");
 }

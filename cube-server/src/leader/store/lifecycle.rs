@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cube_api::event::EventKind;
 use cube_api::meta::{Name, Uid};
-use cube_api::pod::{Placement, Pod};
+use cube_api::pod::{Phase, Placement, Pod, PodStatus};
 use cube_api::routes::DeleteQuery;
 use cube_api::{ApiError, ErrorCode};
 
@@ -69,15 +69,38 @@ pub(super) fn restart(draft: &mut Draft<'_>, name: &Name) -> Result<Pod, ApiErro
         let message = format!("pod/{name} is being deleted");
         return Err(ApiError::new(ErrorCode::Conflict, message).hint("wait until it is gone, then apply it again"));
     }
-    if old.pod.placement.node.is_none() {
+    let Some(node) = &old.pod.placement.node else {
         // Nothing of it runs yet, and nothing has failed: it starts as soon as it has a node.
         return Ok(old.pod.clone());
-    }
+    };
     let mut row = PodRow::clone(&old);
     row.restarts += 1;
+    match row.pod.status.phase {
+        // From now on it uses its node again. If that were true only once the node says so, another pod could be given its room meanwhile.
+        Phase::Succeeded | Phase::Failed => {
+            has_room_again(draft, name, node, &old.pod)?;
+            row.pod.status =
+                PodStatus { phase: Phase::Pending, reason: None, message: None, finished_at: None, ..std::mem::take(&mut row.pod.status) };
+        }
+        Phase::Pending | Phase::Running => {}
+    }
     let row = draft.put_pod(row);
     draft.pod_event(&row, EventKind::Normal, "Restarting", "a restart of every container was asked for by the user");
     Ok(row.pod.clone())
+}
+
+/// A finished pod uses nothing, so others may have what it had: they keep it.
+fn has_room_again(draft: &Draft<'_>, name: &Name, node: &Name, pod: &Pod) -> Result<(), ApiError> {
+    let capacity = draft.state().nodes.get(node).map(|node| node.capacity).unwrap_or_default();
+    let load = draft.state().load(node);
+    match load.and_then(|load| load.lacks_for(&pod.spec, &capacity)) {
+        None => Ok(()),
+        Some(what) => {
+            let message = format!("pod/{name} can't start again: node {node} lacks {what} for it now");
+            let hint = format!("delete other pods there, or `cube delete pod/{name}` and apply it again: it may then go to another node");
+            Err(ApiError::new(ErrorCode::Conflict, message).hint(hint))
+        }
+    }
 }
 
 /// Writes the scheduler's decisions, each if it still holds.

@@ -88,7 +88,8 @@ fn take_pod(draft: &mut Draft<'_>, node: &Name, report: PodReport) {
         draft.drop_pod(&report.uid);
         let reason = if retired.replaced { "Stopped" } else { "Deleted" };
         draft.pod_event(&old, EventKind::Normal, reason, format!("{}; its containers are gone", retired.reason));
-    } else if status != old.pod.status {
+    } else {
+        // Noted though the status may be the same: the report before it, late on a broken connection, would else bring back what it said.
         let mut row = PodRow::clone(&old);
         row.pod.status = status;
         draft.put_reported_pod(row, report.sequence);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use cube_api::event::Event;
 use cube_api::meta::{ClusterId, Name, NodeId, Revision, Uid};
-use cube_api::node::Node;
+use cube_api::node::{Capacity, Node};
 use cube_api::pod::{Phase, PodSpec, Protocol};
 use cube_api::quantity::{Bytes, MilliCpu};
 use cube_api::session::{AssignedPod, Assignment, Epoch, Generation, Want};
@@ -268,6 +268,23 @@ impl State {
 }
 
 impl NodeLoad {
+    /// What a node of this capacity hasn't got for one more pod, if so.
+    pub(super) fn lacks_for(&self, spec: &PodSpec, capacity: &Capacity) -> Option<&'static str> {
+        let (cpu, memory) = reserved(spec);
+        let lacks = |needed: u64, used: u64, all: u64| needed > 0 && used.saturating_add(needed) > all;
+        if lacks(cpu.0, self.cpu.0, capacity.cpu.0) {
+            Some("cpu")
+        } else if lacks(memory.0, self.memory.0, capacity.memory.0) {
+            Some("memory")
+        } else if HostPort::of(spec).any(|port| self.host_ports.keys().any(|taken| taken.collides(&port))) {
+            Some("a free host port")
+        } else if self.unfinished >= capacity.pods {
+            Some("room for one more pod")
+        } else {
+            None
+        }
+    }
+
     fn add(&mut self, row: &PodRow) {
         self.bound.insert(row.pod.metadata.uid);
         let Some(uses) = Uses::of(row) else { return };

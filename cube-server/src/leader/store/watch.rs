@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use cube_api::meta::Revision;
 use cube_api::node::Node;
+use cube_api::pod::{Container, ContainerState, ContainerStatus, Terminated};
 use cube_api::{ApiError, ErrorCode};
 use tokio::sync::watch as latest;
 
@@ -16,6 +17,9 @@ use super::state::{State, Write};
 
 /// The changes that are kept. A cluster of 1,000 pods that all start makes some 5,000.
 const RING: usize = 16_384;
+
+/// What they may take of memory, in bytes: each keeps a whole pod, whose environment alone can have megabytes. A plain pod takes some 3 KB.
+const RING_BYTES: usize = 64 << 20;
 
 /// The changes that a watcher takes at once, so that it asks for the lock once for many.
 const PIECE: usize = 64;
@@ -105,6 +109,8 @@ impl Changes {
 /// The newest changes, in order.
 struct Ring {
     changes: VecDeque<Change>,
+    /// About what the changes take of memory.
+    bytes: usize,
     /// Every change after this revision is in the ring.
     floor: Revision,
 }
@@ -121,7 +127,7 @@ struct Inner {
 
 impl Published {
     pub(super) fn new(state: State) -> Self {
-        let ring = Ring { changes: VecDeque::new(), floor: state.revision };
+        let ring = Ring { changes: VecDeque::new(), bytes: 0, floor: state.revision };
         Self { inner: RwLock::new(Inner { state, ring }) }
     }
 
@@ -145,13 +151,36 @@ impl Published {
 
 impl Ring {
     fn push(&mut self, change: Change) {
-        if self.changes.len() == RING
-            && let Some(oldest) = self.changes.pop_front()
-        {
+        self.bytes += bytes_of(&change);
+        self.changes.push_back(change);
+        while self.changes.len() > RING || self.bytes > RING_BYTES {
+            let Some(oldest) = self.changes.pop_front() else { break };
+            self.bytes -= bytes_of(&oldest);
             self.floor = oldest.revision;
         }
-        self.changes.push_back(change);
     }
+}
+
+/// About what a change takes of memory: its newest row (the one before it is the newest of an earlier change).
+fn bytes_of(change: &Change) -> usize {
+    const PLAIN: usize = 2_048;
+    let Changed::Pod { before, after } = &change.object else { return PLAIN };
+    let Some(PodRow { pod, .. }) = after.as_ref().or(before.as_ref()).map(|row| &**row) else { return PLAIN };
+    let words = |words: &[String]| words.iter().map(|word| size_of::<String>() + word.len()).sum::<usize>();
+    let spec = pod.spec.containers.iter().map(|container| {
+        let env = container.env.iter().map(|(name, value)| 2 * size_of::<String>() + name.len() + value.len()).sum::<usize>();
+        size_of::<Container>() + words(&container.command) + words(&container.args) + env
+    });
+    // Last lines of ended containers.
+    let message = |end: &Terminated| end.message.as_ref().map_or(0, String::len);
+    let status = pod.status.containers.iter().map(|status| {
+        let now = match &status.state {
+            ContainerState::Terminated(end) => message(end),
+            ContainerState::Waiting(_) | ContainerState::Running(_) => 0,
+        };
+        size_of::<ContainerStatus>() + now + status.last_termination.as_ref().map_or(0, message)
+    });
+    PLAIN + spec.sum::<usize>() + status.sum::<usize>()
 }
 
 fn change_of(write: Write) -> Option<Change> {
@@ -163,5 +192,28 @@ fn change_of(write: Write) -> Option<Change> {
             Some(Change { revision, object: Changed::Node { before: before.map(|kept| kept.node), after: after.map(|kept| kept.node) } })
         }
         Write::EventsThrough { .. } | Write::Event(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn changes_of_large_pods_are_forgotten_before_they_fill_the_memory() {
+        let metadata =
+            json!({"name": "web", "uid": uuid::Uuid::nil(), "generation": 1, "revision": 1, "createdAt": "2026-01-01T00:00:00Z"});
+        let containers = json!([{"name": "c", "image": "nginx", "env": {"LARGE": "x".repeat(1 << 20)}}]);
+        let pod = serde_json::from_value(json!({"metadata": metadata, "spec": {"containers": containers}})).expect("a pod");
+        let row = Arc::new(PodRow { pod, restarts: 0, retired: None });
+        let mut ring = Ring { changes: VecDeque::new(), bytes: 0, floor: Revision(0) };
+        for revision in 1..=100 {
+            ring.push(Change { revision: Revision(revision), object: Changed::Pod { before: None, after: Some(row.clone()) } });
+        }
+        assert_eq!(ring.changes.len(), 63, "64 of them are more than 64 MiB");
+        assert_eq!((ring.floor, ring.changes.back().map(|change| change.revision)), (Revision(37), Some(Revision(100))));
+        assert!(ring.bytes <= RING_BYTES);
     }
 }

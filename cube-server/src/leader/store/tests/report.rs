@@ -39,6 +39,19 @@ async fn a_report_that_comes_twice_counts_once_also_over_a_restart_of_the_leader
 }
 
 #[tokio::test]
+async fn a_report_that_comes_after_a_newer_one_changes_nothing_though_the_newer_said_nothing_new() {
+    let leader = Leader::start().await;
+    leader.join("n1", 1).await;
+    let uid = leader.run_on("n1", pod("web", "nginx", "a")).await;
+    for (sequence, phase) in [(1, Phase::Running), (3, Phase::Running), (2, Phase::Failed)] {
+        let mut report = leader.report(1);
+        report.pods.push(pod_report(uid, sequence, phase, false));
+        leader.store.report(name("n1"), report).await.expect("a report");
+    }
+    assert_eq!(leader.store.pod(&name("web")).expect("a pod").pod.status.phase, Phase::Running);
+}
+
+#[tokio::test]
 async fn a_report_of_nothing_new_writes_nothing() {
     let leader = Leader::start().await;
     leader.join("n1", 1).await;

@@ -201,6 +201,38 @@ async fn a_pod_is_bound_once_and_only_to_a_node_that_is_there() {
 }
 
 #[tokio::test]
+async fn a_finished_pod_that_is_restarted_has_its_room_before_its_node_says_so() {
+    let leader = Leader::start().await;
+    leader.join("n1", 1).await;
+    let uid = leader.run_on("n1", pod("web", "nginx", "a")).await;
+    let mut report = leader.report(1);
+    report.pods.push(pod_report(uid, 1, Phase::Failed, false));
+    report.pods[0].status.reason = Some("CrashLimit".to_owned());
+    leader.store.report(name("n1"), report).await.expect("a report");
+    let used = |store: &Store| store.read(|state| state.load(&name("n1")).map(|load| (load.unfinished, load.cpu.0, load.host_ports.len())));
+    assert_eq!(used(&leader.store), Some((0, 0, 0)));
+    let restarted = leader.store.restart_pod(name("web")).await.expect("a restart");
+    assert_eq!((restarted.status.phase, restarted.status.reason), (Phase::Pending, None));
+    assert_eq!(used(&leader.store), Some((1, 100, 1)));
+    assert_eq!(used(&leader.restart().await.store), Some((1, 100, 1)));
+}
+
+#[tokio::test]
+async fn a_finished_pod_is_not_restarted_where_another_has_its_room() {
+    let leader = Leader::start().await;
+    leader.join("n1", 1).await;
+    let old = leader.run_on("n1", pod("web", "nginx", "a")).await;
+    let mut report = leader.report(1);
+    report.pods.push(pod_report(old, 1, Phase::Succeeded, false));
+    leader.store.report(name("n1"), report).await.expect("a report");
+    leader.run_on("n1", pod("next", "nginx", "a")).await;
+    let before = leader.store.read(Clone::clone);
+    let error = refusal(leader.store.restart_pod(name("web")).await);
+    assert_eq!(error.message, "pod/web can't start again: node n1 lacks a free host port for it now");
+    assert_eq!((error.code, leader.store.read(Clone::clone)), (ErrorCode::Conflict, before));
+}
+
+#[tokio::test]
 async fn a_taken_name_is_refused_with_a_remedy_unless_it_is_the_same_machine_and_not_connected() {
     let leader = Leader::start().await;
     leader.join("n1", 1).await;
