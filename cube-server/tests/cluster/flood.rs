@@ -8,7 +8,7 @@ use bytes::Bytes;
 use cube_api::meta::Uid;
 use cube_server::follower::runtime::fake::Fake;
 use cube_server::follower::runtime::{
-    ContainerId, ContainerSpec, EngineInfo, ExecHandle, ExecRequest, Hint, LogLine, LogRequest, Observed, PullProgress, Runtime,
+    ContainerId, ContainerSpec, EngineInfo, ExecHandle, ExecRequest, Hint, LogBatch, LogLine, LogRequest, Observed, PullProgress, Runtime,
     RuntimeError, SandboxSpec, Scope, StopSignal,
 };
 use futures::StreamExt;
@@ -82,14 +82,15 @@ impl Runtime for Flood {
         self.fake.remove(id).await
     }
 
-    async fn logs(&self, _: &ContainerId, _: &LogRequest) -> Result<BoxStream<'static, Result<LogLine, RuntimeError>>, RuntimeError> {
+    async fn logs(&self, _: &ContainerId, request: &LogRequest) -> Result<BoxStream<'static, LogBatch>, RuntimeError> {
         let taken = Arc::clone(&self.taken);
         let mut line = vec![b'x'; Self::LINE - 1];
         line.push(b'\n');
         let line = Bytes::from(line);
+        let times = request.times;
         let lines = stream::repeat_with(move || {
             taken.fetch_add(1, Ordering::Relaxed);
-            Ok(LogLine { at: Timestamp::now(), bytes: line.clone() })
+            Ok(vec![LogLine { at: times.then(Timestamp::now), bytes: line.clone() }])
         });
         Ok(lines.boxed())
     }
