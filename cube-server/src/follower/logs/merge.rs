@@ -15,7 +15,7 @@ use futures::stream::FuturesUnordered;
 use tokio::time::Instant;
 
 use super::source::{Batch, Source};
-use crate::follower::runtime::LogLine;
+use crate::follower::runtime::{LogLine, MAX_PIECE};
 
 /// How long a line waits for older ones of silent containers, with follow.
 const WINDOW: Duration = Duration::from_millis(50);
@@ -29,9 +29,6 @@ const FRAME: usize = 32 * 1024;
 /// How long lines wait for a full frame, without follow: Docker gives them one by one, and to send each on alone would cost the node, the leader
 /// and the client more than Docker takes for it.
 const HOLD: Duration = Duration::from_millis(20);
-
-/// Docker cuts longer lines into pieces of this size; a shorter piece without newline is a log's last line.
-const PIECE: usize = 16 * 1024;
 
 /// After so many bytes without a newline other containers go on.
 const LONGEST_LINE: usize = 1024 * 1024;
@@ -227,7 +224,7 @@ impl Merge {
         }
         self.out.put_slice(&line.bytes);
         if line.bytes.last() != Some(&b'\n') {
-            self.open = Some(Open { lane: index, shown, cut: line.bytes.len() >= PIECE });
+            self.open = Some(Open { lane: index, shown, cut: line.bytes.len() >= MAX_PIECE });
         }
     }
 
@@ -310,20 +307,20 @@ mod tests {
 
     #[tokio::test]
     async fn a_long_line_is_joined_before_others_go_on() {
-        let piece = vec![b'x'; PIECE];
+        let piece = vec![b'x'; MAX_PIECE];
         let lanes: [(&str, Lines<'_>); 2] = [("a", &[(1, &piece), (3, b"end\n")]), ("b", &[(2, b"two\n")])];
-        let long = "x".repeat(PIECE);
+        let long = "x".repeat(MAX_PIECE);
         assert_eq!(text(merge(PREFIX, &lanes)).await, format!("[a] {long}end\n[b] two\n"));
     }
 
     #[tokio::test]
     async fn a_line_that_never_ends_is_broken_after_a_mebibyte() {
-        let piece = vec![b'x'; PIECE];
+        let piece = vec![b'x'; MAX_PIECE];
         let endless: Vec<(i64, &[u8])> = (0..80).map(|_| (1, piece.as_slice())).collect();
         let lanes: [(&str, Lines<'_>); 2] = [("a", &endless), ("b", &[(0, b"zero\n"), (2, b"two\n")])];
         let lines: Vec<_> = text(merge(PREFIX, &lanes)).await.lines().map(str::len).collect();
         let shown = |bytes: usize| "[a] ".len() + bytes;
-        assert_eq!(lines, ["[b] zero".len(), shown(LONGEST_LINE), shown(80 * PIECE - LONGEST_LINE), "[b] two".len()]);
+        assert_eq!(lines, ["[b] zero".len(), shown(LONGEST_LINE), shown(80 * MAX_PIECE - LONGEST_LINE), "[b] two".len()]);
     }
 
     #[tokio::test]

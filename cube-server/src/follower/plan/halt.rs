@@ -95,8 +95,17 @@ impl Step<'_> {
     fn keep_ends(&mut self) {
         let restarting = matches!(self.record.stage, Stage::Restarting { .. });
         for (name, record) in &mut self.record.containers {
-            let Slot::Running { .. } = record.slot else { continue };
-            match self.view.app(name, record.attempt).map(|seen| &seen.state) {
+            let begun = match record.slot {
+                Slot::Running { .. } => false,
+                Slot::Starting => true,
+                Slot::Waiting(_) | Slot::Ended(_) => continue,
+            };
+            let state = self.view.app(name, record.attempt).map(|seen| &seen.state);
+            // Nobody saw it run, but it did.
+            if let (true, Some(RunState::Exited { started: Some(_), .. })) = (begun, state) {
+                record.starts += 1;
+            }
+            match state {
                 Some(RunState::Running { .. } | RunState::Paused { .. } | RunState::Created | RunState::Removing) => {}
                 state @ (Some(RunState::Exited { .. }) | None) if restarting => {
                     record.last = Some(ended_as(state, None));

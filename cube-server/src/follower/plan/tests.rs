@@ -278,6 +278,23 @@ fn a_container_that_survives_its_kill_is_killed_again_and_that_is_said_once() {
     assert_eq!(begun(&world.pod, &world.record, &world.view, &kill), None);
 }
 
+/// Its pod was given up between its start and the look at it.
+#[test]
+fn a_container_that_was_started_and_never_seen_running_is_shown_as_ended() {
+    let mut world = World::new(two_containers(RestartPolicy::Always));
+    let now = Timestamp::UNIX_EPOCH;
+    let id = world.engine.create(&world.pod, Some(name("side")), 0, None);
+    world.engine.start(&id, now).unwrap();
+    world.engine.end(&id, 143, now);
+    world.view = View::of(world.engine.containers.values().cloned().collect());
+    world.record.containers.get_mut(&name("side")).unwrap().slot = Slot::Starting;
+    let end = PodEnd { phase: Phase::Failed, reason: None, message: None };
+    world.record.stage = Stage::Finished { since: now, end };
+    world.decide();
+    let side = &world.record.containers[&name("side")];
+    assert!(matches!(&side.slot, Slot::Ended(end) if end.exit_code == 143) && side.starts == 1, "{side:?}");
+}
+
 proptest! {
     #[test]
     fn never_two_live_containers_of_a_name_and_never_a_second_start(policy in policies(), steps in steps()) {

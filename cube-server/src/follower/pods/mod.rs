@@ -259,12 +259,10 @@ impl Driver {
             | Action::ReadLines(_) => self.list_is_stale = true,
         }
         self.view.busy.insert(action.key());
-        let work = perform::Work { context: self.context.clone(), scope: self.scope.clone(), pod: self.pod.clone() };
-        if let Action::Pull(name) = &action
-            && let Some(pull) = work.join_pull(name)
-        {
+        let mut work = perform::Work { context: self.context.clone(), scope: self.scope.clone(), pod: self.pod.clone(), pull: None };
+        if let Some((name, pull)) = work.join_pull(&action) {
             self.pulls.insert(name.clone(), pull.progress);
-            self.view.pulls.insert(name.clone(), PullProgress::default());
+            self.view.pulls.insert(name, PullProgress::default());
         }
         self.acting.push(Box::pin(async move {
             let result = work.perform(&action).await;

@@ -23,6 +23,8 @@ pub(super) struct Work {
     pub context: Arc<Context>,
     pub scope: Scope,
     pub pod: AssignedPod,
+    /// The pull that a `Pull` waits for.
+    pub pull: Option<Pull>,
 }
 
 impl Work {
@@ -33,8 +35,9 @@ impl Work {
                 let image = self.image(name)?;
                 Ok(Outcome::Image(self.found(name, runtime.image(image).await?)?))
             }
-            Action::Pull(name) => {
-                let (id, took) = self.context.images.pull(self.image(name)?).wait().await?;
+            Action::Pull(_) => {
+                let pull = self.pull.clone().ok_or(RuntimeError::Gone)?;
+                let (id, took) = pull.wait().await?;
                 Ok(Outcome::Pulled(id, took))
             }
             Action::CreateSandbox { attempt } => Ok(Outcome::Created(runtime.create_sandbox(&self.sandbox_spec(*attempt)).await?)),
@@ -51,9 +54,12 @@ impl Work {
         }
     }
 
-    /// The pull of a container's image, to see its progress.
-    pub(super) fn join_pull(&self, name: &Name) -> Option<Pull> {
-        self.image(name).ok().map(|image| self.context.images.pull(image))
+    /// Begins or joins the pull that an action is about.
+    pub(super) fn join_pull(&mut self, action: &Action) -> Option<(Name, Pull)> {
+        let Action::Pull(name) = action else { return None };
+        let pull = self.context.images.pull(self.image(name).ok()?);
+        self.pull = Some(pull.clone());
+        Some((name.clone(), pull))
     }
 
     fn spec(&self, name: &Name) -> Result<&Container, RuntimeError> {

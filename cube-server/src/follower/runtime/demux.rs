@@ -7,13 +7,10 @@
 use bytes::{Buf, Bytes, BytesMut};
 use jiff::Timestamp;
 
-use super::LogLine;
+use super::{LogLine, MAX_PIECE};
 
 /// The most that a frame may hold, in bytes. Docker's own are 32 KiB at most (its copy buffer); more means that the stream is broken.
 pub const MAX_FRAME: usize = 1024 * 1024;
-
-/// Docker cuts longer lines into pieces of this many bytes (its log copier's buffer).
-pub const MAX_PIECE: usize = 16 * 1024;
 
 /// Channel, three zeroes, length in big-endian.
 const HEADER: usize = 8;

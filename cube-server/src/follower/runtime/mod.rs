@@ -185,7 +185,10 @@ pub struct LogRequest {
     pub times: bool,
 }
 
-/// One line, or a piece of up to 16 KiB of a longer one.
+/// Docker cuts longer lines into pieces of this many bytes (its log copier's buffer).
+pub const MAX_PIECE: usize = 16 * 1024;
+
+/// One line, or a piece of [`MAX_PIECE`] bytes of a longer one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogLine {
     /// When Docker read it, to the nanosecond; none unless asked for.
