@@ -9,7 +9,7 @@ use clap::Args as ClapArgs;
 use cube_api::client::Client;
 use cube_api::event::EventKind;
 use cube_api::meta::Uid;
-use cube_api::pod::{Phase, Pod};
+use cube_api::pod::{ContainerState, Phase, Pod, WaitReason};
 use cube_api::routes::{AppliedItem, EventQuery};
 use cube_api::status;
 use jiff::SignedDuration;
@@ -64,7 +64,7 @@ pub async fn run(args: Args, client: impl FnOnce() -> Result<Client>) -> Result<
 /// What a pod that is waited for has come to.
 #[derive(Debug, PartialEq, Eq)]
 enum Progress {
-    /// Not yet; the word of the STATUS column.
+    /// Not yet; the word of the STATUS column, and why.
     OnTheWay(String),
     /// It runs, or has completed.
     There(String),
@@ -85,8 +85,20 @@ fn judge(pod: Option<&Pod>) -> Progress {
         }),
         Phase::Succeeded => Progress::There(word),
         Phase::Running if word == "Running" => Progress::There(word),
-        Phase::Running | Phase::Pending => Progress::OnTheWay(word),
+        Phase::Running | Phase::Pending => Progress::OnTheWay(match held_up_by(pod) {
+            Some(why) => format!("{word}: {why}"),
+            None => word,
+        }),
     }
+}
+
+/// Why a pod waits, as far as that says more than its STATUS word. A pull's progress doesn't: it would be a line for each percent.
+fn held_up_by(pod: &Pod) -> Option<&str> {
+    let container = pod.status.containers.iter().find_map(|container| match &container.state {
+        ContainerState::Waiting(waiting) if waiting.reason != WaitReason::Pulling => waiting.message.as_deref(),
+        ContainerState::Waiting(_) | ContainerState::Running(_) | ContainerState::Terminated(_) => None,
+    });
+    pod.placement.waiting_for.as_deref().or(container)
 }
 
 async fn until_running(client: &Client, items: &[AppliedItem], limit: SignedDuration) -> Result<()> {
@@ -165,7 +177,9 @@ impl Shown {
         }
         if changed {
             let up = if self.on_terminal && self.lines > 0 { format!("\u{1b}[{}A", self.lines) } else { String::new() };
-            eprint!("{up}{text}");
+            // Long reasons are cut at the terminal's edge: a wrapped line would be two to go up over.
+            let (cut, wrap) = if self.on_terminal { ("\u{1b}[?7l", "\u{1b}[?7h") } else { ("", "") };
+            eprint!("{up}{cut}{text}{wrap}");
             self.lines = text.lines().count();
         }
     }

@@ -201,6 +201,9 @@ fn limits_are_enforced_and_told() {
         if end["reason"] == "OOMKilled" { Ok(()) } else { Err(pod.to_string()) }
     });
     cluster.wait_for_status("huge", "Unschedulable");
+    let again = cluster.manifest(json!([huge[0]]));
+    let late = cluster.cube(&["apply", &again, "--wait", "--timeout", "1s"]).fails_with(124);
+    assert!(late.contains("0/1 nodes fit") && late.contains("memory"), "whoever waits in vain is told why: {late}");
     let page = cluster.cube(&["get", "pod/huge"]).ok();
     assert!(page.contains("memory") && page.contains("1000Ti"), "{page}");
 }
