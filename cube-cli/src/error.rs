@@ -1,12 +1,11 @@
 //! What went wrong, for a person: a sentence, all the details, what to do next; and the exit code for a script.
 
-use std::error::Error;
 use std::fmt::Write as _;
 use std::io;
 use std::process::ExitCode;
 
 use cube_api::client::ClientError;
-use cube_api::error::{ApiError, ErrorCode};
+use cube_api::error::{ApiError, ErrorCode, chain};
 
 /// What a script can tell apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,17 +137,6 @@ fn refused(refusal: &ApiError) -> CliError {
         | ErrorCode::Internal => None,
     });
     CliError { hint, ..CliError::failed(&refusal.message) }.details(refusal.details.iter().map(ToString::to_string))
-}
-
-/// The sentence with its causes: `can't reach the leader at a:1: connection refused`.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        write!(text, ": {error}").expect("a String takes everything");
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@ pub mod ambient;
 pub mod backoff;
 pub mod blocking;
 pub mod data_dir;
-pub mod error_chain;
 pub mod follower;
 pub mod frames;
 pub mod h2;

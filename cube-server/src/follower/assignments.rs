@@ -212,7 +212,7 @@ impl Assignments {
         }
         // Kept like any pod, so that the grace of one that doesn't stop is not begun anew by every restart.
         if let Err(error) = self.context.ledger.keep(orphans.clone()).await {
-            tracing::error!(error = crate::error_chain::chain(&error), "containers that nobody wants stay until the next list");
+            tracing::error!(error = cube_api::error::chain(&error), "containers that nobody wants stay until the next list");
             return;
         }
         for pod in orphans {
@@ -235,7 +235,7 @@ impl Assignments {
         }
         if let Err(error) = self.context.ledger.forget(uids.clone()).await {
             // They stay, stopped, until an assignment without them comes again.
-            tracing::error!(error = crate::error_chain::chain(&error), "stopped pods can't be forgotten");
+            tracing::error!(error = cube_api::error::chain(&error), "stopped pods can't be forgotten");
             return;
         }
         for uid in uids {
@@ -277,5 +277,5 @@ fn older_leader() -> ApiError {
 }
 
 fn not_written(error: LedgerError) -> ApiError {
-    ApiError::new(ErrorCode::Unavailable, format!("the node can't write its ledger: {}", crate::error_chain::chain(&error)))
+    ApiError::new(ErrorCode::Unavailable, format!("the node can't write its ledger: {}", cube_api::error::chain(&error)))
 }

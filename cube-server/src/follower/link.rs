@@ -21,7 +21,7 @@ use super::LeaderLink;
 use super::agent::LinkError;
 use super::dial::Dialer;
 use crate::ambient::Ambient;
-use crate::error_chain::chain;
+use cube_api::error::chain;
 
 /// For a report to be answered, the connection included.
 const TIMEOUT: Duration = Duration::from_secs(10);

@@ -151,7 +151,7 @@ impl Reporter {
                 Err(error) => {
                     // Facts are in every report, but alone they are only sent when marked.
                     self.outgoing().facts = true;
-                    let now = crate::error_chain::chain(&error);
+                    let now = cube_api::error::chain(&error);
                     if now != cause {
                         tracing::warn!(error = now, "the leader doesn't take a report; sending it again until it does");
                         cause = now;
@@ -173,7 +173,7 @@ impl Reporter {
         let events = if waiting { sources.ledger.events(EVENTS_AT_ONCE).await } else { Ok(Vec::new()) };
         let mut outgoing = self.outgoing();
         let events = events.unwrap_or_else(|error| {
-            tracing::error!(error = crate::error_chain::chain(&error), "events wait: they can't be read");
+            tracing::error!(error = cube_api::error::chain(&error), "events wait: they can't be read");
             outgoing.events = true;
             Vec::new()
         });
@@ -206,7 +206,7 @@ impl Reporter {
             && let Err(error) = sources.ledger.events_accepted(accepted.events_through).await
         {
             // They are sent again; the leader takes each once.
-            tracing::error!(error = crate::error_chain::chain(&error), "accepted events can't be dropped");
+            tracing::error!(error = cube_api::error::chain(&error), "accepted events can't be dropped");
         }
     }
 

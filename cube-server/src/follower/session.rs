@@ -26,9 +26,9 @@ use super::dial::{DialError, Dialer};
 use super::router::router;
 use crate::ambient::Ambient;
 use crate::backoff::Backoff;
-use crate::error_chain::chain;
 use crate::h2;
 use crate::tasks::Tasks;
+use cube_api::error::chain;
 
 /// The first wait: a leader that just restarts is found again within about a second.
 const FIRST_WAIT: Duration = Duration::from_millis(200);

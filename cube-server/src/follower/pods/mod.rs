@@ -215,7 +215,7 @@ impl Driver {
             Err(error) => {
                 // The same decision is made again: its events come again with it.
                 self.notes.truncate(pending);
-                tracing::error!(pod = %self.pod.name, error = crate::error_chain::chain(&error), "the pod waits: its record can't be written");
+                tracing::error!(pod = %self.pod.name, error = cube_api::error::chain(&error), "the pod waits: its record can't be written");
                 false
             }
         }

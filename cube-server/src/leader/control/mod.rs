@@ -97,5 +97,5 @@ async fn news(store: &Store, looked_at: Revision, at_most: Duration, matters: fn
 }
 
 fn log_failure(what: &str, error: &StoreError) {
-    tracing::warn!(error = crate::error_chain::chain(error), "{what} failed, it is tried again");
+    tracing::warn!(error = cube_api::error::chain(error), "{what} failed, it is tried again");
 }
