@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use cube_api::auth::Token;
@@ -64,8 +64,8 @@ impl DataDir {
     /// Makes the folder where it is missing and locks it.
     pub fn open(path: &Path) -> Result<Self, DataDirError> {
         let unusable = |source| DataDirError::Unusable { path: path.to_owned(), source };
+        // One that is there keeps its mode: it may be a folder that others need. The files in it are 0600 by the process's umask.
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(unusable)?;
         let lock_path = path.join("lock");
         let mut lock =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&lock_path).map_err(unusable)?;
@@ -127,6 +127,8 @@ pub fn default_path() -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -149,6 +151,14 @@ mod tests {
         let mode = |path: &Path| fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
         assert_eq!(mode(&data_dir.token_path()), 0o600);
         assert_eq!(mode(data_dir.path()), 0o700);
+    }
+
+    #[test]
+    fn a_folder_that_is_there_keeps_its_mode() {
+        let folder = tempfile::tempdir().expect("a temp folder");
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
+        DataDir::open(folder.path()).expect("it can be used");
+        assert_eq!(fs::metadata(folder.path()).expect("it is there").permissions().mode() & 0o777, 0o755);
     }
 
     #[test]

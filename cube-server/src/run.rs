@@ -45,6 +45,8 @@ pub fn start_log() {
 
 /// Runs the role until SIGTERM or SIGINT. A failure to start is an error; a task that panicked gives the exit code 1.
 pub fn run(options: Options) -> anyhow::Result<ExitCode> {
+    // Before the first file is made: the databases hold what pods are told in their environments.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("can't start the async runtime")?;
     let ended = runtime.block_on(async {
         let tasks = Tasks::default();

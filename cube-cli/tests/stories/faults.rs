@@ -177,6 +177,19 @@ fn containers_of_others_are_never_touched() {
 }
 
 #[test]
+fn what_a_server_keeps_is_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let cluster = Cluster::start(0);
+    let kept = std::fs::read_dir(&cluster.leader.data_dir).expect("its data folder").map(|entry| entry.expect("a file").path());
+    let files: Vec<_> = kept.filter(|path| path.is_file()).collect();
+    assert!(files.len() >= 4, "two databases, a lock and a token: {files:?}");
+    for path in files {
+        let mode = path.metadata().expect("it is there").permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{}", path.display());
+    }
+}
+
+#[test]
 fn a_second_process_on_a_data_folder_is_refused() {
     let cluster = Cluster::leader_only(&["--no-pods"]);
     let data_dir = cluster.leader.data_dir.display().to_string();
