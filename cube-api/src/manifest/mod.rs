@@ -182,11 +182,24 @@ fn resources_of(documents: Vec<Node>) -> Result<Vec<Resource>, Vec<Problem>> {
     if problems.is_empty() { Ok(resources) } else { Err(problems) }
 }
 
-fn into_resources(document: Node) -> Vec<Node> {
+/// A document's resources: a list's items, also of one that `cube list -o yaml` printed (`{revision, items}`), or the one that it is.
+fn into_resources(mut document: Node) -> Vec<Node> {
+    if is_printed_list(&document)
+        && let Some(items) = document.take("items")
+    {
+        document = items.node;
+    }
     match document.value {
         Value::List(items) => items,
         value @ (Value::Scalar { .. } | Value::Map(_) | Value::Refused | Value::StandIn) => vec![Node { mark: document.mark, value }],
     }
+}
+
+/// Whether it is a map of just `items`, a list, and the list's `revision`: anything else would be a field that is accepted and ignored.
+fn is_printed_list(document: &Node) -> bool {
+    let Value::Map(entries) = &document.value else { return false };
+    let has_items = matches!(document.get("items").map(|items| &items.value), Some(Value::List(_)));
+    has_items && entries.iter().all(|entry| matches!(entry.key.as_str(), "items" | "revision"))
 }
 
 /// What a resource is called in its problems.

@@ -505,3 +505,12 @@ proptest! {
         prop_assert!(parse(&text).is_ok() || parse(&text).is_err_and(|problems| !problems.is_empty()));
     }
 }
+
+#[test]
+fn a_list_that_was_printed_is_read_as_its_items_and_nothing_else_is() {
+    let pod = "{type: pod, metadata: {name: web}, spec: {containers: [{name: a, image: b}]}}";
+    assert_eq!(parse(&format!("revision: 7\nitems: [{pod}]")).expect("a list").len(), 1);
+    for refused in [format!("items: {pod}"), format!("items: [{pod}]\nkind: List"), format!("type: pod\nitems: [{pod}]")] {
+        assert!(parse(&refused).is_err(), "{refused}");
+    }
+}

@@ -194,6 +194,9 @@ fn kubectls_habits_work() {
     assert_eq!(cluster.cube(&["get", "pods", "-o", "name"]).ok().trim(), "pod/box");
     assert!(cluster.cube(&["describe", "pod", "box"]).ok().contains("Started"));
     assert!(cluster.cube(&["get", "pod", "box", "-o", "yaml"]).ok().contains("name: box"));
+    let printed = cluster.folder().join("printed.yaml");
+    std::fs::write(&printed, cluster.cube(&["get", "pods", "-o", "yaml"]).ok()).expect("written");
+    assert_eq!(cluster.cube(&["apply", "-f", printed.to_str().expect("utf-8")]).ok().trim(), "pod/box unchanged");
     assert!(cluster.cube(&["events"]).ok().contains("pod/box"));
     assert!(cluster.cube(&["version"]).ok().contains(env!("CARGO_PKG_VERSION")));
     let shown = cluster.cube(&["config"]).ok();
