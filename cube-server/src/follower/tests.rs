@@ -1,4 +1,7 @@
-//! The node agent's promises, on the engine in memory and a paused clock.
+//! The node agent's promises, on the engine in memory and a paused clock: here a pod's life, beside it the leader's word and the streams.
+
+mod leader;
+mod streams;
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -98,6 +101,7 @@ async fn an_agent_killed_after_start_adopts_its_container() {
 }
 
 /// Kills the agent at every millisecond of a start in which each call takes 3 ms.
+
 #[tokio::test(start_paused = true)]
 async fn never_is_started_once_wherever_the_agent_is_killed() {
     for millis in 0..30 {
@@ -323,113 +327,6 @@ async fn a_restart_asked_for_while_the_old_sandbox_goes_takes_a_new_one_and_tell
 }
 
 #[tokio::test(start_paused = true)]
-async fn orphans_go_only_after_an_assignment() {
-    let mut bench = Bench::new().await;
-    let web = pod(1, RestartPolicy::Always);
-    bench.assign(std::slice::from_ref(&web)).await;
-    bench.phase(web.uid, Phase::Running).await;
-    // The ledger is lost: what runs belongs to nobody now.
-    bench.lose_ledger().await;
-    bench.agent.welcome(&Welcome { cluster_id: CLUSTER, epoch: Epoch(2) }).await.unwrap();
-    tokio::time::sleep(Duration::from_secs(120)).await;
-    assert_eq!(bench.fake.everything().len(), 2, "nothing was assigned yet");
-    let mut assignment = bench.assignment(&[]);
-    assignment.epoch = Epoch(2);
-    bench.agent.assign(assignment).await.unwrap();
-    bench.wait_for("orphans to go", || bench.fake.everything().is_empty()).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_lost_ledger_is_rebuilt_from_what_runs() {
-    let mut bench = Bench::new().await;
-    let web = pod(1, RestartPolicy::Always);
-    bench.assign(std::slice::from_ref(&web)).await;
-    bench.phase(web.uid, Phase::Running).await;
-    bench.fake.kill_by_hand(&bench.apps(web.uid)[0].id);
-    bench.wait_for("a second start", || bench.fake.starts(web.uid, Some(&name("app"))) == 2).await;
-    let before = bench.fake.everything();
-    bench.lose_ledger().await;
-    bench.agent.welcome(&Welcome { cluster_id: CLUSTER, epoch: Epoch(1) }).await.unwrap();
-    bench.assign(std::slice::from_ref(&web)).await;
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(bench.fake.everything(), before);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_pod_that_left_the_assignment_is_stopped_and_forgotten() {
-    let mut bench = Bench::new().await;
-    let web = pod(1, RestartPolicy::Always);
-    bench.assign(std::slice::from_ref(&web)).await;
-    bench.phase(web.uid, Phase::Running).await;
-    bench.assign(&[]).await;
-    bench.wait_for("the end", || bench.is_stopped(web.uid) && bench.fake.everything().is_empty()).await;
-    bench.kill_and_restart().await;
-    tokio::time::sleep(Duration::from_secs(30)).await;
-    let gone = bench.agent.logs(web.uid, Default::default()).await.err().map(|error| error.code);
-    assert_eq!(gone, Some(ErrorCode::NotFound));
-}
-
-#[tokio::test(start_paused = true)]
-async fn restarts_go_on_while_the_leader_is_away_and_events_arrive_afterwards_in_order() {
-    let bench = Bench::new().await;
-    let web = pod(1, RestartPolicy::Always);
-    bench.assign(std::slice::from_ref(&web)).await;
-    bench.phase(web.uid, Phase::Running).await;
-    bench.wait_for("Started", || bench.reasons(web.uid).len() == 3).await;
-    bench.leader.away.store(true, Ordering::Relaxed);
-    bench.fake.kill_by_hand(&bench.apps(web.uid)[0].id);
-    bench.wait_for("a second start", || bench.fake.starts(web.uid, Some(&name("app"))) == 2).await;
-    tokio::time::sleep(Duration::from_secs(120)).await;
-    assert_eq!(bench.reasons(web.uid).len(), 3);
-    bench.leader.away.store(false, Ordering::Relaxed);
-    let began = Instant::now();
-    bench.agent.welcome(&Welcome { cluster_id: CLUSTER, epoch: Epoch(1) }).await.unwrap();
-    let all = ["Pulled", "Created", "Started", "Crashed", "Pulled", "Created", "Started"];
-    bench.wait_for("the events", || bench.reasons(web.uid) == all).await;
-    assert!(began.elapsed() < Duration::from_secs(1), "a new session is used at once");
-    bench.wait_for("the status", || bench.status(web.uid).unwrap().containers[0].restart_count == 1).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_report_is_sent_until_accepted_and_not_too_often() {
-    let bench = Bench::new().await;
-    bench.leader.refuses.store(true, Ordering::Relaxed);
-    let web = pod(1, RestartPolicy::Always);
-    bench.assign(std::slice::from_ref(&web)).await;
-    tokio::time::sleep(Duration::from_secs(600)).await;
-    let calls = bench.leader.calls.load(Ordering::Relaxed);
-    assert!((20..60).contains(&calls), "{calls} tries in ten minutes");
-    bench.leader.refuses.store(false, Ordering::Relaxed);
-    bench.phase(web.uid, Phase::Running).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn other_clusters_and_older_leaders_are_refused() {
-    let bench = Bench::new().await;
-    let other = cube_api::ClusterId(uuid::Uuid::from_u128(8));
-    let refused = bench.agent.welcome(&Welcome { cluster_id: other, epoch: Epoch(9) }).await.unwrap_err();
-    assert_eq!(refused.code, ErrorCode::Conflict);
-    bench.agent.welcome(&Welcome { cluster_id: CLUSTER, epoch: Epoch(3) }).await.unwrap();
-    let web = pod(1, RestartPolicy::Always);
-    let older = bench.assignment(&[]);
-    assert_eq!(bench.agent.assign(older.clone()).await.unwrap_err().code, ErrorCode::Conflict);
-    let mut newer = bench.assignment(std::slice::from_ref(&web));
-    newer.epoch = Epoch(3);
-    bench.agent.assign(newer.clone()).await.unwrap();
-    let mut foreign = newer.clone();
-    foreign.cluster_id = other;
-    foreign.pods.clear();
-    assert_eq!(bench.agent.assign(foreign).await.unwrap_err().code, ErrorCode::Conflict);
-    let mut stale = newer.clone();
-    stale.generation = Generation(1);
-    stale.pods.clear();
-    assert_eq!(bench.agent.assign(stale).await.unwrap().generation, newer.generation);
-    bench.phase(web.uid, Phase::Running).await;
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(bench.status(web.uid).unwrap().phase, Phase::Running);
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_pod_that_is_deleted_while_its_image_is_pulled_goes_at_once() {
     let bench = Bench::new().await;
     bench.fake.script("app", Script { pull: Pull::After(Duration::from_secs(3600)), ..Script::default() });
@@ -440,67 +337,6 @@ async fn a_pod_that_is_deleted_while_its_image_is_pulled_goes_at_once() {
     bench.assign(&[stop(&web)]).await;
     bench.wait_for("the end", || bench.is_stopped(web.uid)).await;
     assert!(began.elapsed() < Duration::from_secs(2));
-}
-
-#[tokio::test(start_paused = true)]
-async fn logs_of_one_container_come_as_they_are_and_follow_goes_over_restarts() {
-    let bench = Bench::new().await;
-    bench.fake.script("app", Script { output: vec!["hello".to_owned()], ..Script::default() });
-    let web = pod(1, RestartPolicy::Always);
-    bench.assign(std::slice::from_ref(&web)).await;
-    bench.phase(web.uid, Phase::Running).await;
-    let query = cube_api::routes::LogQuery { container: Some(name("app")), follow: true, ..Default::default() };
-    let follow = bench.agent.logs(web.uid, query).await.unwrap();
-    let frames = tokio::spawn(follow.collect::<Vec<_>>());
-    let live = bench.apps(web.uid)[0].id.clone();
-    super::runtime::Runtime::signal(&bench.fake, &live, StopSignal::Kill).await.unwrap();
-    bench.wait_for("a second start", || bench.fake.starts(web.uid, Some(&name("app"))) == 2).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let all = bench.agent.logs(web.uid, Default::default()).await.unwrap().collect::<Vec<_>>().await;
-    bench.assign(&[stop(&web)]).await;
-    let text = |frames: &[cube_api::stream::Frame]| {
-        let bytes = frames.iter().flat_map(|frame| match frame {
-            cube_api::stream::Frame::Stdout(bytes) => bytes.to_vec(),
-            _ => Vec::new(),
-        });
-        String::from_utf8(bytes.collect()).unwrap()
-    };
-    assert_eq!(text(&all), "[app] hello\n");
-    let frames = frames.await.unwrap();
-    assert_eq!(text(&frames), "hello\nhello\n");
-    assert_eq!(frames.last(), Some(&cube_api::stream::Frame::Status(cube_api::stream::Outcome::Success)));
-}
-
-#[tokio::test(start_paused = true)]
-async fn followed_logs_of_several_containers_come_with_their_names_over_restarts() {
-    let bench = Bench::new().await;
-    bench.fake.script("app", Script { output: vec!["hello".to_owned()], ..Script::default() });
-    bench.fake.script("side", Script { output: vec!["hi".to_owned()], ..Script::default() });
-    let mut web = pod(1, RestartPolicy::Always);
-    let mut side = web.spec.containers[0].clone();
-    (side.name, side.image) = (name("side"), "side".to_owned());
-    web.spec.containers.push(side);
-    bench.assign(std::slice::from_ref(&web)).await;
-    bench.phase(web.uid, Phase::Running).await;
-    let query = cube_api::routes::LogQuery { follow: true, ..Default::default() };
-    let follow = bench.agent.logs(web.uid, query).await.unwrap();
-    let frames = tokio::spawn(follow.collect::<Vec<_>>());
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let side = bench.apps(web.uid).into_iter().find(|seen| seen.identity.container == Some(name("side"))).unwrap();
-    bench.fake.kill_by_hand(&side.id);
-    bench.wait_for("a second start", || bench.fake.starts(web.uid, Some(&name("side"))) == 2).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    bench.assign(&[stop(&web)]).await;
-    let frames = frames.await.unwrap();
-    let text = frames.iter().map(|frame| match frame {
-        cube_api::stream::Frame::Stdout(bytes) => String::from_utf8(bytes.to_vec()).unwrap(),
-        other => format!("{other:?}"),
-    });
-    let text: String = text.collect();
-    // Which of the first two came first is up to the engine's clock.
-    let mut lines: Vec<_> = text.lines().collect();
-    lines[..2].sort_unstable();
-    assert_eq!(lines, ["[app] hello", "[side] hi", "[side] hi", "Status(Success)"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -551,19 +387,6 @@ async fn eight_pods_are_started_at_a_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn facts_alone_are_sent_again_until_accepted() {
-    let bench = Bench::new().await;
-    let trouble = || bench.leader.trouble.lock().unwrap().clone();
-    bench.wait_for("a first report", || bench.leader.calls.load(Ordering::Relaxed) > 0 && trouble().is_none()).await;
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    bench.leader.away.store(true, Ordering::Relaxed);
-    bench.fake.set_down(true);
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    bench.leader.away.store(false, Ordering::Relaxed);
-    bench.wait_for("the trouble", || trouble().is_some()).await;
-}
-
-#[tokio::test(start_paused = true)]
 async fn an_engine_that_answers_but_can_not_list_is_in_trouble_without_a_break() {
     let bench = Bench::new().await;
     let trouble = || bench.leader.trouble.lock().unwrap().clone();
@@ -576,60 +399,4 @@ async fn an_engine_that_answers_but_can_not_list_is_in_trouble_without_a_break()
         assert!(trouble().is_some());
     }
     bench.wait_for("a list", || trouble().is_none()).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_new_life_of_the_leader_counts_its_generations_anew() {
-    let mut bench = Bench::new().await;
-    let web = pod(1, RestartPolicy::Always);
-    for _ in 0..3 {
-        bench.assign(&[]).await;
-    }
-    bench.agent.welcome(&Welcome { cluster_id: CLUSTER, epoch: Epoch(2) }).await.unwrap();
-    bench.kill_and_restart().await;
-    let mut assignment = bench.assignment(std::slice::from_ref(&web));
-    (assignment.epoch, assignment.generation) = (Epoch(2), Generation(1));
-    assert_eq!(bench.agent.assign(assignment).await.unwrap().generation, Generation(1));
-    bench.phase(web.uid, Phase::Running).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_orphan_that_does_not_stop_is_killed_at_its_deadline_also_across_a_restart() {
-    let mut bench = Bench::new().await;
-    bench.fake.script("app", Script { ignores_stop: true, ..Script::default() });
-    let web = pod(1, RestartPolicy::Always);
-    bench.assign(std::slice::from_ref(&web)).await;
-    bench.phase(web.uid, Phase::Running).await;
-    bench.lose_ledger().await;
-    bench.agent.welcome(&Welcome { cluster_id: CLUSTER, epoch: Epoch(1) }).await.unwrap();
-    bench.assign(&[]).await;
-    bench.wait_for("a signal", || bench.fake.calls().iter().any(|call| call.operation == Operation::Signal)).await;
-    let began = Instant::now();
-    tokio::time::sleep(Duration::from_secs(20)).await;
-    bench.kill_and_restart().await;
-    bench.wait_for("the end", || bench.fake.everything().is_empty()).await;
-    assert!((29..=31).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
-}
-
-#[tokio::test(start_paused = true)]
-async fn exec_tells_the_exact_exit_code_and_names_what_is_wrong() {
-    use cube_api::stream::{Frame, Outcome};
-    let bench = Bench::new().await;
-    let web = pod(1, RestartPolicy::Always);
-    bench.assign(std::slice::from_ref(&web)).await;
-    bench.phase(web.uid, Phase::Running).await;
-    let query = |words: &[&str]| cube_api::routes::ExecQuery {
-        command: words.iter().map(|word| (*word).to_owned()).collect(),
-        ..Default::default()
-    };
-    for (words, outcome) in [(&["true"][..], Outcome::Success), (&["sh", "-c", "exit 7"][..], Outcome::ExitCode(7))] {
-        let mut exec = bench.agent.exec(web.uid, query(words)).await.unwrap();
-        assert_eq!(exec.output.recv().await, Some(Frame::Status(outcome)));
-    }
-    let exec = bench.agent.exec(web.uid, query(&["sleep", "3600"])).await.unwrap();
-    drop(exec);
-    bench.wait_for("the process to be killed", || bench.fake.live_execs() == 0).await;
-    let wrong = cube_api::routes::ExecQuery { container: Some(name("db")), ..query(&["true"]) };
-    let error = bench.agent.exec(web.uid, wrong).await.err().unwrap();
-    assert_eq!((error.code, error.hint.as_deref()), (ErrorCode::NotFound, Some("its containers are: app")));
 }

@@ -1,0 +1,156 @@
+//! What the leader says and is told: assignments, orphans, reports.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn orphans_go_only_after_an_assignment() {
+    let mut bench = Bench::new().await;
+    let web = pod(1, RestartPolicy::Always);
+    bench.assign(std::slice::from_ref(&web)).await;
+    bench.phase(web.uid, Phase::Running).await;
+    // The ledger is lost: what runs belongs to nobody now.
+    bench.lose_ledger().await;
+    bench.agent.welcome(&Welcome { cluster_id: CLUSTER, epoch: Epoch(2) }).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!(bench.fake.everything().len(), 2, "nothing was assigned yet");
+    let mut assignment = bench.assignment(&[]);
+    assignment.epoch = Epoch(2);
+    bench.agent.assign(assignment).await.unwrap();
+    bench.wait_for("orphans to go", || bench.fake.everything().is_empty()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_ledger_is_rebuilt_from_what_runs() {
+    let mut bench = Bench::new().await;
+    let web = pod(1, RestartPolicy::Always);
+    bench.assign(std::slice::from_ref(&web)).await;
+    bench.phase(web.uid, Phase::Running).await;
+    bench.fake.kill_by_hand(&bench.apps(web.uid)[0].id);
+    bench.wait_for("a second start", || bench.fake.starts(web.uid, Some(&name("app"))) == 2).await;
+    let before = bench.fake.everything();
+    bench.lose_ledger().await;
+    bench.agent.welcome(&Welcome { cluster_id: CLUSTER, epoch: Epoch(1) }).await.unwrap();
+    bench.assign(std::slice::from_ref(&web)).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(bench.fake.everything(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_left_the_assignment_is_stopped_and_forgotten() {
+    let mut bench = Bench::new().await;
+    let web = pod(1, RestartPolicy::Always);
+    bench.assign(std::slice::from_ref(&web)).await;
+    bench.phase(web.uid, Phase::Running).await;
+    bench.assign(&[]).await;
+    bench.wait_for("the end", || bench.is_stopped(web.uid) && bench.fake.everything().is_empty()).await;
+    bench.kill_and_restart().await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let gone = bench.agent.logs(web.uid, Default::default()).await.err().map(|error| error.code);
+    assert_eq!(gone, Some(ErrorCode::NotFound));
+}
+
+#[tokio::test(start_paused = true)]
+async fn restarts_go_on_while_the_leader_is_away_and_events_arrive_afterwards_in_order() {
+    let bench = Bench::new().await;
+    let web = pod(1, RestartPolicy::Always);
+    bench.assign(std::slice::from_ref(&web)).await;
+    bench.phase(web.uid, Phase::Running).await;
+    bench.wait_for("Started", || bench.reasons(web.uid).len() == 3).await;
+    bench.leader.away.store(true, Ordering::Relaxed);
+    bench.fake.kill_by_hand(&bench.apps(web.uid)[0].id);
+    bench.wait_for("a second start", || bench.fake.starts(web.uid, Some(&name("app"))) == 2).await;
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!(bench.reasons(web.uid).len(), 3);
+    bench.leader.away.store(false, Ordering::Relaxed);
+    let began = Instant::now();
+    bench.agent.welcome(&Welcome { cluster_id: CLUSTER, epoch: Epoch(1) }).await.unwrap();
+    let all = ["Pulled", "Created", "Started", "Crashed", "Pulled", "Created", "Started"];
+    bench.wait_for("the events", || bench.reasons(web.uid) == all).await;
+    assert!(began.elapsed() < Duration::from_secs(1), "a new session is used at once");
+    bench.wait_for("the status", || bench.status(web.uid).unwrap().containers[0].restart_count == 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_report_is_sent_until_accepted_and_not_too_often() {
+    let bench = Bench::new().await;
+    bench.leader.refuses.store(true, Ordering::Relaxed);
+    let web = pod(1, RestartPolicy::Always);
+    bench.assign(std::slice::from_ref(&web)).await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let calls = bench.leader.calls.load(Ordering::Relaxed);
+    assert!((20..60).contains(&calls), "{calls} tries in ten minutes");
+    bench.leader.refuses.store(false, Ordering::Relaxed);
+    bench.phase(web.uid, Phase::Running).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_clusters_and_older_leaders_are_refused() {
+    let bench = Bench::new().await;
+    let other = cube_api::ClusterId(uuid::Uuid::from_u128(8));
+    let refused = bench.agent.welcome(&Welcome { cluster_id: other, epoch: Epoch(9) }).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::Conflict);
+    bench.agent.welcome(&Welcome { cluster_id: CLUSTER, epoch: Epoch(3) }).await.unwrap();
+    let web = pod(1, RestartPolicy::Always);
+    let older = bench.assignment(&[]);
+    assert_eq!(bench.agent.assign(older.clone()).await.unwrap_err().code, ErrorCode::Conflict);
+    let mut newer = bench.assignment(std::slice::from_ref(&web));
+    newer.epoch = Epoch(3);
+    bench.agent.assign(newer.clone()).await.unwrap();
+    let mut foreign = newer.clone();
+    foreign.cluster_id = other;
+    foreign.pods.clear();
+    assert_eq!(bench.agent.assign(foreign).await.unwrap_err().code, ErrorCode::Conflict);
+    let mut stale = newer.clone();
+    stale.generation = Generation(1);
+    stale.pods.clear();
+    assert_eq!(bench.agent.assign(stale).await.unwrap().generation, newer.generation);
+    bench.phase(web.uid, Phase::Running).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(bench.status(web.uid).unwrap().phase, Phase::Running);
+}
+
+#[tokio::test(start_paused = true)]
+async fn facts_alone_are_sent_again_until_accepted() {
+    let bench = Bench::new().await;
+    let trouble = || bench.leader.trouble.lock().unwrap().clone();
+    bench.wait_for("a first report", || bench.leader.calls.load(Ordering::Relaxed) > 0 && trouble().is_none()).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    bench.leader.away.store(true, Ordering::Relaxed);
+    bench.fake.set_down(true);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    bench.leader.away.store(false, Ordering::Relaxed);
+    bench.wait_for("the trouble", || trouble().is_some()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_life_of_the_leader_counts_its_generations_anew() {
+    let mut bench = Bench::new().await;
+    let web = pod(1, RestartPolicy::Always);
+    for _ in 0..3 {
+        bench.assign(&[]).await;
+    }
+    bench.agent.welcome(&Welcome { cluster_id: CLUSTER, epoch: Epoch(2) }).await.unwrap();
+    bench.kill_and_restart().await;
+    let mut assignment = bench.assignment(std::slice::from_ref(&web));
+    (assignment.epoch, assignment.generation) = (Epoch(2), Generation(1));
+    assert_eq!(bench.agent.assign(assignment).await.unwrap().generation, Generation(1));
+    bench.phase(web.uid, Phase::Running).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_orphan_that_does_not_stop_is_killed_at_its_deadline_also_across_a_restart() {
+    let mut bench = Bench::new().await;
+    bench.fake.script("app", Script { ignores_stop: true, ..Script::default() });
+    let web = pod(1, RestartPolicy::Always);
+    bench.assign(std::slice::from_ref(&web)).await;
+    bench.phase(web.uid, Phase::Running).await;
+    bench.lose_ledger().await;
+    bench.agent.welcome(&Welcome { cluster_id: CLUSTER, epoch: Epoch(1) }).await.unwrap();
+    bench.assign(&[]).await;
+    bench.wait_for("a signal", || bench.fake.calls().iter().any(|call| call.operation == Operation::Signal)).await;
+    let began = Instant::now();
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    bench.kill_and_restart().await;
+    bench.wait_for("the end", || bench.fake.everything().is_empty()).await;
+    assert!((29..=31).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+}
