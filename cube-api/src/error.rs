@@ -95,7 +95,9 @@ pub enum ErrorCode {
     NodeUnavailable,
     /// A defect or trouble of the leader's own; the log has the chain.
     Internal,
-    /// The leader can't do it now (it is stopping, or its disk is full).
+    /// The leader's disk is full: it takes deletes and what nodes report, and nothing new until there is room.
+    NoSpace,
+    /// The leader can't do it now (it is stopping).
     Unavailable,
 }
 
@@ -115,6 +117,7 @@ impl ErrorCode {
             Self::Busy => StatusCode::TOO_MANY_REQUESTS,
             Self::NodeUnavailable => StatusCode::BAD_GATEWAY,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         }
     }

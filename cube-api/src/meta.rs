@@ -113,9 +113,23 @@ identity!(
     ClusterId
 );
 identity!(
+    /// One life of a leader, made anew by every start: tells two leaders apart that were started on copies of one database and count the same
+    /// epoch.
+    LifeId
+);
+identity!(
     /// One follower's data folder, made when it first starts: tells a restarted node from a second machine of the same name.
     NodeId
 );
+identity!(
+    /// One start of a node's process: tells a process from another one on a copy of its data folder.
+    Instance
+);
+
+impl Uid {
+    /// No pod's: where a node speaks of itself.
+    pub const NONE: Self = Self(Uuid::nil());
+}
 
 /// The leader store's counter: every write gets the next one, none is used twice.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

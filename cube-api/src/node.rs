@@ -87,6 +87,11 @@ pub enum NodeCondition {
         /// The cause, in a sentence.
         reason: String,
     },
+    /// No, and it has been silent for so long that it counts as dead: other nodes have the pods that don't wait for it. Its next session ends it.
+    Lost {
+        /// The cause, in a sentence.
+        reason: String,
+    },
 }
 
 impl NodeCondition {
@@ -94,7 +99,23 @@ impl NodeCondition {
     pub fn is_ready(&self) -> bool {
         match self {
             Self::Ready => true,
-            Self::NotReady { .. } => false,
+            Self::NotReady { .. } | Self::Lost { .. } => false,
+        }
+    }
+
+    /// Whether its pods count as gone with it.
+    pub fn is_lost(&self) -> bool {
+        match self {
+            Self::Ready | Self::NotReady { .. } => false,
+            Self::Lost { .. } => true,
+        }
+    }
+
+    /// Why no pods can be placed, if so.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Ready => None,
+            Self::NotReady { reason } | Self::Lost { reason } => Some(reason),
         }
     }
 
@@ -103,6 +124,7 @@ impl NodeCondition {
         match self {
             Self::Ready => "Ready",
             Self::NotReady { .. } => "NotReady",
+            Self::Lost { .. } => "Lost",
         }
     }
 }

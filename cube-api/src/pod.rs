@@ -12,7 +12,7 @@ use crate::meta::{Metadata, Name};
 use crate::quantity::{Bytes, MilliCpu};
 
 /// A pod as the API answers it. Each part has one writer: `metadata` and `spec` the API, `placement` the scheduler, `status` the pod's node; only
-/// a restart of a finished pod sets its phase back to Pending before the node says so.
+/// a restart of a finished pod sets its phase back to Pending before the node says so, and a pod without a node is Failed by the leader's word.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Pod {
@@ -38,14 +38,15 @@ pub struct Placement {
     /// When it was bound, by the leader's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bound_at: Option<Timestamp>,
-    /// Why no node takes it, with counts; empty once bound: `0/3 nodes fit: 2 lack memory (need 512Mi), 1 is not ready`.
+    /// Why no node takes it, with counts: `0/3 nodes fit: 2 lack memory (need 512Mi), 1 is not ready`. Once bound it is empty, unless the pod's
+    /// node is lost and the pod waits for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_for: Option<String>,
 }
 
 /// What a manifest asks of a pod.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct PodSpec {
     /// At least one; their names differ.
     pub containers: Vec<Container>,
@@ -61,6 +62,9 @@ pub struct PodSpec {
     /// Labels that a node must have.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub node_selector: BTreeMap<String, String>,
+    /// What becomes of it when its node is lost.
+    #[serde(default)]
+    pub on_node_loss: OnNodeLoss,
 }
 
 /// Kubernetes' default stop grace, in seconds.
@@ -82,9 +86,22 @@ pub enum RestartPolicy {
     Never,
 }
 
+/// What becomes of a pod whose node is lost: silent for so long that it counts as dead (the leader's `--node-lost-after`). Nobody knows then
+/// whether its containers run on, so it is either here again soon, or surely nowhere twice.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnNodeLoss {
+    /// A new pod of its name takes its place on another node. Until the lost node is heard again, both may run. With restart policy `Never` the
+    /// new pod is Failed (`NodeLost`) instead: what may have run is not run again, unless `cube restart` says so.
+    #[default]
+    Replace,
+    /// It waits for its node, or for a person who declares that machine dead: it never runs on two nodes.
+    Wait,
+}
+
 /// The limit on restarts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct RestartRules {
     /// Crashes in a row after which the pod is Failed with reason `CrashLimit`; also tries to get an image (`ImageLimit`). 0: never give up.
     #[serde(default = "default_limit")]
@@ -108,7 +125,7 @@ impl Default for RestartRules {
 
 /// One container of a pod.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Container {
     /// Unique in the pod.
     pub name: Name,
@@ -157,7 +174,7 @@ pub enum ImagePullPolicy {
 
 /// A port of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Port {
     /// What it is for; unique in the container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -188,7 +205,7 @@ pub enum Protocol {
 
 /// Requests and limits of a container.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Resources {
     /// What the scheduler keeps free for it. A limit without a request is also the request, as in Kubernetes.
     #[serde(default, skip_serializing_if = "Amounts::is_empty")]
@@ -217,7 +234,7 @@ impl Resources {
 
 /// Amounts of what a node has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Amounts {
     /// `250m` or `0.5`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -248,6 +265,12 @@ pub enum Phase {
     Failed,
 }
 
+/// The reason of a Failed pod that may have run on a node that was lost, and that must not run twice. Also the STATUS of one that waits for its
+/// lost node.
+pub const NODE_LOST: &str = "NodeLost";
+/// The reason of a Failed pod that may have run on a node that knows nothing of it any more, and that must not run twice.
+pub const NODE_FORGOT: &str = "NodeForgot";
+
 /// What a pod's node says of it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -255,7 +278,7 @@ pub struct PodStatus {
     /// Where it is in its life.
     #[serde(default)]
     pub phase: Phase,
-    /// Why it is Failed, as a word: `CrashLimit`, `ImageLimit`, `Error`.
+    /// Why it is Failed, as a word: `CrashLimit`, `ImageLimit`, `Error`; or [`NODE_LOST`] or [`NODE_FORGOT`], which the leader says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The reason in a sentence that a person can act on.

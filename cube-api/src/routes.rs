@@ -30,9 +30,11 @@ pub const NODE_REPORT: &str = "/v1/nodes/{name}/report";
 pub const EVENTS: &str = "/v1/events";
 /// `POST` with upgrade: a node's session; node credentials only.
 pub const SESSION: &str = "/v1/session";
+/// `GET`: the leader's figures in Prometheus' text form.
+pub const METRICS: &str = "/metrics";
 /// `GET`, no credential: `200 ok` while the process works.
 pub const HEALTHZ: &str = "/healthz";
-/// `GET`, no credential: `200 ok` once the leader serves.
+/// `GET`, no credential: `200 ok` once the leader serves; `503` with the reason while its disk is full and it takes nothing new.
 pub const READYZ: &str = "/readyz";
 /// `GET`, no credential: [`VersionInfo`].
 pub const VERSION: &str = "/version";

@@ -4,12 +4,15 @@
 //! `101` with its [`Welcome`] as JSON in the header `cube-welcome`; then the roles turn round: on that connection the follower serves HTTP/2 and
 //! the leader is its client. [`crate::routes::node`] lists what the follower serves. The follower's reports are plain requests of its own to the
 //! leader (`POST /v1/nodes/{name}/report`).
+//!
+//! Leader and nodes are of different versions while a cluster is upgraded, in either order. So what a peer says beyond what we know is let be,
+//! and a field that came later is optional. (Manifests are strict: [`crate::manifest`].)
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::event::EventKind;
-use crate::meta::{ClusterId, Labels, Name, NodeId, Uid};
+use crate::meta::{ClusterId, Instance, Labels, LifeId, Name, NodeId, Uid};
 use crate::node::{Capacity, NodeRole};
 use crate::pod::{PodSpec, PodStatus};
 
@@ -39,6 +42,12 @@ pub struct Announcement {
     pub node_id: NodeId,
     /// The machine's (`/etc/machine-id`): the same machine may take its name back with a new data folder.
     pub machine_id: String,
+    /// This start of its process; none from a peer that doesn't tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<Instance>,
+    /// This start of its machine (`/proc/sys/kernel/random/boot_id`); empty where there is none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub boot_id: String,
     /// The cluster it belongs to; none before its first session.
     #[serde(default)]
     pub cluster_id: Option<ClusterId>,
@@ -49,6 +58,18 @@ pub struct Announcement {
     pub labels: Labels,
     /// What it is.
     pub facts: NodeFacts,
+    /// The pods that it runs, by its ledger: a leader that was restored from a backup may not know that they have a node.
+    #[serde(default)]
+    pub pods: Vec<HeldPod>,
+}
+
+/// A pod that a node was told to run and didn't stop.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldPod {
+    /// Which life.
+    pub uid: Uid,
+    /// The pod's name.
+    pub name: Name,
 }
 
 /// What a node is and whether it can run pods now. Announced, and reported again when it changes.
@@ -72,8 +93,11 @@ pub struct NodeFacts {
 pub struct Welcome {
     /// The leader's cluster. A node that belongs to another one hangs up.
     pub cluster_id: ClusterId,
-    /// The leader's life.
+    /// The leader's life, in their order.
     pub epoch: Epoch,
+    /// Which one it is of those that count this epoch: a node obeys the first of them that it met. None from a leader that doesn't say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub life: Option<LifeId>,
 }
 
 /// The complete set of pods that a node should run or stop. Complete means: a pod that isn't in it is not this node's any more.
@@ -130,6 +154,9 @@ pub enum Want {
 pub struct Report {
     /// The sender's data folder; a leader that knows another one for this name refuses.
     pub node_id: NodeId,
+    /// The sender's process; none from a peer that doesn't tell. Refused while another process on a copy of its data folder has the session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<Instance>,
     /// The cluster it belongs to.
     pub cluster_id: ClusterId,
     /// The newest facts.
@@ -150,6 +177,10 @@ pub struct PodReport {
     pub uid: Uid,
     /// Rises with each report of this pod by this data folder; a lower or equal one than the stored is ignored.
     pub sequence: u64,
+    /// The highest `Want::Run { restarts }` that this status follows from; none from a peer that doesn't tell. An end that was reported on the
+    /// way of a restart is the end before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restarts: Option<u64>,
     /// What it does.
     pub status: PodStatus,
     /// Whether its containers are known to be gone, after a `Want::Stop`.
@@ -162,9 +193,9 @@ pub struct PodReport {
 pub struct NodeEvent {
     /// Rises with each event of this data folder; the leader takes each once.
     pub sequence: u64,
-    /// The pod.
+    /// The pod; [`Uid::NONE`] for an event of the node itself.
     pub uid: Uid,
-    /// The pod's name.
+    /// The pod's name, or the node's.
     pub pod: Name,
     /// Whether a person should look.
     #[serde(rename = "type")]

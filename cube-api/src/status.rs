@@ -1,19 +1,22 @@
 //! The STATUS column: one word for what a person should know first, derived here and nowhere else.
 
-use crate::pod::{ContainerState, Phase, Pod};
+use crate::pod::{ContainerState, NODE_LOST, Phase, Pod};
 
 /// The word for a pod.
 pub fn of_pod(pod: &Pod) -> String {
     if pod.metadata.deletion_requested_at.is_some() {
         return "Terminating".to_owned();
     }
-    if pod.placement.node.is_none() {
-        return if pod.placement.waiting_for.is_some() { "Unschedulable" } else { "Pending" }.to_owned();
-    }
     match pod.status.phase {
         Phase::Succeeded => "Completed".to_owned(),
         Phase::Failed => failed(pod),
-        Phase::Pending | Phase::Running => unfinished(pod),
+        Phase::Pending | Phase::Running => match (&pod.placement.node, &pod.placement.waiting_for) {
+            (None, None) => "Pending".to_owned(),
+            (None, Some(_)) => "Unschedulable".to_owned(),
+            (Some(_), None) => unfinished(pod),
+            // What its node said last may not be so any more.
+            (Some(_), Some(_)) => NODE_LOST.to_owned(),
+        },
     }
 }
 
@@ -99,6 +102,21 @@ mod tests {
         assert_eq!(of_pod(&pod), "Pending");
         pod.placement.waiting_for = Some("0/1 nodes fit".to_owned());
         assert_eq!(of_pod(&pod), "Unschedulable");
+    }
+
+    #[test]
+    fn a_pod_that_waits_for_its_lost_node_does_not_look_as_if_it_ran() {
+        let mut pod = pod(Phase::Running, vec![running(), running()]);
+        pod.placement.waiting_for = Some("node n2 is lost".to_owned());
+        assert_eq!(of_pod(&pod), "NodeLost");
+    }
+
+    #[test]
+    fn a_finished_pod_says_how_it_ended_also_without_a_node() {
+        let mut pod = pod(Phase::Failed, Vec::new());
+        pod.placement.node = None;
+        pod.status.reason = Some(NODE_LOST.to_owned());
+        assert_eq!(of_pod(&pod), "NodeLost");
     }
 
     #[test]

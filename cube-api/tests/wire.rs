@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use cube_api::manifest::{self, Resource};
 use cube_api::pod::{
-    Amounts, Container, ContainerState, ContainerStatus, EndReason, ImagePullPolicy, Phase, Placement, Port, Protocol, Resources,
-    RestartPolicy, RestartRules, Running, Terminated, WaitReason, Waiting,
+    Amounts, Container, ContainerState, ContainerStatus, EndReason, ImagePullPolicy, OnNodeLoss, Phase, Placement, Port, Protocol,
+    Resources, RestartPolicy, RestartRules, Running, Terminated, WaitReason, Waiting,
 };
 use cube_api::quantity::{Bytes, MilliCpu};
+use cube_api::session::{Announcement, Assignment, AssignmentAccepted, PodReport, Report, ReportAccepted, Welcome};
 use cube_api::{Metadata, Name, Pod, PodSpec, PodStatus, Revision};
 use jiff::Timestamp;
 
@@ -80,6 +81,7 @@ fn full_pod() -> Pod {
             restart: RestartRules { limit: 3 },
             termination_grace_period_seconds: 30,
             node_selector: BTreeMap::from([("disk".to_owned(), "ssd".to_owned())]),
+            on_node_loss: OnNodeLoss::Wait,
         },
         placement: Placement { node: Some(name("node-1")), bound_at: Some(second(1)), waiting_for: None },
         status: PodStatus {
@@ -120,7 +122,7 @@ fn a_resource_says_its_type_first_and_leaves_defaults_out() {
     let json = serde_json::to_string(&resources).expect("plain data");
     assert_eq!(
         json,
-        r#"[{"type":"pod","metadata":{"name":"web"},"spec":{"containers":[{"name":"app","image":"nginx","imagePullPolicy":"IfNotPresent"}],"restartPolicy":"Always","restart":{"limit":10},"terminationGracePeriodSeconds":30}}]"#
+        r#"[{"type":"pod","metadata":{"name":"web"},"spec":{"containers":[{"name":"app","image":"nginx","imagePullPolicy":"IfNotPresent"}],"restartPolicy":"Always","restart":{"limit":10},"terminationGracePeriodSeconds":30,"onNodeLoss":"replace"}}]"#
     );
 }
 
@@ -133,4 +135,79 @@ fn a_pod_as_the_api_answers_it_can_be_applied() {
     let Resource::Pod(read) = &resources[0];
     assert_eq!(read.spec, full_pod().spec);
     assert_eq!(read.metadata.revision, Some(Revision(7)));
+}
+
+/// Adds a field that nobody knows to every map, but those of one key: what such a key holds is one of several things.
+fn with_more(value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::Object(fields) => {
+            fields.values_mut().for_each(with_more);
+            if fields.len() != 1 {
+                fields.insert("laterVersions".to_owned(), "say more".into());
+            }
+        }
+        serde_json::Value::Array(items) => items.iter_mut().for_each(with_more),
+        serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::Number(_) | serde_json::Value::String(_) => {}
+    }
+}
+
+/// What a later version says of it is read as what this one knows, and what an earlier one leaves out is missed by nobody.
+#[track_caller]
+fn is_read_across_versions<T>(full: serde_json::Value, later: &[&str])
+where
+    T: serde::de::DeserializeOwned + serde::Serialize + PartialEq + std::fmt::Debug,
+{
+    let own: T = serde_json::from_value(full.clone()).expect("this version's");
+    let mut more = full.clone();
+    with_more(&mut more);
+    let read: T = serde_json::from_value(more).expect("a later version's");
+    // Maps of labels and variables take any key: those are not compared.
+    let known = |value: &T| serde_json::to_string(value).expect("plain data").replace(r#","laterVersions":"say more""#, "");
+    assert_eq!(known(&read), known(&own));
+    let mut less = full;
+    for field in later {
+        assert!(less.as_object_mut().expect("a map").remove(*field).is_some(), "{field}");
+    }
+    serde_json::from_value::<T>(less).expect("an earlier version's");
+}
+
+#[test]
+fn the_sessions_messages_are_read_across_versions() {
+    let uid = "018f3b2a-7b1c-7000-8000-000000000001";
+    let pod = serde_json::to_value(full_pod()).expect("plain data");
+    let facts =
+        serde_json::json!({"version": "0.1.0", "engine": "29", "trouble": null, "capacity": {"cpu": "4", "memory": "4Gi", "pods": 100}});
+    is_read_across_versions::<Announcement>(
+        serde_json::json!({"node": "n1", "nodeId": uid, "machineId": "m", "instance": uid, "bootId": "b", "clusterId": uid, "role": "Follower",
+            "labels": {"a": "b", "c": "d"}, "facts": facts}),
+        &["instance", "bootId"],
+    );
+    is_read_across_versions::<Welcome>(serde_json::json!({"clusterId": uid, "epoch": 3}), &[]);
+    let run = serde_json::json!({"uid": uid, "name": "web", "spec": pod["spec"], "want": {"run": {"restarts": 1}}});
+    let stop = serde_json::json!({"uid": uid, "name": "web", "spec": pod["spec"], "want": {"stop": {"grace_seconds": 1, "reason": "x"}}});
+    is_read_across_versions::<Assignment>(
+        serde_json::json!({"clusterId": uid, "epoch": 3, "node": "n1", "generation": 7, "pods": [run, stop]}),
+        &[],
+    );
+    is_read_across_versions::<AssignmentAccepted>(serde_json::json!({"generation": 7}), &[]);
+    let status = serde_json::json!({"uid": uid, "sequence": 1, "restarts": 2, "status": pod["status"], "stopped": false});
+    let event = serde_json::json!({"sequence": 1, "uid": uid, "pod": "web", "type": "Normal", "reason": "Started", "message": "started",
+        "at": "2026-11-21T00:00:00Z"});
+    is_read_across_versions::<PodReport>(status.clone(), &["restarts"]);
+    is_read_across_versions::<Report>(
+        serde_json::json!({"nodeId": uid, "instance": uid, "clusterId": uid, "facts": facts, "pods": [status], "events": [event]}),
+        &["instance"],
+    );
+    is_read_across_versions::<ReportAccepted>(serde_json::json!({"eventsThrough": 7}), &[]);
+}
+
+#[test]
+fn a_manifest_with_a_field_that_nobody_knows_is_refused_at_every_depth() {
+    let mut manifest = serde_json::json!({"type": "pod", "metadata": {"name": "web", "labels": {"a": "b"}}, "spec": full_pod().spec});
+    manifest["spec"]["containers"][0]["ports"][0]["laterVersions"] = "say more".into();
+    manifest["spec"]["restart"]["laterVersions"] = "say more".into();
+    manifest["spec"]["laterVersions"] = "say more".into();
+    let problems = manifest::from_json(manifest.to_string().as_bytes()).expect_err("refused");
+    let unknown = format!("{problems:?}").matches("unknown field `laterVersions`").count();
+    assert_eq!(unknown, 3, "{problems:#?}");
 }

@@ -10,6 +10,7 @@ use cube_api::address::{AddressError, LeaderAddress};
 use cube_api::auth::Token;
 use cube_api::client::Client;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::error::{CliError, Result};
 
@@ -28,6 +29,24 @@ struct ConfigFile {
     leader_url: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     password: Option<String>,
+}
+
+impl ConfigFile {
+    /// Reads the file's text. What is wrong is told without any value of it: one of them may be the password in the wrong place.
+    fn parse(text: &str) -> std::result::Result<Self, String> {
+        let json: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let Value::Object(fields) = json else { return Err("it is not a JSON object".to_owned()) };
+        for (name, value) in &fields {
+            match value {
+                Value::String(_) | Value::Null => {}
+                Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+                    return Err(format!("{name} is not a text in quotes"));
+                }
+            }
+        }
+        // Only a field's name can be wrong now, and that is told with its place.
+        serde_json::from_str(text).map_err(|error| error.to_string())
+    }
 }
 
 /// Where a value comes from.
@@ -150,7 +169,7 @@ fn read(path: &Path) -> Result<Option<ConfigFile>> {
     };
     let text = io::read_to_string(io::Read::take(file, MAX_BYTES))
         .map_err(|error| unusable(path, &format!("can't read {}: {error}", path.display())))?;
-    serde_json::from_str(&text).map(Some).map_err(|error| unusable(path, &format!("{}: {error}", path.display())))
+    ConfigFile::parse(&text).map(Some).map_err(|problem| unusable(path, &format!("{}: {problem}", path.display())))
 }
 
 fn unusable(path: &Path, message: &str) -> CliError {
@@ -172,6 +191,8 @@ fn warn_if_readable_by_others(path: &Path) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -183,5 +204,28 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "{\"leaderUrl\":\"a:1\",\"password\":\"secret\"}\n");
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_password_in_the_wrong_place_is_not_told() {
+        for text in ["\"S3cret\"", "{\"leaderUrl\": [\"S3cret\"]}", "[\"S3cret\"]", "{\"password\": {\"is\": \"S3cret\"}}"] {
+            let problem = ConfigFile::parse(text).err().expect("it is no configuration");
+            assert!(!problem.contains("S3cret"), "{text}: {problem}");
+        }
+    }
+
+    proptest! {
+        /// Whatever is in the file: a configuration, or a sentence; and what was read is written the same.
+        #[test]
+        fn any_text_is_a_configuration_or_says_why_not(text in "[{}\\[\\]\":,a-zA-Z0-9 \\\\\\n]{0,60}|.{0,60}", url in ".{0,20}", password in ".{0,20}") {
+            if let Ok(file) = ConfigFile::parse(&text) {
+                let written = serde_json::to_string(&file).unwrap();
+                let again = ConfigFile::parse(&written).unwrap();
+                prop_assert_eq!((again.leader_url, again.password), (file.leader_url, file.password));
+            }
+            let file = ConfigFile { leader_url: Some(url), password: Some(password) };
+            let again = ConfigFile::parse(&serde_json::to_string(&file).unwrap()).unwrap();
+            prop_assert_eq!((again.leader_url, again.password), (file.leader_url, file.password));
+        }
     }
 }

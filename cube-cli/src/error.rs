@@ -134,6 +134,7 @@ fn refused(refusal: &ApiError) -> CliError {
         | ErrorCode::Conflict
         | ErrorCode::Expired
         | ErrorCode::TooLarge
+        | ErrorCode::NoSpace
         | ErrorCode::Internal => None,
     });
     CliError { hint, ..CliError::failed(&refusal.message) }.details(refusal.details.iter().map(ToString::to_string))

@@ -7,6 +7,9 @@ use std::time::Duration;
 pub struct Jitter(f64);
 
 impl Jitter {
+    /// The one that makes a wait the longest.
+    pub const MOST: Self = Self(1.2);
+
     /// From any number, uniformly.
     pub fn from_random(random: u64) -> Self {
         Self(0.8 + 0.4 * (random as f64 / u64::MAX as f64))

@@ -8,6 +8,10 @@ use std::path::{Path, PathBuf};
 use cube_api::auth::Token;
 
 use crate::ambient::Ambient;
+use crate::disk;
+
+/// Where a leader keeps the token that it made, in its data folder.
+pub const TOKEN: &str = "token";
 
 /// Why a data folder or a token can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +37,14 @@ pub enum DataDirError {
     TokenFile {
         /// `read` or `write`.
         action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A file can't be removed.
+    #[error("can't remove {path}")]
+    NotRemoved {
         /// The file.
         path: PathBuf,
         /// The system's reason.
@@ -78,7 +90,11 @@ impl DataDir {
             }
             Err(TryLockError::Error(source)) => return Err(unusable(source)),
         }
-        lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())).map_err(unusable)?;
+        // Who it is only helps the one who is refused: a full disk keeps nobody from its data.
+        match write_pid(&mut lock) {
+            Err(error) if disk::is_lack_of_room(&error) => {}
+            written => written.map_err(unusable)?,
+        }
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
@@ -89,7 +105,7 @@ impl DataDir {
 
     /// Where a leader keeps the token that it made.
     pub fn token_path(&self) -> PathBuf {
-        self.path.join("token")
+        self.path.join(TOKEN)
     }
 
     /// The token that this folder keeps; made at the first call, from 256 bits of the system's randomness.
@@ -111,10 +127,38 @@ impl DataDir {
     }
 }
 
+/// Written over the one before, whose room is there already.
+fn write_pid(lock: &mut File) -> io::Result<()> {
+    let text = format!("{}\n", std::process::id());
+    lock.write_all(text.as_bytes())?;
+    lock.set_len(text.len() as u64)
+}
+
 /// Reads a token's file.
 pub fn read_token(path: &Path) -> Result<Token, DataDirError> {
     let text = fs::read_to_string(path).map_err(|source| DataDirError::TokenFile { action: "read", path: path.to_owned(), source })?;
     Token::new(&text).ok_or(DataDirError::EmptyToken)
+}
+
+/// Removes files, databases with what SQLite and [`disk`] have beside them, for good: gone after a power loss too.
+pub fn remove_files(folder: &Path, names: &[&str]) -> Result<(), DataDirError> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    for name in names {
+        // The database last: what is beside it is nothing without it, and would be taken for a new one's.
+        let beside = ["-wal", "-shm"].map(|suffix| folder.join(format!("{name}{suffix}")));
+        let file = folder.join(name);
+        for path in beside.into_iter().chain([disk::reserve_of(&file), file]) {
+            match fs::remove_file(&path) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(DataDirError::NotRemoved { path, source }),
+            }
+        }
+    }
+    let not_synced = |source| DataDirError::NotRemoved { path: folder.to_owned(), source };
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(not_synced)
 }
 
 /// Where a server keeps its state when nobody says: `/var/lib/cube` for root, else the user's state folder.
@@ -159,6 +203,18 @@ mod tests {
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
         DataDir::open(folder.path()).expect("it can be used");
         assert_eq!(fs::metadata(folder.path()).expect("it is there").permissions().mode() & 0o777, 0o755);
+    }
+
+    #[test]
+    fn a_database_is_removed_with_all_that_is_beside_it_and_nothing_else() {
+        let folder = tempfile::tempdir().expect("a temp folder");
+        for name in ["follower.db", "follower.db-wal", "follower.db-shm", "follower.reserve", "leader.db", "leader.reserve", "token"] {
+            fs::write(folder.path().join(name), "x").expect("written");
+        }
+        remove_files(folder.path(), &["follower.db"]).expect("they are ours");
+        let mut left: Vec<_> = fs::read_dir(folder.path()).expect("a folder").map(|file| file.expect("a file").file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["leader.db", "leader.reserve", "token"]);
     }
 
     #[test]

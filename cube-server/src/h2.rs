@@ -47,6 +47,7 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Executo
         let end = self.end.clone();
         self.tasks.spawn_droppable("http2", async move {
             tokio::select! {
+                biased;
                 () = end.cancelled() => {}
                 () = future => {}
             }

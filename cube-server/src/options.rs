@@ -1,10 +1,14 @@
 //! The command line of `cube-server`. Each flag is also a `CUBE_*` variable.
 
 use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand};
-use cube_api::meta::{Labels, Name};
+use cube_api::duration;
+use cube_api::meta::{ClusterId, Labels, Name};
+use jiff::{Span, SpanRelativeTo};
 
 /// A container cluster on machines with Docker: a leader (control plane, and a node) and any number of followers (nodes).
 #[derive(Debug, Parser)]
@@ -19,17 +23,50 @@ const EXAMPLES: &str = "Examples:
   cube-server leader                          a whole cluster on this machine
   cube-server leader --listen 0.0.0.0:4242    also for followers on other machines
   cube-server follower --leader 10.0.0.1:4242 --token-file token
+  cube-server backup --output cube.db         all that the leader knows, in one file
 
 A leader without a token makes one, keeps it in its data folder, and says how nodes join
 and how the client, cube, is set up. The log goes to stderr; CUBE_LOG=debug says more.";
 
-/// The two roles.
+/// What it runs as, or does.
 #[derive(Debug, Subcommand)]
 pub enum RoleOptions {
     /// Run the control plane, and pods on this machine
     Leader(LeaderOptions),
     /// Run pods for a leader
     Follower(FollowerOptions),
+    /// Copy the leader's database into one file, while the leader runs or not
+    Backup(BackupOptions),
+    /// Replace the leader's database by a backup, while the leader is stopped
+    Restore(RestoreOptions),
+    /// Stop and remove this machine's containers and its node's database; its cube-server must be stopped
+    Reset(ResetOptions),
+}
+
+/// Flags of `reset`.
+#[derive(Debug, Args)]
+pub struct ResetOptions {
+    /// Where the server keeps its state [default: /var/lib/cube for root, else the user's state folder]
+    #[arg(long, env = "CUBE_DATA_DIR", value_name = "FOLDER")]
+    pub data_dir: Option<PathBuf>,
+    /// Docker's socket [default: DOCKER_HOST, else unix:///var/run/docker.sock]
+    #[arg(long, env = "CUBE_DOCKER", value_name = "unix:///SOCKET")]
+    pub docker: Option<String>,
+    /// Seconds between the stop signal and the kill [default: what each pod was assigned, or 30]
+    #[arg(long, value_name = "SECONDS")]
+    pub grace: Option<u32>,
+    /// The cluster whose containers go, where the data folder doesn't tell or another's are meant: its files then stay
+    #[arg(long, value_name = "ID")]
+    pub cluster_id: Option<ClusterId>,
+    /// The node whose containers go, where the data folder doesn't tell or, with --cluster-id, another's are meant
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<Name>,
+    /// Remove the leader's database and the token too
+    #[arg(long)]
+    pub everything: bool,
+    /// Don't ask
+    #[arg(long, short)]
+    pub yes: bool,
 }
 
 /// Flags of the leader.
@@ -41,9 +78,56 @@ pub struct LeaderOptions {
     /// Run no pods on this machine
     #[arg(long, env = "CUBE_NO_PODS", value_parser = BoolishValueParser::new())]
     pub no_pods: bool,
+    /// Back the database up into this folder on schedule
+    #[arg(long, env = "CUBE_BACKUP_DIR", value_name = "FOLDER")]
+    pub backup_dir: Option<PathBuf>,
+    /// Between two backups: 30m, 24h, 7d
+    #[arg(long, env = "CUBE_BACKUP_EVERY", value_name = "TIME", default_value = "24h", value_parser = interval)]
+    pub backup_every: Duration,
+    /// How many backups of this cluster are kept in the folder; older ones are deleted
+    #[arg(long, env = "CUBE_BACKUP_KEEP", value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..))]
+    pub backup_keep: u16,
+    /// A node that is silent for so long is NotReady and gets no new pods
+    #[arg(long, env = "CUBE_NODE_NOT_READY_AFTER", value_name = "TIME", default_value = "10s", value_parser = limit)]
+    pub node_not_ready_after: Duration,
+    /// A node that is silent for so long is lost: its pods are replaced on other nodes, but those with onNodeLoss: wait. Nobody is lost in the first
+    /// two such times after the leader's start, nor while most nodes fell silent at once. 'never' switches it off
+    #[arg(long, env = "CUBE_NODE_LOST_AFTER", value_name = "TIME", default_value = "30s")]
+    pub node_lost_after: LostAfter,
     /// What both roles take.
     #[command(flatten)]
     pub common: CommonOptions,
+}
+
+/// How long a node may be silent before it is lost; none: for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LostAfter(pub Option<Duration>);
+
+impl FromStr for LostAfter {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        duration::parse_or_never(text).map(Self)
+    }
+}
+
+fn limit(text: &str) -> Result<Duration, String> {
+    let limit = duration::parse(text)?.unsigned_abs();
+    if limit.is_zero() { Err("no time at all: every node would be NotReady between two heartbeats".to_owned()) } else { Ok(limit) }
+}
+
+impl LeaderOptions {
+    /// The limits on the silence of nodes. The error is a sentence.
+    pub fn silence_limits(&self) -> Result<(Duration, Option<Duration>), String> {
+        let (not_ready_after, LostAfter(lost_after)) = (self.node_not_ready_after, self.node_lost_after);
+        match lost_after {
+            Some(lost_after) if lost_after < not_ready_after => Err(format!(
+                "--node-lost-after {} is less than --node-not-ready-after {}: a node is NotReady before it is lost",
+                duration::text(lost_after),
+                duration::text(not_ready_after)
+            )),
+            Some(_) | None => Ok((not_ready_after, lost_after)),
+        }
+    }
 }
 
 /// Flags of a follower.
@@ -55,6 +139,34 @@ pub struct FollowerOptions {
     /// What both roles take.
     #[command(flatten)]
     pub common: CommonOptions,
+}
+
+/// Flags of `backup`.
+#[derive(Debug, Args)]
+pub struct BackupOptions {
+    /// The leader's data folder [default: /var/lib/cube for root, else the user's state folder]
+    #[arg(long, env = "CUBE_DATA_DIR", value_name = "FOLDER")]
+    pub data_dir: Option<PathBuf>,
+    /// The file to write
+    #[arg(long, short, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Replace the file if it is there
+    #[arg(long)]
+    pub force: bool,
+    /// Say what the backup holds as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `restore`.
+#[derive(Debug, Args)]
+pub struct RestoreOptions {
+    /// The leader's data folder [default: /var/lib/cube for root, else the user's state folder]
+    #[arg(long, env = "CUBE_DATA_DIR", value_name = "FOLDER")]
+    pub data_dir: Option<PathBuf>,
+    /// The backup
+    #[arg(long, value_name = "FILE")]
+    pub from: PathBuf,
 }
 
 /// Flags of both roles.
@@ -90,6 +202,18 @@ impl CommonOptions {
     }
 }
 
+/// The shortest interval: a copy of a large database takes a part of a second.
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Days have 24 hours.
+fn interval(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("'{text}' is not a length of time, such as 30m, 24h or 7d");
+    let span: Span = text.parse().map_err(|_| wrong())?;
+    let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong())?;
+    let interval = Duration::try_from(duration).map_err(|_| format!("'{text}' is negative"))?;
+    if interval < SHORTEST_INTERVAL { Err(format!("'{text}' is too short: a second at least")) } else { Ok(interval) }
+}
+
 fn label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
@@ -102,6 +226,46 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    /// The leader's limits by its command line, or clap's or our refusal.
+    fn limits(arguments: &[&str]) -> Result<(Duration, Option<Duration>), String> {
+        let options = Options::try_parse_from(["cube-server", "leader"].iter().chain(arguments)).map_err(|error| error.to_string())?;
+        match options.role {
+            RoleOptions::Leader(options) => options.silence_limits(),
+            RoleOptions::Follower(_) | RoleOptions::Reset(_) | RoleOptions::Backup(_) | RoleOptions::Restore(_) => {
+                unreachable!("a leader was asked for")
+            }
+        }
+    }
+
+    #[test]
+    fn a_node_is_lost_after_30_s_unless_the_command_line_says_otherwise() {
+        let seconds = Duration::from_secs;
+        assert_eq!(limits(&[]), Ok((seconds(10), Some(seconds(30)))));
+        assert_eq!(limits(&["--node-not-ready-after", "2m", "--node-lost-after", "5m"]), Ok((seconds(120), Some(seconds(300)))));
+        for never in ["never", "0", "0s"] {
+            assert_eq!(limits(&["--node-lost-after", never]), Ok((seconds(10), None)));
+        }
+    }
+
+    #[test]
+    fn limits_that_make_no_sense_are_refused_with_the_reason() {
+        let refused = |arguments: &[&str]| limits(arguments).expect_err("a refusal");
+        let expected = "--node-lost-after 9s is less than --node-not-ready-after 10s: a node is NotReady before it is lost";
+        assert_eq!(refused(&["--node-lost-after", "9s"]), expected);
+        assert!(refused(&["--node-lost-after", "soon"]).contains("'soon' is not a length of time, such as 90s, 5m or 1h30m, or never"));
+        assert!(refused(&["--node-not-ready-after", "0s"]).contains("no time at all"));
+    }
+
+    #[test]
+    fn an_interval_is_read_as_people_type_it() {
+        for (typed, seconds) in [("30s", 30), ("24h", 86_400), ("7d", 604_800), ("1h30m", 5_400)] {
+            assert_eq!(interval(typed), Ok(Duration::from_secs(seconds)));
+        }
+        for wrong in ["", "7", "daily", "-1h", "0s", "10ms", "2 months"] {
+            assert!(interval(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn the_words_are_consistent_and_no_example_is_wrapped() {

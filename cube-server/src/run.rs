@@ -12,88 +12,134 @@ use cube_api::address::{AddressError, LeaderAddress};
 use cube_api::auth::{Keys, Token};
 use cube_api::meta::Name;
 use cube_api::node::NodeRole;
-use tokio::signal::unix::{SignalKind, signal};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::Level;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::ambient::Ambient;
 use crate::data_dir::{self, DataDir, DataDirError};
-use crate::follower::link::HttpLink;
+use crate::follower::dial::Dialer;
+use crate::follower::ledger::{self, LEDGER};
 use crate::follower::runtime::docker::{self, Docker};
-use crate::follower::session;
-use crate::follower::{Agent, AgentConfig};
-use crate::leader::api::{self, Api};
-use crate::leader::control;
-use crate::leader::nodes::Nodes;
-use crate::leader::store::Store;
+use crate::follower::{self, AgentConfig};
+use crate::leader::{self, control, store};
+use crate::net::Network;
 use crate::options::{CommonOptions, FollowerOptions, LeaderOptions, Options, RoleOptions};
-use crate::serve;
 use crate::tasks::Tasks;
+use crate::{reset, serve, upkeep};
 
 /// How long an orderly stop may take. Pods run on whatever happens, so there is little to wait for.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
-/// Sends the log to stderr: `CUBE_LOG` chooses what (`info` when absent).
+/// Sends the log to stderr: `CUBE_LOG` chooses what (`info` when absent). Of the libraries only what they say up to `info`: in more detail, the one that
+/// speaks to Docker shows whole bodies, with what pods are told in their environments.
 pub fn start_log() {
-    let filter = EnvFilter::try_from_env("CUBE_LOG").unwrap_or_else(|_| EnvFilter::new("info,rusqlite_migration=warn"));
+    let chosen = EnvFilter::try_from_env("CUBE_LOG").unwrap_or_else(|_| EnvFilter::new("info,rusqlite_migration=warn"));
+    let ours_in_detail = filter_fn(|of| *of.level() <= Level::INFO || of.target().starts_with("cube"));
     tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(chosen)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
+        .finish()
+        .with(ours_in_detail)
         .init();
 }
 
-/// Runs the role until SIGTERM or SIGINT. A failure to start is an error; a task that panicked gives the exit code 1.
+/// Runs a role until SIGTERM or SIGINT, or a command to its end. A failure to start is an error; a task that panicked gives the exit code 1.
 pub fn run(options: Options) -> anyhow::Result<ExitCode> {
     // Before the first file is made: the databases hold what pods are told in their environments.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    match options.role {
+        RoleOptions::Leader(options) => in_runtime(async |tasks| start_and_stop(tasks, run_leader(options, tasks)).await),
+        RoleOptions::Follower(options) => in_runtime(async |tasks| start_and_stop(tasks, run_follower(options, tasks)).await),
+        RoleOptions::Reset(options) => in_runtime(async |tasks| reset::run(options, tasks).await.map(|()| ExitCode::SUCCESS)),
+        RoleOptions::Backup(options) => upkeep::back_up(&options).map(|()| ExitCode::SUCCESS),
+        RoleOptions::Restore(options) => upkeep::restore(&options, &Ambient::system()).map(|()| ExitCode::SUCCESS),
+    }
+}
+
+fn in_runtime(work: impl AsyncFnOnce(&Tasks) -> anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
+    allow_many_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("can't start the async runtime")?;
     let ended = runtime.block_on(async {
         let tasks = Tasks::default();
-        match options.role {
-            RoleOptions::Leader(options) => start_and_stop(&tasks, run_leader(options, &tasks)).await,
-            RoleOptions::Follower(options) => start_and_stop(&tasks, run_follower(options, &tasks)).await,
-        }
+        work(&tasks).await
     });
     // Blocking reads that are still under way end with the process.
     runtime.shutdown_background();
     ended
 }
 
+/// Takes as many open files as the system lets this process have. Most systems start one with 1,024, for the sake of old programs: a leader that
+/// serves 4,096 connections would refuse some of them, and could not even open its database's files then.
+fn allow_many_files() {
+    let limits = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limits.maximum, ..limits }) {
+        tracing::warn!(%error, limit = limits.current, "can't raise the limit of open files: fewer connections are served");
+    }
+}
+
 /// Starts a role, waits for the signal to stop and stops its tasks; what the role returned (its lock) is held until they have ended: the next
-/// process must not open a database that this one still writes.
+/// process must not open a database that this one still writes. A second signal ends the process at once.
 async fn start_and_stop<T>(tasks: &Tasks, start: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::listen()?;
     // Also after a failed start: what was started is told to stop before the process ends.
-    let held = until_stopped(tasks, start).await;
-    if !tasks.shut_down(STOP_LIMIT).await {
+    let held = until_stopped(tasks, start, &mut signals).await;
+    let stopped = tokio::select! {
+        biased;
+        stopped = tasks.shut_down(STOP_LIMIT) => stopped,
+        () = signals.next() => std::process::exit(130),
+    };
+    if !stopped {
         tracing::warn!("not everything stopped within {} s; ending anyway, the state is on disk", STOP_LIMIT.as_secs());
     }
     held.map(|_held| if tasks.has_panicked() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// Starts a role and waits for the signal to stop; a second signal ends the process at once.
-async fn until_stopped<T>(tasks: &Tasks, start: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    let mut terminate = signal(SignalKind::terminate()).context("can't listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("can't listen for SIGINT")?;
+/// Starts a role and waits for the signal to stop.
+async fn until_stopped<T>(tasks: &Tasks, start: impl Future<Output = anyhow::Result<T>>, signals: &mut Signals) -> anyhow::Result<T> {
     let held = start.await?;
     tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        biased;
+        () = signals.next() => {}
         () = tasks.stopping().cancelled() => return Ok(held),
     }
     tracing::info!("stopping; pods keep running");
-    tasks.spawn_droppable("second signal", async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        std::process::exit(130);
-    });
     Ok(held)
+}
+
+/// The signals that stop a server.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// From now on they don't end the process by themselves.
+    fn listen() -> anyhow::Result<Self> {
+        let terminate = signal(SignalKind::terminate()).context("can't listen for SIGTERM")?;
+        let interrupt = signal(SignalKind::interrupt()).context("can't listen for SIGINT")?;
+        Ok(Self { terminate, interrupt })
+    }
+
+    /// The next of either.
+    async fn next(&mut self) {
+        tokio::select! {
+            biased;
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 async fn run_leader(options: LeaderOptions, tasks: &Tasks) -> anyhow::Result<DataDir> {
     let ambient = Ambient::system();
+    let (not_ready_after, lost_after) = options.silence_limits().map_err(anyhow::Error::msg)?;
     let data_dir = open_data_dir(&options.common)?;
     // Before anything is written: a port in use changes nothing.
     let listener = serve::bind(&options.listen)?;
@@ -103,11 +149,12 @@ async fn run_leader(options: LeaderOptions, tasks: &Tasks) -> anyhow::Result<Dat
         None => data_dir.own_token(&ambient)?,
     };
     let keys = Keys::new(&token);
-    let store = Store::open(&data_dir.path().join("leader.db"), ambient.clone(), tasks).await?;
-    let nodes = Nodes::new(store.clone(), ambient.clone(), tasks.clone());
-    control::start(&store, Arc::new(nodes.clone()), &ambient, tasks, control::Options::default());
-    let api = Api { store, nodes, keys: keys.clone(), ambient: ambient.clone(), stopping: tasks.stopping().clone() };
-    tasks.spawn("api", serve::serve(listener, api::router(api), tasks.clone()));
+    let (every, keep) = (options.backup_every, usize::from(options.backup_keep));
+    let backups = options.backup_dir.clone().map(|folder| control::Backups { folder, every, keep });
+    let loops = control::Options { not_ready_after, lost_after, backups, ..control::Options::default() };
+    let config = leader::Config { database: data_dir.path().join(store::FILE), keys: keys.clone(), loops };
+    let started = leader::start(config, listener, ambient.clone(), tasks).await;
+    started.map_err(|error| upkeep::with_leaders_remedy(error, data_dir.path(), options.backup_dir.as_deref()))?;
     if !options.no_pods {
         start_node(&options.common, NodeRole::Leader, &local(address).to_string(), keys, &data_dir, ambient, tasks).await?;
     }
@@ -133,19 +180,20 @@ async fn start_node(
     tasks: &Tasks,
 ) -> anyhow::Result<()> {
     let leader: LeaderAddress = leader.parse().map_err(|error: AddressError| anyhow::anyhow!("{error}; {}", error.hint()))?;
-    let node = node_name(common)?;
+    let remedy = |error| upkeep::with_followers_remedy(error, data_dir.path());
+    let node = node_name(common, data_dir).await.map_err(remedy)?;
     let runtime = Docker::connect(&common.docker.clone().unwrap_or_else(docker::default_socket), tasks)?;
-    let link = HttpLink::new(leader.clone(), node.clone(), keys.clone(), ambient.clone());
+    let dialer = Dialer::new(leader, node.clone(), keys, Network::system(), ambient.clone());
     let config = AgentConfig {
         node,
         role,
         labels: common.labels(),
         machine_id: machine_id(),
+        boot_id: boot_id(),
         data_dir: data_dir.path().to_owned(),
         max_pods: common.max_pods,
     };
-    let agent = Agent::start(config, Arc::new(runtime), Arc::new(link), ambient.clone(), tasks).await?;
-    session::start(agent, leader, keys, ambient, tasks.clone());
+    follower::start(config, Arc::new(runtime), dialer, ambient, tasks).await.map_err(remedy)?;
     Ok(())
 }
 
@@ -162,10 +210,14 @@ fn given_token(common: &CommonOptions) -> Result<Option<Token>, DataDirError> {
     }
 }
 
-/// The name that was given, or one made from the machine's: its first label, in lower case.
-fn node_name(common: &CommonOptions) -> anyhow::Result<Name> {
+/// The name that was given, or that the node had before (a machine that gets another name keeps its pods), or one made from the machine's: its
+/// first label, in lower case.
+async fn node_name(common: &CommonOptions, data_dir: &DataDir) -> anyhow::Result<Name> {
     if let Some(name) = &common.name {
         return Ok(name.clone());
+    }
+    if let Some(home) = ledger::look(&data_dir.path().join(LEDGER)).await?.and_then(|kept| kept.home) {
+        return Ok(home.node);
     }
     let system = rustix::system::uname();
     let host = system.nodename().to_string_lossy().to_lowercase();
@@ -180,6 +232,11 @@ fn machine_id() -> String {
         "" => rustix::system::uname().nodename().to_string_lossy().into_owned(),
         id => id.to_owned(),
     }
+}
+
+/// The kernel's identity of this boot; empty where there is none.
+fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
 /// Where this machine reaches a listener: one on every address is reached on loopback.

@@ -7,17 +7,20 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::net::Listener;
 use crate::tasks::Tasks;
 
 /// From the end of one request (or the connect) to the end of the next one's headers.
@@ -32,6 +35,11 @@ const MAX_PER_PEER: usize = 1_024;
 const BACKLOG: u32 = 1_024;
 /// After an accept failed (out of file descriptors): others must end first.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+/// The longest head of a request, in bytes, and what is read ahead of a body: a credential has up to 8 KiB, the words of an exec the rest.
+const MAX_HEAD: usize = 64 * 1024;
+/// A peer that takes not a single byte of what waits for it, for so long, is cut: it keeps a place, and a stream its node. So long may
+/// somebody look at a page of `cube logs -f | less`.
+const STALLED: Duration = Duration::from_secs(600);
 /// Refusals are logged once in such a time.
 const WARN_EVERY: Duration = Duration::from_secs(10);
 
@@ -89,13 +97,23 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
+/// What is counted of connections. Clones share it.
+#[derive(Clone, Default)]
+pub struct Connections {
+    /// Open now, upgraded ones too.
+    pub open: Gauge,
+    /// Refused, as one too many.
+    pub refused: Counter,
+}
+
 /// Serves until the server stops; returns when no more connections are taken. Those that are open end by themselves within 5 s.
-pub async fn serve(listener: TcpListener, router: Router, tasks: Tasks) {
+pub async fn serve(mut listener: impl Listener, router: Router, tasks: Tasks, connections: Connections) {
     let peers = Peers::new(MAX_CONNECTIONS, MAX_PER_PEER);
     let mut warned = None;
     let stopping = tasks.stopping().clone();
     loop {
         let accepted = tokio::select! {
+            biased;
             () = stopping.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
@@ -109,13 +127,13 @@ pub async fn serve(listener: TcpListener, router: Router, tasks: Tasks) {
         };
         match peers.admit(peer.ip()) {
             Ok(place) => {
-                if let Err(error) = stream.set_nodelay(true) {
-                    tracing::debug!(%error, %peer, "the connection was gone at once");
-                    continue;
-                }
-                tasks.spawn("connection", serve_connection(Placed { io: stream, _place: place }, router.clone(), stopping.clone()));
+                let place = Counted::new(place, &connections);
+                tasks.spawn("connection", serve_connection(Placed::new(stream, place), router.clone(), stopping.clone()));
             }
-            Err(full) => warn_sometimes(&mut warned, || tracing::warn!(%peer, "refused a connection: {full}")),
+            Err(full) => {
+                connections.refused.inc();
+                warn_sometimes(&mut warned, || tracing::warn!(%peer, "refused a connection: {full}"));
+            }
         }
     }
 }
@@ -132,11 +150,12 @@ async fn serve_connection(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'stat
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(io), TowerToHyperService::new(router))
         .with_upgrades();
     let mut connection = pin!(connection);
     let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
+        biased;
         () = stopping.cancelled() => {
             connection.as_mut().graceful_shutdown();
             match tokio::time::timeout(DRAIN, connection).await {
@@ -144,6 +163,7 @@ async fn serve_connection(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'stat
                 Err(_) => return tracing::debug!("a connection was cut: its request was still running when the server stopped"),
             }
         }
+        ended = connection.as_mut() => ended,
     };
     if let Err(error) = ended {
         tracing::debug!(error = &error as &dyn std::error::Error, "a connection broke");
@@ -211,10 +231,49 @@ impl Drop for Place {
     }
 }
 
-/// A stream with its place: an upgrade hands the stream on, so sessions and websockets stay in the count.
+/// A place that shows in the count.
+struct Counted {
+    _place: Place,
+    open: Gauge,
+}
+
+impl Counted {
+    fn new(place: Place, connections: &Connections) -> Self {
+        connections.open.inc();
+        Self { _place: place, open: connections.open.clone() }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.open.dec();
+    }
+}
+
+/// A stream with its place: an upgrade hands the stream on, so sessions and websockets stay in the count. It breaks when its peer takes nothing
+/// of what is written for [`STALLED`].
 struct Placed<I> {
     io: I,
-    _place: Place,
+    /// Runs while a write waits; it begins anew with each byte that is taken.
+    stalled: Option<Pin<Box<Sleep>>>,
+    _place: Counted,
+}
+
+impl<I> Placed<I> {
+    fn new(io: I, place: Counted) -> Self {
+        Self { io, stalled: None, _place: place }
+    }
+
+    fn unless_stalled(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(STALLED)));
+        ready!(stalled.as_mut().poll(cx));
+        let message = format!("the peer has taken nothing for {} s", STALLED.as_secs());
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, message)))
+    }
 }
 
 impl<I: AsyncRead + Unpin> AsyncRead for Placed<I> {
@@ -225,7 +284,8 @@ impl<I: AsyncRead + Unpin> AsyncRead for Placed<I> {
 
 impl<I: AsyncWrite + Unpin> AsyncWrite for Placed<I> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        let written = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.unless_stalled(cx, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -237,7 +297,8 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Placed<I> {
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.unless_stalled(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {

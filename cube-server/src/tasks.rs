@@ -37,6 +37,7 @@ impl Tasks {
         let stopping = self.stopping.clone();
         self.spawn(name, async move {
             tokio::select! {
+                biased;
                 () = stopping.cancelled() => {}
                 () = future => {}
             }

@@ -109,6 +109,18 @@ const RULES: &[Rule] = &[
         words: &["Timestamp::now", "Zoned::now", "SystemTime::now", "Uuid::new_v4", "Uuid::now_v7", "rand"],
         reason: "the clock and the dice are passed in: Ambient",
     },
+    Rule {
+        places: &["cube-server/src"],
+        except: &[],
+        words: &["tokio::sync::watch"],
+        reason: "it wakes in a random order, which no seed decides: crate::latest",
+    },
+    Rule {
+        places: &["cube-server/src"],
+        except: &["cube-server/src/net", "cube-server/src/serve", "cube-server/src/follower/runtime/docker"],
+        words: &["tokio::net"],
+        reason: "a simulation has its own network: crate::net",
+    },
     Rule { places: &["cube-api/src"], except: &[], words: &["cube_server", "cube_cli"], reason: "the nouns depend on none of ours" },
     Rule { places: &["cube-cli/src"], except: &[], words: &["cube_server"], reason: "the command line knows the wire only" },
 ];
@@ -118,6 +130,28 @@ fn no_module_names_what_it_must_not_know() {
     let sources = workspace_sources();
     let violations: Vec<String> = RULES.iter().flat_map(|rule| sources.iter().flat_map(|source| violations(rule, source))).collect();
     assert!(violations.is_empty(), "{} names across an arrow:\n{}", violations.len(), violations.join("\n"));
+}
+
+#[test]
+fn every_select_has_an_order() {
+    let sources: Vec<_> = rust_files("cube-server/src").into_iter().filter(|source| !is_test(&source.path)).collect();
+    let unbiased: Vec<_> = sources.iter().flat_map(unbiased_selects).collect();
+    assert!(sources.iter().any(|source| source.tokens.iter().any(|token| token.text == "select")), "the scan finds none at all");
+    assert!(
+        unbiased.is_empty(),
+        "an unbiased select draws numbers that no seed decides; begin it with `biased;`:\n{}",
+        unbiased.join("\n")
+    );
+    let planted = |text| unbiased_selects(&Source { path: "a.rs".to_owned(), tokens: tokens(text) }).len();
+    assert_eq!(planted("tokio::select! { () = a => {} }  select! { biased; () = a => {} }  fn select() {}"), 1);
+}
+
+/// `file:line` of each `select!` that doesn't begin with `biased;`.
+fn unbiased_selects(source: &Source) -> Vec<String> {
+    let text = |at: usize| source.tokens.get(at).map(|token| token.text.as_str());
+    let selects = (0..source.tokens.len()).filter(|at| text(*at) == Some("select") && text(at + 1) == Some("!"));
+    let unbiased = selects.filter(|at| text(at + 3) != Some("biased"));
+    unbiased.map(|at| format!("{}:{}", source.path, source.tokens[at].line)).collect()
 }
 
 #[test]
@@ -197,8 +231,11 @@ fn violations(rule: &Rule, source: &Source) -> Vec<String> {
 fn applies(rule: &Rule, path: &str) -> bool {
     let path = path.trim_end_matches(".rs");
     let is_in = |place: &&str| path.strip_prefix(*place).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    let is_test = path.split('/').any(|part| part == "tests" || part == "testing");
-    rule.places.iter().any(is_in) && !rule.except.iter().any(is_in) && !is_test
+    rule.places.iter().any(is_in) && !rule.except.iter().any(is_in) && !is_test(path)
+}
+
+fn is_test(path: &str) -> bool {
+    path.trim_end_matches(".rs").split('/').any(|part| part == "tests" || part == "testing")
 }
 
 /// Whether the needle begins here as it is written, or ends here within the braces of a `use` that begins with its parent.

@@ -91,20 +91,22 @@ impl<T: DeserializeOwned + Revised> Watch<T> {
         Ok(event)
     }
 
-    async fn connect(&self) -> Result<Lines, ClientError> {
+    // `&mut` though nothing changes: a connection can be sent to another thread and not shared, and so can a watch that waits here.
+    async fn connect(&mut self) -> Result<Lines, ClientError> {
         let query = ListQuery { selector: self.selector.clone(), watch: true, from: Some(self.from), ..ListQuery::default() };
         let answer = self.client.stream(self.path, &query).await?;
         Ok(Lines { client: self.client.clone(), answer, buffer: BytesMut::new() })
     }
 
-    async fn resume(&self) -> Result<Lines, ClientError> {
+    async fn resume(&mut self) -> Result<Lines, ClientError> {
         let until = Instant::now() + RESUME_LIMIT;
+        let leader = self.client.leader().clone();
         let mut pause = FIRST_PAUSE;
         loop {
             // A leader that accepts and hangs up at once must not be asked in a tight loop: the pause comes first.
             sleep(pause.mul_f64(rand::random_range(0.8..1.2))).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
-            let late = || ClientError::TimedOut { leader: self.client.leader().clone(), limit: RESUME_LIMIT };
+            let late = || ClientError::TimedOut { leader: leader.clone(), limit: RESUME_LIMIT };
             match timeout_at(until, self.connect()).await.unwrap_or_else(|_| Err(late())) {
                 Ok(lines) => return Ok(lines),
                 Err(error) if error.is_retryable() && Instant::now() < until => {}

@@ -3,6 +3,9 @@
 //! Serde stops at its first error. So decoding is tried again after each one, with the place that failed taken out of the tree
 //! ([`Value::Refused`]), or, where it can't be left out, filled with what decodes as anything ([`Value::StandIn`]). What comes out with
 //! problems is only good for looking for more of them. The types themselves say what is allowed: nothing here knows a field's name.
+//!
+//! A field that a type doesn't have is refused here, not by the type: a manifest with a slip must not be half obeyed, but the same types come
+//! from peers of other versions and from rows of other versions too, and what those say beyond is theirs to say.
 
 use std::fmt;
 
@@ -255,7 +258,7 @@ impl<'de> de::Deserializer<'de> for Decoder<'_> {
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        visitor.visit_map(Entries { entries: self.map("a map")?, current: None })
+        visitor.visit_map(Entries { entries: self.map("a map")?, fields: None, current: None })
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -268,7 +271,7 @@ impl<'de> de::Deserializer<'de> for Decoder<'_> {
             return visitor.visit_map(MapDeserializer::new(fields.iter().map(|field| (*field, Decoder { node: &STAND_IN }))));
         }
         let entries = self.map(format_args!("a map with the fields {}", fields.join(", ")))?;
-        visitor.visit_map(Entries { entries, current: None })
+        visitor.visit_map(Entries { entries, fields: Some(fields), current: None })
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -322,6 +325,8 @@ impl<'de> de::SeqAccess<'de> for Items<'_> {
 
 struct Entries<'a> {
     entries: &'a [Entry],
+    /// All that a struct has; a map takes any key.
+    fields: Option<&'static [&'static str]>,
     current: Option<&'a Entry>,
 }
 
@@ -333,6 +338,11 @@ impl<'de> de::MapAccess<'de> for Entries<'_> {
             self.entries = rest;
             if entry.node.value == Value::Refused {
                 continue;
+            }
+            if let Some(fields) = self.fields
+                && !fields.contains(&entry.key.as_str())
+            {
+                return Err(<Error as de::Error>::unknown_field(&entry.key, fields).below(Step::Key(entry.key.clone())));
             }
             self.current = Some(entry);
             let key: StrDeserializer<'_, Error> = entry.key.as_str().into_deserializer();

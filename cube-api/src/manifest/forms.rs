@@ -55,6 +55,10 @@ pub(super) fn bring_to_maps(pod: &mut Node) -> Vec<Finding> {
         for (index, container) in containers.iter_mut().enumerate() {
             if let Some(env) = container.get_mut("env") {
                 let path = Path::default().key("spec").key("containers").index(index).key("env");
+                if matches!(env.value, Value::Scalar { .. }) && !env.is_null() {
+                    findings.push(Finding::at(env.mark, path.clone(), "found a text; a map of names and values is expected".to_owned()));
+                    env.value = Value::StandIn;
+                }
                 bring_to_map(env, &path, variable, &mut findings);
             }
         }
@@ -90,10 +94,12 @@ fn label(item: &Node) -> Result<Entry, String> {
     Ok(Entry { key: key.to_owned(), mark: item.mark, node: Node { mark: item.mark, value } })
 }
 
-/// Kubernetes' `{name, value}`; without `value` it is empty.
+/// Kubernetes' `{name, value}`; without `value` it is empty. What was found instead isn't shown, nor for an environment that is a mere text: it may
+/// be `PASSWORD=secret`, and messages end up in logs.
 fn variable(item: &Node) -> Result<Entry, String> {
     let Value::Map(fields) = &item.value else {
-        return Err(format!("found {}; a map with name and value is expected", item.found()));
+        let found = if matches!(item.value, Value::Scalar { .. }) && !item.is_null() { "a text".to_owned() } else { item.found() };
+        return Err(format!("found {found}; a map with name and value is expected"));
     };
     if let Some(unknown) = fields.iter().find(|field| field.key != "name" && field.key != "value") {
         return Err(match unknown.key.as_str() {

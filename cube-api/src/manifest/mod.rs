@@ -46,7 +46,7 @@ impl Resource {
 
 /// A pod as it is written down.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct PodManifest {
     /// Its name and labels.
     pub metadata: ManifestMetadata,
@@ -57,7 +57,7 @@ pub struct PodManifest {
 
 /// The metadata that a manifest may carry.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct ManifestMetadata {
     /// Unique among the resources of its type.
     pub name: Name,

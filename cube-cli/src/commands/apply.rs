@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Args as ClapArgs;
 use cube_api::client::Client;
+use cube_api::duration;
 use cube_api::event::EventKind;
 use cube_api::meta::Uid;
 use cube_api::pod::{ContainerState, Phase, Pod, WaitReason};
@@ -14,7 +15,7 @@ use cube_api::routes::{AppliedItem, EventQuery};
 use cube_api::status;
 use jiff::SignedDuration;
 
-use super::{manifests, parse_duration};
+use super::manifests;
 use crate::error::{CliError, Result};
 use crate::output::{self, print};
 use crate::wait::{self, Live};
@@ -44,7 +45,7 @@ pub struct Args {
     #[arg(long, conflicts_with = "dry_run")]
     wait: bool,
     /// How long to wait, such as 90s or 5m
-    #[arg(long, default_value = "5m", value_parser = parse_duration, value_name = "TIME")]
+    #[arg(long, default_value = "5m", value_parser = duration::parse, value_name = "TIME")]
     timeout: SignedDuration,
 }
 

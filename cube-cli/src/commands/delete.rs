@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use clap::Args as ClapArgs;
 use cube_api::client::Client;
+use cube_api::duration;
 use cube_api::error::ErrorCode;
 use cube_api::meta::{ResourceKind, ResourceRef, Uid};
 use cube_api::routes::{DeleteNodeQuery, DeleteQuery, ListQuery};
 use jiff::SignedDuration;
 
-use super::{manifests, parse_duration};
+use super::manifests;
 use crate::error::{CliError, Result};
 use crate::output::{self, print};
 use crate::target::{self, Target};
@@ -23,7 +24,8 @@ use crate::wait::{self, Live};
   cube delete -f manifest.json       everything that a manifest names
   cube delete pod -l app=web         every pod with a label
   cube delete pod/my-pod --force     forget it now, though its node can't confirm
-  cube delete node/n1                forget a node that is stopped; with --force its pods too
+  cube delete node/n1                forget a node that is stopped and has no pods
+  cube delete node/n1 --force        declare it dead: its pods are replaced on other nodes
 
 Ctrl-C ends the waiting only: what was asked for goes on.")]
 pub struct Args {
@@ -36,7 +38,7 @@ pub struct Args {
     /// Every pod with these labels
     #[arg(short = 'l', long, value_name = "LABELS")]
     selector: Option<String>,
-    /// Forget pods, or a node with its pods, without the node's word that the containers are gone
+    /// Forget pods without their node's word that the containers are gone; of a node: declare it dead
     #[arg(long)]
     force: bool,
     /// Seconds between the stop signal and the kill, instead of the pod's own
@@ -46,7 +48,7 @@ pub struct Args {
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     wait: bool,
     /// How long to wait, such as 90s or 5m; for ever when absent
-    #[arg(long, value_parser = parse_duration, value_name = "TIME")]
+    #[arg(long, value_parser = duration::parse, value_name = "TIME")]
     timeout: Option<SignedDuration>,
 }
 

@@ -4,12 +4,12 @@ use std::io::Write;
 
 use clap::Args as ClapArgs;
 use cube_api::client::Client;
+use cube_api::duration;
 use cube_api::meta::Name;
 use cube_api::routes::LogQuery;
 use cube_api::stream::{Frame, Outcome};
 use jiff::Timestamp;
 
-use super::parse_duration;
 use crate::error::{CliError, Result};
 use crate::target::parse_pod;
 
@@ -48,7 +48,7 @@ fn parse_since(text: &str) -> std::result::Result<Timestamp, String> {
     if let Ok(time) = text.parse() {
         return Ok(time);
     }
-    Timestamp::now().checked_sub(parse_duration(text)?).map_err(|_| format!("'{text}' is too long ago"))
+    Timestamp::now().checked_sub(duration::parse(text)?).map_err(|_| format!("'{text}' is too long ago"))
 }
 
 /// Prints logs, byte for byte as they come.

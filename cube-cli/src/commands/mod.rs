@@ -17,7 +17,6 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use cube_api::client::Client;
-use jiff::SignedDuration;
 
 use crate::cli::{Cli, Command};
 use crate::config::Config;
@@ -45,13 +44,4 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
 
 fn client(path: Option<&Path>) -> Result<Client> {
     Ok(Config::load(path)?.client())
-}
-
-/// A length of time as clap reads it: `90s`, `5m`, `1h30m`.
-fn parse_duration(text: &str) -> std::result::Result<SignedDuration, String> {
-    match text.parse::<SignedDuration>() {
-        Ok(duration) if duration.is_negative() => Err(format!("'{text}' is negative")),
-        Ok(duration) => Ok(duration),
-        Err(_) => Err(format!("'{text}' is not a length of time, such as 90s, 5m or 1h30m")),
-    }
 }

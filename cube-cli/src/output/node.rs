@@ -2,7 +2,7 @@
 
 use cube_api::event::Event;
 use cube_api::meta::{Labels, ResourceKind, ResourceRef};
-use cube_api::node::{Node, NodeCondition};
+use cube_api::node::Node;
 use cube_api::quantity::Bytes;
 use jiff::Timestamp;
 
@@ -55,10 +55,7 @@ fn memory(node: &Node) -> String {
 }
 
 fn trouble(node: &Node) -> &str {
-    match &node.condition {
-        NodeCondition::Ready => "",
-        NodeCondition::NotReady { reason } => reason,
-    }
+    node.condition.reason().unwrap_or_default()
 }
 
 /// `a=b,c=d`, in order of the keys.

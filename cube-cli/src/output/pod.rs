@@ -68,11 +68,11 @@ pub fn tone(pod: &Pod) -> Tone {
         ContainerState::Running(_) => false,
         ContainerState::Terminated(end) => end.exit_code != 0,
     });
-    let unplaced = pod.placement.node.is_none() && pod.placement.waiting_for.is_some();
+    let waits = pod.placement.waiting_for.is_some();
     match pod.status.phase {
         _ if pod.metadata.deletion_requested_at.is_some() => Tone::Busy,
         Phase::Failed => Tone::Bad,
-        Phase::Pending | Phase::Running if in_trouble || unplaced => Tone::Bad,
+        Phase::Pending | Phase::Running if in_trouble || waits => Tone::Bad,
         Phase::Pending => Tone::Busy,
         Phase::Running | Phase::Succeeded => Tone::Good,
     }

@@ -187,6 +187,7 @@ Manifest:
     restart:
       limit: 10
     terminationGracePeriodSeconds: 30
+    onNodeLoss: replace
 
 Events:
   LAST SEEN           TYPE      REASON      FROM    MESSAGE
@@ -230,6 +231,7 @@ spec:
   restart:
     limit: 10
   terminationGracePeriodSeconds: 30
+  onNodeLoss: replace
 placement:
   node: alpha
   boundAt: "[..]"

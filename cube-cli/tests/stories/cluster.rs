@@ -68,7 +68,19 @@ pub fn run(command: &mut Command) -> Done {
 /// The `docker` client, to look from outside.
 #[track_caller]
 pub fn docker<const N: usize>(args: [&str; N]) -> String {
-    run(Command::new("docker").args(args)).ok().trim().to_owned()
+    docker_on(None, args)
+}
+
+/// The `docker` client on the engine behind a socket; none is the usual one.
+#[track_caller]
+pub fn docker_on<const N: usize>(socket: Option<&Path>, args: [&str; N]) -> String {
+    run(docker_command(socket).args(args)).ok().trim().to_owned()
+}
+
+fn docker_command(socket: Option<&Path>) -> Command {
+    let mut command = Command::new("docker");
+    command.args(socket.map(|socket| format!("--host=unix://{}", socket.display())));
+    command
 }
 
 /// The `cube-server` that was built beside `cube`.
@@ -159,11 +171,28 @@ impl Drop for Server {
     }
 }
 
+/// Where Docker is; none is the usual engine. With a proxy between the two, these differ.
+#[derive(Debug, Clone, Default)]
+pub struct Sockets {
+    /// What the nodes are given.
+    pub nodes: Option<PathBuf>,
+    /// Where the test looks and acts by hand.
+    pub test: Option<PathBuf>,
+}
+
+impl Sockets {
+    /// The nodes' flags.
+    fn flags(&self) -> Vec<String> {
+        self.nodes.iter().flat_map(|socket| ["--docker".to_owned(), format!("unix://{}", socket.display())]).collect()
+    }
+}
+
 /// A leader, its followers, and a client's configuration.
 pub struct Cluster {
     pub leader: Server,
     pub followers: Vec<Server>,
     pub address: String,
+    sockets: Sockets,
     nodes: Vec<String>,
     root: TempDir,
 }
@@ -181,18 +210,24 @@ impl Cluster {
 
     /// A leader with more flags.
     pub fn leader_only(flags: &[&str]) -> Self {
+        Self::leader_on(Sockets::default(), flags)
+    }
+
+    /// A leader with more flags, whose cluster's nodes have a Docker of their own.
+    pub fn leader_on(sockets: Sockets, flags: &[&str]) -> Self {
         let root = tempfile::Builder::new().prefix("cube-story-").tempdir().expect("a temp folder");
         let id = root.path().file_name().and_then(|name| name.to_str()).expect("utf-8").to_lowercase();
         let id: String = id.chars().filter(char::is_ascii_alphanumeric).collect();
         let leader_name = format!("{id}-0");
         let mut arguments: Vec<String> = ["leader", "--listen", "127.0.0.1:0"].map(str::to_owned).to_vec();
         arguments.extend(flags.iter().map(|&flag| flag.to_owned()));
+        arguments.extend(sockets.flags());
         let mut leader = Server::new(&leader_name, root.path(), arguments);
         leader.start();
         let address = leader.address();
         // From now on at this address, so that a restarted leader is found again.
         leader.arguments[2].clone_from(&address);
-        let cluster = Self { leader, followers: Vec::new(), address, nodes: vec![leader_name], root };
+        let cluster = Self { leader, followers: Vec::new(), address, sockets, nodes: vec![leader_name], root };
         cluster.write_config(&cluster.token());
         cluster
     }
@@ -201,7 +236,8 @@ impl Cluster {
     pub fn add_follower(&mut self) -> &mut Server {
         let name = format!("{}-{}", self.nodes[0].trim_end_matches("-0"), self.followers.len() + 1);
         let token_file = self.leader.data_dir.join("token").display().to_string();
-        let arguments = ["follower", "--leader", &self.address, "--token-file", &token_file].map(str::to_owned).to_vec();
+        let mut arguments = ["follower", "--leader", &self.address, "--token-file", &token_file].map(str::to_owned).to_vec();
+        arguments.extend(self.sockets.flags());
         let mut follower = Server::new(&name, self.root.path(), arguments);
         follower.start();
         self.nodes.push(name);
@@ -295,11 +331,17 @@ impl Cluster {
         });
     }
 
+    /// The `docker` client on the nodes' engine.
+    #[track_caller]
+    pub fn docker<const N: usize>(&self, args: [&str; N]) -> String {
+        docker_on(self.sockets.test.as_deref(), args)
+    }
+
     /// Docker's ids of a pod's running app containers, by their names.
     pub fn containers(&self, pod: &str) -> Vec<String> {
         let filter = format!("label=io.cube.pod.name={pod}");
         let format = "{{.Label \"io.cube.node\"}} {{.Label \"io.cube.container\"}} {{.ID}}";
-        let listed = docker(["ps", "--no-trunc", "--filter", &filter, "--format", format]);
+        let listed = self.docker(["ps", "--no-trunc", "--filter", &filter, "--format", format]);
         let mut ids: Vec<String> = listed
             .lines()
             .filter(|line| self.nodes.iter().any(|node| line.split(' ').next() == Some(node)))
@@ -311,8 +353,13 @@ impl Cluster {
 
     /// Every container on the engine that carries the name of one of this cluster's nodes.
     pub fn all_containers(&self) -> Vec<String> {
-        let of = |node: &String| docker(["ps", "-a", "-q", "--no-trunc", "--filter", &format!("label=io.cube.node={node}")]);
+        let of = |node: &String| self.listing(node).ok();
         self.nodes.iter().flat_map(|node| of(node).lines().map(str::to_owned).collect::<Vec<_>>()).collect()
+    }
+
+    fn listing(&self, node: &str) -> Done {
+        let filter = format!("label=io.cube.node={node}");
+        run(docker_command(self.sockets.test.as_deref()).args(["ps", "-a", "-q", "--no-trunc", "--filter", &filter]))
     }
 }
 
@@ -320,8 +367,9 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         self.leader.kill();
         self.followers.iter_mut().for_each(Server::kill);
-        for container in self.all_containers() {
-            run(Command::new("docker").args(["rm", "-f", &container]));
+        // An engine of the test's own may be down: it removes what it has with itself.
+        for container in self.nodes.iter().flat_map(|node| self.listing(node).stdout.lines().map(str::to_owned).collect::<Vec<_>>()) {
+            run(docker_command(self.sockets.test.as_deref()).args(["rm", "-f", &container]));
         }
     }
 }

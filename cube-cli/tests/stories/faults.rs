@@ -151,6 +151,44 @@ fn a_node_that_is_away_is_not_ready_with_the_reason() {
 }
 
 #[test]
+fn a_killed_followers_pod_runs_on_another_node_and_is_stopped_where_it_was_when_that_is_back() {
+    let mut cluster = Cluster::leader_only(&["--no-pods", "--node-not-ready-after", "1s", "--node-lost-after", "3s"]);
+    for _ in 0..2 {
+        cluster.add_follower();
+    }
+    wait_for("both followers to be Ready", PATIENCE, || {
+        let table = cluster.cube(&["nodes"]).ok();
+        if table.matches(" Ready").count() == 2 { Ok(()) } else { Err(table) }
+    });
+    let file = cluster.manifest(shell_pod("web", "sleep 1000"));
+    cluster.cube(&["apply", &file, "--wait"]).ok();
+    let node = |cluster: &Cluster| cluster.pod("web").map(|pod| pod["placement"]["node"].as_str().unwrap_or_default().to_owned());
+    let (before, old) = (node(&cluster).expect("it is there"), cluster.containers("web"));
+    let place = cluster.followers.iter().position(|follower| follower.name == before).expect("one of them");
+    cluster.followers[place].kill();
+
+    wait_for("the pod on the other node", PATIENCE, || match node(&cluster) {
+        Ok(now) if now != before && !now.is_empty() => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    cluster.wait_for_status("web", "Running");
+    let page = cluster.cube(&["get", "pod/web"]).ok();
+    assert!(page.contains("NodeLost") && page.contains(&format!("node {before} is lost")), "{page}");
+    assert!(cluster.cube(&["nodes", "-o", "wide"]).ok().contains("no session for more than 3s: its pods are replaced elsewhere"));
+    assert!(cluster.containers("web").contains(&old[0]), "nobody could stop it");
+
+    cluster.followers[place].start();
+    let left = wait_for("the end of the old container", PATIENCE, || match cluster.containers("web") {
+        now if now.len() == 1 => Ok(now),
+        now => Err(format!("{now:?}")),
+    });
+    assert_ne!(left, old);
+    cluster.wait_for_status("web", "Running");
+    cluster.cube(&["delete", "pod/web"]).ok();
+    assert_eq!(cluster.all_containers(), Vec::<String>::new());
+}
+
+#[test]
 fn containers_of_others_are_never_touched() {
     let cluster = Cluster::start(0);
     // A look-alike: the labels of another cluster's node, and a name like cube's.

@@ -7,3 +7,4 @@ mod commands;
 mod faults;
 mod pods;
 mod refusals;
+mod reset;

@@ -1,6 +1,7 @@
 //! A cluster of one node: the release build of `cube-server`, on a folder and a port of its own.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -28,6 +29,8 @@ pub struct Cluster {
     folder: TempDir,
     address: SocketAddr,
     token: String,
+    /// What the leader is started with.
+    options: Vec<String>,
     server: Child,
     follower: Option<Child>,
     /// From its start until `/readyz` said so.
@@ -48,6 +51,11 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// Starts a leader alone, that runs no pods.
+    pub async fn start_without_nodes(engine: &Engine) -> Result<Self> {
+        Self::lead(engine, &["--name", "leader", "--no-pods"]).await
+    }
+
     async fn lead(engine: &Engine, options: &[&str]) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let token = format!("{:032x}", rand::random::<u128>());
@@ -55,8 +63,9 @@ impl Cluster {
         let address = free_port()?;
         let began = Instant::now();
         let listen = address.to_string();
-        let server = spawn(folder.path(), engine, "leader", &[&["--listen", &listen], options].concat())?;
-        let mut cluster = Self { folder, address, token, server, follower: None, ready_after: Duration::ZERO };
+        let options: Vec<String> = ["--listen", &listen].into_iter().chain(options.iter().copied()).map(str::to_owned).collect();
+        let server = spawn(folder.path(), engine, "leader", &options)?;
+        let mut cluster = Self { folder, address, token, options, server, follower: None, ready_after: Duration::ZERO };
         cluster.until_ready(began).await?;
         cluster.ready_after = began.elapsed();
         Ok(cluster)
@@ -74,6 +83,28 @@ impl Cluster {
             sleep(Duration::from_millis(1)).await;
         }
         bail!("the leader isn't ready after {LIMIT:?}:\n{}", self.log())
+    }
+
+    /// Applies so many pods in one manifest; no node is there to run them.
+    pub async fn fill(&self, count: usize) -> Result<()> {
+        let pods = (0..count).map(|n| pod(&format!("pod-{n}"), &["sleep", "3600"])).collect();
+        self.connect().await?.call(Method::POST, "/v1/apply", Some(&Value::Array(pods))).await?;
+        Ok(())
+    }
+
+    /// How many pods the leader lists.
+    pub async fn count_pods(&self) -> Result<usize> {
+        let list = self.connect().await?.call(Method::GET, "/v1/pods", None).await?;
+        Ok(list["items"].as_array().context("pods are a list")?.len())
+    }
+
+    /// Kills the leader as a crash does and starts it again; the time until it serves.
+    pub async fn crash_and_recover(&mut self, engine: &Engine) -> Result<Duration> {
+        self.server.kill().await?;
+        let began = Instant::now();
+        self.server = spawn(self.folder.path(), engine, "leader", &self.options)?;
+        self.until_ready(began).await?;
+        Ok(began.elapsed())
     }
 
     fn log(&self) -> String {
@@ -164,7 +195,7 @@ impl Cluster {
 }
 
 /// Starts a server on a folder that has the token; its data and its log go there too.
-fn spawn(folder: &Path, engine: &Engine, role: &str, options: &[&str]) -> Result<Child> {
+fn spawn(folder: &Path, engine: &Engine, role: &str, options: &[impl AsRef<OsStr>]) -> Result<Child> {
     let log = std::fs::File::create(folder.join(format!("{role}.log")))?;
     Command::new(SERVER)
         .arg(role)

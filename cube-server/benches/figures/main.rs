@@ -1,4 +1,4 @@
-//! cube's figures, measured against what the engine itself can do: `scripts/bench start|exec|logs|idle`.
+//! cube's figures, measured against what the engine itself can do: `scripts/bench start|exec|logs|idle|recover`.
 //!
 //! Everything is made under a node name of its own and removed at the end, after a failure and after Ctrl-C too. Not a test: what is too slow
 //! is printed, never failed.
@@ -9,6 +9,7 @@ mod engine;
 mod floor;
 mod http;
 mod idle;
+mod recover;
 mod report;
 mod start;
 mod swarm;
@@ -61,6 +62,15 @@ enum Figure {
         #[arg(long, default_value_t = 10)]
         pods: usize,
     },
+    /// How soon a leader serves again after kill -9.
+    Recover {
+        /// How many pods it has.
+        #[arg(long, default_value_t = 1_000)]
+        pods: usize,
+        /// How often it is killed.
+        #[arg(long, default_value_t = 10)]
+        kills: usize,
+    },
 }
 
 #[tokio::main]
@@ -85,5 +95,6 @@ async fn measure(figure: &Figure, engine: &Engine) -> Result<Report> {
         Figure::Exec { rounds } => commands::exec(engine, *rounds).await,
         Figure::Logs { megabytes, rounds } => commands::logs(engine, *megabytes, *rounds).await,
         Figure::Idle { pods } => idle::measure(engine, *pods).await,
+        Figure::Recover { pods, kills } => recover::measure(engine, *pods, *kills).await,
     }
 }

@@ -1,27 +1,29 @@
 //! The handle that the session and the router hold on the node agent.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 
 use async_trait::async_trait;
-use cube_api::meta::{ClusterId, Labels, Name, NodeId, Uid};
+use cube_api::meta::{ClusterId, Instance, Labels, Name, NodeId, Uid};
 use cube_api::node::{Capacity, NodeRole};
 use cube_api::routes::{ExecQuery, LogQuery};
 use cube_api::session::{Announcement, Assignment, AssignmentAccepted, NodeFacts, Report, ReportAccepted, Welcome};
 use cube_api::stream::Frame;
 use cube_api::{ApiError, ErrorCode};
 use futures::stream::BoxStream;
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 
 use crate::ambient::Ambient;
 use crate::follower::assignments::{Assignments, Pods, Request};
 use crate::follower::images::Images;
-use crate::follower::ledger::{Ledger, Membership};
+use crate::follower::ledger::{Home, LEDGER, Ledger, LedgerError, Membership, Opened};
 use crate::follower::observe::Observer;
 use crate::follower::pods::{Context, STARTS_AT_ONCE, Snapshot};
 use crate::follower::reporter::{Reporter, Sources};
 use crate::follower::runtime::Runtime;
 use crate::follower::{exec, logs};
+use crate::latest;
 use crate::tasks::Tasks;
 
 /// What a node agent is started with.
@@ -35,6 +37,8 @@ pub struct AgentConfig {
     pub labels: Labels,
     /// The machine's identity (`/etc/machine-id`).
     pub machine_id: String,
+    /// The identity of its boot; empty where there is none.
+    pub boot_id: String,
     /// Where `follower.db` is.
     pub data_dir: PathBuf,
     /// The most pods it takes.
@@ -64,6 +68,27 @@ pub enum LinkError {
     Refused(#[from] ApiError),
 }
 
+/// Why an agent can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The ledger can't be used.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The node was given another name. Its containers carry the one that they were made under, and only a node of that name stops them.
+    #[error(
+        "the data folder {folder} is that of node '{known}', not of '{given}': start it with --name {known}, or run \
+         `cube-server reset --data-dir {folder}` before it gets another name"
+    )]
+    Renamed {
+        /// The data folder.
+        folder: String,
+        /// Its name.
+        known: Name,
+        /// The name that it was to get.
+        given: Name,
+    },
+}
+
 /// A running exec: frames in (`Stdin`, `StdinEnd`, `Resize`) and out (`Stdout`, `Stderr`, one `Status` at the end). Dropping `input` and
 /// `output` means that the client is gone: the process is killed.
 pub struct Exec {
@@ -82,8 +107,9 @@ pub struct Agent {
 struct Inner {
     config: AgentConfig,
     node_id: NodeId,
-    facts: watch::Receiver<NodeFacts>,
-    membership: watch::Receiver<Membership>,
+    instance: Instance,
+    facts: latest::Receiver<NodeFacts>,
+    membership: latest::Receiver<Membership>,
     requests: mpsc::Sender<Request>,
     pods: Arc<RwLock<Pods>>,
     runtime: Arc<dyn Runtime>,
@@ -101,16 +127,30 @@ impl Agent {
         link: Arc<dyn LeaderLink>,
         ambient: Ambient,
         tasks: &Tasks,
-    ) -> anyhow::Result<Self> {
-        let (ledger, opened) = Ledger::open(&config.data_dir.join("follower.db"), &ambient, tasks).await?;
+    ) -> Result<Self, StartError> {
+        let ledger = Ledger::open(&config.data_dir.join(LEDGER), &ambient, tasks).await?;
+        Self::start_with(ledger, config, runtime, link, ambient, tasks).await
+    }
+
+    /// As [`Agent::start`], with a ledger that is open.
+    pub(super) async fn start_with(
+        (ledger, opened): (Ledger, Opened),
+        config: AgentConfig,
+        runtime: Arc<dyn Runtime>,
+        link: Arc<dyn LeaderLink>,
+        ambient: Ambient,
+        tasks: &Tasks,
+    ) -> Result<Self, StartError> {
+        let moved = settle(&config, &ledger, &opened).await?;
+        let instance = Instance(ambient.uuid());
         let facts = NodeFacts {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             engine: String::new(),
             trouble: Some("docker was not asked yet".to_owned()),
             capacity: Capacity { pods: config.max_pods, ..Capacity::default() },
         };
-        let (facts, facts_seen) = watch::channel(facts);
-        let (membership, membership_seen) = watch::channel(opened.membership);
+        let (facts, facts_seen) = latest::channel(facts);
+        let (membership, membership_seen) = latest::channel(opened.membership);
         let (requests, waiting) = mpsc::channel(REQUESTS);
         let pods = Arc::new(RwLock::new(Pods::new()));
         let reporter = Reporter::new(opened.starts);
@@ -128,6 +168,8 @@ impl Agent {
             membership,
             kept: opened.pods,
             census: None,
+            silent: BTreeSet::new(),
+            moved,
             pods: pods.clone(),
             context: Arc::new(context),
             tasks: tasks.clone(),
@@ -140,31 +182,48 @@ impl Agent {
             assignments: requests.clone(),
             facts,
             reporter: reporter.clone(),
+            room: ledger.room().clone(),
             max_pods: config.max_pods,
             ambient: ambient.clone(),
+            ledger: ledger.clone(),
             relist: Notify::new(),
         };
         let node_id = opened.node_id;
-        let sources = Sources { node_id, membership: membership_seen.clone(), facts: facts_seen.clone(), ledger, link, ambient };
+        let sources = Sources { node_id, instance, membership: membership_seen.clone(), facts: facts_seen.clone(), ledger, link, ambient };
         tasks.spawn_droppable("assignments", assignments.run(waiting));
         tasks.spawn_droppable("engine watcher", observer.run());
         tasks.spawn_droppable("reporter", reporter.run(sources));
         let (facts, membership, tasks) = (facts_seen, membership_seen, tasks.clone());
-        Ok(Self { inner: Arc::new(Inner { config, node_id, facts, membership, requests, pods, runtime, tasks }) })
+        Ok(Self { inner: Arc::new(Inner { config, node_id, instance, facts, membership, requests, pods, runtime, tasks }) })
+    }
+
+    /// The node's name.
+    pub fn node(&self) -> &Name {
+        &self.inner.config.node
     }
 
     /// What to dial with, as of now.
-    pub async fn announcement(&self) -> Announcement {
-        let Inner { config, node_id, facts, .. } = &*self.inner;
-        Announcement {
+    pub async fn announcement(&self) -> Result<Announcement, ApiError> {
+        let (reply, answer) = oneshot::channel();
+        let pods = self.ask(Request::Held(reply), answer).await?;
+        let Inner { config, node_id, instance, facts, .. } = &*self.inner;
+        Ok(Announcement {
             node: config.node.clone(),
             node_id: *node_id,
             machine_id: config.machine_id.clone(),
+            instance: Some(*instance),
+            boot_id: config.boot_id.clone(),
             cluster_id: self.cluster_id(),
             role: config.role,
             labels: config.labels.clone(),
             facts: facts.borrow().clone(),
-        }
+            pods,
+        })
+    }
+
+    /// Its data folder.
+    pub fn data_dir(&self) -> &Path {
+        &self.inner.config.data_dir
     }
 
     /// The cluster that this node belongs to; none before its first session.
@@ -195,7 +254,7 @@ impl Agent {
         exec::start(self.inner.runtime.as_ref(), &self.inner.tasks, &snapshot, query).await
     }
 
-    fn snapshot(&self, uid: Uid) -> Result<watch::Receiver<Arc<Snapshot>>, ApiError> {
+    fn snapshot(&self, uid: Uid) -> Result<latest::Receiver<Arc<Snapshot>>, ApiError> {
         let pods = self.inner.pods.read().expect("nothing panics while it is held");
         match pods.get(&uid) {
             Some(handle) => Ok(handle.snapshot.clone()),
@@ -214,4 +273,30 @@ impl Agent {
             Err(mpsc::error::TrySendError::Closed(_)) => Err(stopping()),
         }
     }
+}
+
+/// Notes where the data folder is used. Refuses another name than it has; where it was moved to another machine, nothing is noted yet, and the
+/// new home is answered.
+///
+/// A folder that was moved may be a copy: the machine where it is from may run its pods. So nothing of it is started before the leader has
+/// assigned it, and the leader refuses it while the other one is connected. A machine that was cloned with its `/etc/machine-id` can't be told
+/// from one that was rebooted, and that one must go on alone without its leader.
+async fn settle(config: &AgentConfig, ledger: &Ledger, opened: &Opened) -> Result<Option<Home>, StartError> {
+    let now = Home { node: config.node.clone(), machine_id: config.machine_id.clone(), boot_id: config.boot_id.clone() };
+    match opened.home.as_ref().filter(|_| opened.membership.cluster.is_some()) {
+        Some(known) if known.node != now.node => {
+            let folder = config.data_dir.display().to_string();
+            return Err(StartError::Renamed { folder, known: known.node.clone(), given: now.node });
+        }
+        Some(known) if known.is_elsewhere(&now) => {
+            tracing::warn!(
+                "this data folder was used on another machine ({}): its pods are not started here before the leader says so",
+                known.machine_id
+            );
+            return Ok(Some(now));
+        }
+        Some(_) | None => {}
+    }
+    ledger.settle(now).await?;
+    Ok(None)
 }

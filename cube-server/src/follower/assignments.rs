@@ -1,21 +1,23 @@
 //! The task that owns what the node was told: takes welcomes and assignments, writes them, starts and ends the pods' tasks.
 //!
 //! Nothing is stopped before a complete assignment of this cluster and of a not lower epoch is in the ledger, and no pod's task begins before the
-//! first full list of this life: what runs is found before anything is made.
+//! first full list of this life: what runs is found before anything is made. Where the data folder came from another machine, also not before the
+//! first assignment of this life: the pods may run where it came from.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, RwLock};
 
 use cube_api::meta::{Name, Uid};
 use cube_api::pod::{DEFAULT_GRACE_SECONDS, PodSpec, RestartPolicy, RestartRules};
-use cube_api::session::{AssignedPod, Assignment, AssignmentAccepted, Generation, Want, Welcome};
+use cube_api::session::{AssignedPod, Assignment, AssignmentAccepted, Epoch, Generation, HeldPod, Want, Welcome};
 use cube_api::{ApiError, ErrorCode};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
-use crate::follower::ledger::{KeptPod, LedgerError, Membership};
+use crate::follower::ledger::{Home, KeptPod, LedgerError, Membership};
 use crate::follower::pods::{self, Context, PodHandle};
 use crate::follower::record::PodRecord;
-use crate::follower::runtime::{Observed, Scope};
+use crate::follower::runtime::{Census, Observed, Scope};
+use crate::latest;
 use crate::tasks::Tasks;
 
 /// Why a pod is stopped that no assignment has any more.
@@ -26,12 +28,14 @@ pub type Pods = BTreeMap<Uid, PodHandle>;
 
 /// What the task is asked.
 pub enum Request {
+    /// Which pods run here.
+    Held(oneshot::Sender<Result<Vec<HeldPod>, ApiError>>),
     /// A leader answered.
     Welcome(Welcome, oneshot::Sender<Result<(), ApiError>>),
     /// A leader assigns.
     Assign(Assignment, oneshot::Sender<Result<AssignmentAccepted, ApiError>>),
-    /// Every container of the scope.
-    Listed(Vec<Observed>),
+    /// The containers of the scope.
+    Listed(Census),
     /// A pod's containers are gone for good.
     Stopped(Uid),
 }
@@ -41,11 +45,15 @@ pub struct Assignments {
     /// The node's name.
     pub node: Name,
     /// The leader that is obeyed.
-    pub membership: watch::Sender<Membership>,
+    pub membership: latest::Sender<Membership>,
     /// Every pod that is kept. The records are as of the start: a pod's task owns its record.
     pub kept: BTreeMap<Uid, KeptPod>,
     /// The containers of pods without a task, as of the newest list; none before the first.
     pub census: Option<BTreeMap<Uid, Vec<Observed>>>,
+    /// Where the data folder is used now, if it was another machine before: nothing begins before this life's first assignment.
+    pub moved: Option<Home>,
+    /// Pods of which the newest list doesn't tell all: their tasks look themselves before they do anything.
+    pub silent: BTreeSet<Uid>,
     /// The pods' tasks.
     pub pods: Arc<RwLock<Pods>>,
     /// What they share.
@@ -60,6 +68,7 @@ impl Assignments {
         while let Some(request) = requests.recv().await {
             match request {
                 // Who asked may have hung up: the write stands.
+                Request::Held(reply) => drop(reply.send(Ok(self.held()))),
                 Request::Welcome(welcome, reply) => drop(reply.send(self.welcome(welcome).await)),
                 Request::Assign(assignment, reply) => drop(reply.send(self.assign(assignment).await)),
                 Request::Listed(listed) => self.listed(listed).await,
@@ -68,8 +77,17 @@ impl Assignments {
         }
     }
 
+    /// What is being stopped is nobody's to take over.
+    fn held(&self) -> Vec<HeldPod> {
+        let runs = |pod: &&KeptPod| match pod.assigned.want {
+            Want::Run { .. } => pod.current && !self.is_stopped(pod.assigned.uid),
+            Want::Stop { .. } => false,
+        };
+        self.kept.values().filter(runs).map(|pod| HeldPod { uid: pod.assigned.uid, name: pod.assigned.name.clone() }).collect()
+    }
+
     async fn welcome(&mut self, welcome: Welcome) -> Result<(), ApiError> {
-        let Welcome { cluster_id, epoch } = welcome;
+        let Welcome { cluster_id, epoch, life } = welcome;
         let now = *self.membership.borrow();
         if let Some(cluster) = now.cluster
             && cluster != cluster_id
@@ -79,11 +97,17 @@ impl Assignments {
         if epoch < now.epoch {
             return Err(older_leader());
         }
-        if now.cluster.is_none() || epoch > now.epoch {
-            self.context.ledger.join(cluster_id, epoch).await.map_err(not_written)?;
+        // Of one that didn't say who it was, nothing is known against another.
+        let unknown = epoch == now.epoch && now.life.is_none() && life.is_some();
+        if epoch == now.epoch && !unknown && life != now.life {
+            return Err(other_life(epoch));
+        }
+        if now.cluster.is_none() || epoch > now.epoch || unknown {
+            self.context.ledger.join(cluster_id, epoch, life).await.map_err(not_written)?;
             self.membership.send_modify(|membership| {
                 membership.cluster = Some(cluster_id);
                 membership.epoch = epoch;
+                membership.life = life;
                 // Generations are compared within one epoch: a leader whose data was restored counts from lower.
                 membership.generation = None;
             });
@@ -108,11 +132,26 @@ impl Assignments {
             membership.epoch = epoch;
             membership.generation = Some(generation);
         });
+        self.arrive().await?;
         for pod in changed {
             self.take(pod);
         }
         self.forget(done).await;
         Ok(AssignmentAccepted { generation })
+    }
+
+    /// The leader has assigned this data folder on the machine where it is now: the kept pods may begin.
+    async fn arrive(&mut self) -> Result<(), ApiError> {
+        let Some(home) = self.moved.clone() else { return Ok(()) };
+        self.context.ledger.settle(home).await.map_err(not_written)?;
+        self.moved = None;
+        self.take_all_kept();
+        Ok(())
+    }
+
+    fn take_all_kept(&mut self) {
+        let kept: Vec<_> = self.kept.values().cloned().collect();
+        kept.into_iter().for_each(|pod| self.take(pod));
     }
 
     /// Whether it is to be obeyed: refused if another cluster's or an older leader's; the newer generation if that is known already.
@@ -168,8 +207,8 @@ impl Assignments {
         match pods.get(&uid) {
             Some(handle) => drop(handle.desired.send_replace(pod.assigned.clone())),
             None => {
-                if let (Some(census), Some(cluster)) = (&mut self.census, self.membership.borrow().cluster) {
-                    let listed = census.remove(&uid).unwrap_or_default();
+                if let (Some(census), Some(cluster), None) = (&mut self.census, self.membership.borrow().cluster, &self.moved) {
+                    let listed = (!self.silent.contains(&uid)).then(|| census.remove(&uid).unwrap_or_default());
                     let scope = Scope { cluster, node: self.node.clone() };
                     let (assigned, record) = (pod.assigned.clone(), pod.record.clone());
                     pods.insert(uid, pods::spawn(self.context.clone(), &self.tasks, scope, assigned, record, listed));
@@ -181,24 +220,25 @@ impl Assignments {
     }
 
     /// The first list lets the pods' tasks begin; later ones poke those whose containers look different, and find what nobody wants.
-    async fn listed(&mut self, listed: Vec<Observed>) {
+    async fn listed(&mut self, listed: Census) {
         let mut by_pod: BTreeMap<Uid, Vec<Observed>> = BTreeMap::new();
-        for container in listed {
+        for container in listed.containers {
             by_pod.entry(container.identity.uid).or_default().push(container);
         }
+        by_pod.retain(|uid, _| !listed.silent.contains(uid));
+        self.silent = listed.silent;
         for (uid, handle) in &*self.pods.read().expect("nothing panics while it is held") {
             let seen = by_pod.remove(uid).unwrap_or_default();
-            if differs(&handle.snapshot.borrow().containers, &seen) {
+            if !self.silent.contains(uid) && differs(&handle.snapshot.borrow().containers, &seen) {
                 handle.poke.notify_one();
             }
         }
         let first = self.census.is_none();
         self.census = Some(by_pod);
         if first {
-            let kept: Vec<_> = self.kept.values().cloned().collect();
-            kept.into_iter().for_each(|pod| self.take(pod));
+            self.take_all_kept();
         }
-        if self.membership.borrow().generation.is_some() {
+        if self.membership.borrow().generation.is_some() && self.moved.is_none() {
             self.take_orphans().await;
         }
     }
@@ -255,6 +295,7 @@ fn orphan(uid: Uid, containers: &[Observed]) -> Option<KeptPod> {
         restart: RestartRules::default(),
         termination_grace_period_seconds: DEFAULT_GRACE_SECONDS,
         node_selector: BTreeMap::new(),
+        on_node_loss: Default::default(),
     };
     let want = Want::Stop { grace_seconds: DEFAULT_GRACE_SECONDS, reason: UNASSIGNED.to_owned() };
     let assigned = AssignedPod { uid, name, spec, want };
@@ -274,6 +315,17 @@ fn other_cluster(own: cube_api::ClusterId, other: cube_api::ClusterId) -> ApiErr
 fn older_leader() -> ApiError {
     ApiError::new(ErrorCode::Conflict, "this node has followed a newer life of the leader")
         .hint("stop the older leader; if its data was restored from a backup, give the node an empty data folder")
+}
+
+/// Two databases can only count the same epoch if one is a copy of the other. Which of them is right can't be seen from here; that the pods are the
+/// first one's can.
+fn other_life(epoch: Epoch) -> ApiError {
+    let message = format!(
+        "this node follows another leader of the same cluster and epoch ({}): one of the two runs on a copy of the other's data",
+        epoch.0
+    );
+    ApiError::new(ErrorCode::Conflict, message)
+        .hint("stop the leader that runs on the copy and restart the right one: the restart is a newer epoch, which every node follows")
 }
 
 fn not_written(error: LedgerError) -> ApiError {

@@ -9,9 +9,9 @@ use cube_api::meta::Name;
 use cube_api::{ApiError, ErrorCode};
 use http::{HeaderValue, Request, header};
 use jiff::{SignedDuration, Timestamp};
-use tokio::net::TcpStream;
 
 use crate::ambient::Ambient;
+use crate::net::{Network, Stream};
 use cube_api::LeaderAddress;
 
 /// For the name to be resolved, and again for the connection.
@@ -23,6 +23,7 @@ pub struct Dialer {
     leader: LeaderAddress,
     node: Name,
     keys: Keys,
+    network: Network,
     ambient: Ambient,
     /// The leader's clock minus ours, once the leader refused a credential for its time.
     ahead: Arc<Mutex<SignedDuration>>,
@@ -51,13 +52,18 @@ pub enum DialError {
 
 impl Dialer {
     /// For this node.
-    pub fn new(leader: LeaderAddress, node: Name, keys: Keys, ambient: Ambient) -> Self {
-        Self { leader, node, keys, ambient, ahead: Arc::default() }
+    pub fn new(leader: LeaderAddress, node: Name, keys: Keys, network: Network, ambient: Ambient) -> Self {
+        Self { leader, node, keys, network, ambient, ahead: Arc::default() }
     }
 
     /// Where to.
     pub fn leader(&self) -> &LeaderAddress {
         &self.leader
+    }
+
+    /// As whom.
+    pub fn node(&self) -> &Name {
+        &self.node
     }
 
     /// The dice, for waits.
@@ -66,13 +72,13 @@ impl Dialer {
     }
 
     /// A new connection.
-    pub async fn connect(&self) -> Result<TcpStream, DialError> {
+    pub async fn connect(&self) -> Result<Stream, DialError> {
         let (host, port) = (self.leader.host(), self.leader.port());
-        let resolved = within_timeout(tokio::net::lookup_host((host, port))).await;
+        let resolved = within_timeout(self.network.resolve(host, port)).await;
         let addresses = resolved.map_err(|source| DialError::Resolve { host: host.to_owned(), source })?;
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for address in addresses {
-            match within_timeout(TcpStream::connect(address)).await.and_then(|stream| stream.set_nodelay(true).map(|()| stream)) {
+            match within_timeout(self.network.connect(address)).await {
                 Ok(stream) => return Ok(stream),
                 Err(error) => last = error,
             }

@@ -105,9 +105,10 @@ async fn relay(handle: ExecHandle, mut frames_in: mpsc::Receiver<Frame>, frames_
     };
     // A client that is gone drops both its ends: whichever way ends first ends the other.
     tokio::select! {
-        () = to_process => {}
-        () = from_process => {}
+        biased;
         () = frames_out.closed() => {}
+        () = from_process => {}
+        () = to_process => {}
     }
 }
 

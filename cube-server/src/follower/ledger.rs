@@ -6,26 +6,40 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use cube_api::event::EventKind;
-use cube_api::meta::{ClusterId, Name, NodeId, Uid};
+use cube_api::meta::{ClusterId, LifeId, Name, NodeId, Uid};
 use cube_api::session::{AssignedPod, Epoch, Generation, NodeEvent};
 use include_dir::{Dir, include_dir};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
 
 use crate::ambient::Ambient;
 use crate::blocking;
+use crate::disk::{Disk, FileSystem};
 use crate::follower::plan::Note;
 use crate::follower::record::PodRecord;
-use crate::sqlite;
+use crate::sqlite::room::Room;
+use crate::sqlite::{self, Refusal};
 use crate::tasks::Tasks;
 
 static MIGRATIONS: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/../migrations/follower");
 
+/// The ledger's file in the data folder.
+pub const LEDGER: &str = "follower.db";
+
 /// The most events that wait for the leader; beyond, the oldest go, and one event says how many.
 pub const MAX_EVENTS: i64 = 10_000;
+
+/// The reserve beside the ledger, in bytes: what a few hundred pods write to be stopped is below 1 MiB, the events of an absent leader are 4 MiB.
+const RESERVE: u64 = 8 << 20;
+
+/// How often the disk's room is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Writes that may wait; a node has at most a few hundred pods, each with one write at a time.
 const QUEUE: usize = 1024;
@@ -57,6 +71,18 @@ pub enum LedgerError {
     Closed,
 }
 
+impl LedgerError {
+    /// Whether it is the database itself that is refused.
+    pub fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::Open(error) => error.refusal(),
+            Self::Corrupt { .. } => Some(Refusal::Damaged),
+            Self::Sqlite { source, .. } => sqlite::is_damage(source).then_some(Refusal::Damaged),
+            Self::Closed => None,
+        }
+    }
+}
+
 /// To which leader the node belongs, and how far it followed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Membership {
@@ -64,8 +90,29 @@ pub struct Membership {
     pub cluster: Option<ClusterId>,
     /// The highest life of a leader that was obeyed.
     pub epoch: Epoch,
+    /// Which leader it was that counted that epoch, as far as it said so.
+    pub life: Option<LifeId>,
     /// The newest complete assignment; none before the first.
     pub generation: Option<Generation>,
+}
+
+/// Whose data folder it is: the name that its containers carry, and the machine that they run on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Home {
+    /// The node's name.
+    pub node: Name,
+    /// The machine.
+    pub machine_id: String,
+    /// Its boot; empty where there is none.
+    pub boot_id: String,
+}
+
+impl Home {
+    /// Whether the folder was moved or copied to another machine since. Containers on one machine may have a machine's identity each; they
+    /// share its boot.
+    pub fn is_elsewhere(&self, now: &Self) -> bool {
+        self.machine_id != now.machine_id && (self.boot_id.is_empty() || self.boot_id != now.boot_id)
+    }
 }
 
 /// A pod as it is kept.
@@ -88,6 +135,8 @@ pub struct Opened {
     pub starts: u64,
     /// The leader.
     pub membership: Membership,
+    /// Where it was used before; none where it is new, or was used by a version that didn't note it.
+    pub home: Option<Home>,
     /// The pods.
     pub pods: BTreeMap<Uid, KeptPod>,
 }
@@ -96,6 +145,7 @@ pub struct Opened {
 #[derive(Clone)]
 pub struct Ledger {
     queue: mpsc::Sender<Box<dyn Job>>,
+    room: Room,
 }
 
 type Work<T> = Box<dyn FnMut(&Transaction<'_>) -> rusqlite::Result<T> + Send>;
@@ -131,28 +181,82 @@ impl<T: Send> Job for Typed<T> {
     }
 }
 
+/// What the ledger of a node that doesn't run says. Looking is no start.
+#[derive(Debug)]
+pub struct Found {
+    /// The leader.
+    pub membership: Membership,
+    /// Where it was used; none where it wasn't, or by a version that didn't note it.
+    pub home: Option<Home>,
+    /// The pods.
+    pub pods: BTreeMap<Uid, KeptPod>,
+}
+
+/// Reads a ledger whose node doesn't run; none where there is no such file.
+pub async fn look(path: &Path) -> Result<Option<Found>, LedgerError> {
+    let path = path.to_owned();
+    blocking::run(move || {
+        if !path.exists() {
+            return Ok(None);
+        }
+        let found = sqlite::open(&path, &MIGRATIONS, &[], |connection| {
+            let tx = connection.transaction().map_err(|source| LedgerError::Sqlite { operation: "read itself", source })?;
+            read(&tx)
+        });
+        found.map(|(_, found)| Some(found))
+    })
+    .await
+}
+
 impl Ledger {
     /// Opens or makes the ledger and reads it.
     pub async fn open(path: &Path, ambient: &Ambient, tasks: &Tasks) -> Result<(Self, Opened), LedgerError> {
-        let (path, new_id) = (path.to_owned(), NodeId(ambient.uuid()));
+        Self::open_on(path, Arc::new(FileSystem::of(path, RESERVE)), ambient, tasks).await
+    }
+
+    /// As [`Ledger::open`], on this disk.
+    pub async fn open_on(path: &Path, disk: Arc<dyn Disk>, ambient: &Ambient, tasks: &Tasks) -> Result<(Self, Opened), LedgerError> {
+        let (path, new_id, room) = (path.to_owned(), NodeId(ambient.uuid()), Room::new(disk));
+        let opening = room.clone();
         let (connection, opened) = blocking::run(move || {
-            let mut connection = sqlite::open(&path, &MIGRATIONS)?;
-            let opened = read_all(&mut connection, new_id)?;
-            Ok::<_, LedgerError>((connection, opened))
+            let lacks = |error: &LedgerError| opening.is_cause(error);
+            let opened = opening.with_reserve(lacks, || {
+                sqlite::open(&path, &MIGRATIONS, &[], |connection| {
+                    opening.limit_pages(connection);
+                    read_all(connection, new_id)
+                })
+            });
+            opening.look();
+            opened
         })
         .await?;
         let (queue, waiting) = mpsc::channel(QUEUE);
-        tasks.spawn("ledger", write_all(connection, waiting, tasks.stopping().clone()));
-        Ok((Self { queue }, opened))
+        tasks.spawn("ledger", write_all(connection, room.clone(), waiting, tasks.stopping().clone()));
+        Ok((Self { queue, room }, opened))
     }
 
-    /// Writes a cluster and an epoch, of which there is no assignment yet.
-    pub async fn join(&self, cluster: ClusterId, epoch: Epoch) -> Result<(), LedgerError> {
+    /// The room on the node's disk. Without any, what stops a pod is still written: that may be what makes room.
+    pub fn room(&self) -> &Room {
+        &self.room
+    }
+
+    /// Writes a cluster and a life of its leader, of which there is no assignment yet.
+    pub async fn join(&self, cluster: ClusterId, epoch: Epoch, life: Option<LifeId>) -> Result<(), LedgerError> {
         self.write("join a cluster", move |tx| {
             set_meta(tx, "cluster_id", &cluster.to_string())?;
             set_meta(tx, "epoch", &epoch.0.to_string())?;
-            tx.execute("DELETE FROM meta WHERE key = 'generation'", [])?;
-            Ok(())
+            tx.execute("DELETE FROM meta WHERE key IN ('life', 'generation')", [])?;
+            life.map_or(Ok(()), |life| set_meta(tx, "life", &life.to_string()))
+        })
+        .await
+    }
+
+    /// Writes whose folder it is.
+    pub async fn settle(&self, home: Home) -> Result<(), LedgerError> {
+        self.write("write where it is used", move |tx| {
+            set_meta(tx, "node", home.node.as_str())?;
+            set_meta(tx, "machine_id", &home.machine_id)?;
+            set_meta(tx, "boot_id", &home.boot_id)
         })
         .await
     }
@@ -232,37 +336,50 @@ impl Ledger {
 }
 
 /// Commits what is waiting until the server stops and the queue is empty.
-async fn write_all(connection: Connection, mut waiting: mpsc::Receiver<Box<dyn Job>>, stopping: tokio_util::sync::CancellationToken) {
+async fn write_all(connection: Connection, room: Room, mut waiting: mpsc::Receiver<Box<dyn Job>>, stopping: CancellationToken) {
     let connection = Arc::new(Mutex::new(connection));
+    let mut look = tokio::time::interval_at(Instant::now() + LOOK_EVERY, LOOK_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let mut batch = Vec::new();
         tokio::select! {
             biased;
+            _ = look.tick() => {}
             taken = waiting.recv_many(&mut batch, QUEUE) => if taken == 0 { return },
             () = stopping.cancelled() => return,
         }
-        let connection = connection.clone();
-        blocking::run(move || commit(&mut connection.lock().expect("only this task takes it, and a panic ended it"), batch)).await;
+        let (connection, room) = (connection.clone(), room.clone());
+        blocking::run(move || {
+            if batch.is_empty() {
+                return room.look();
+            }
+            commit(&mut connection.lock().expect("only this task takes it, and a panic ended it"), &room, batch);
+        })
+        .await;
     }
 }
 
 /// All in one transaction; if that fails, each alone, so that one bad write does not take the others with it.
-fn commit(connection: &mut Connection, mut batch: Vec<Box<dyn Job>>) {
-    if batch.len() > 1 && transact(connection, &mut batch).is_ok() {
+fn commit(connection: &mut Connection, room: &Room, mut batch: Vec<Box<dyn Job>>) {
+    if batch.len() > 1 && transact(connection, room, &mut batch).is_ok() {
         return batch.into_iter().for_each(|job| job.answer(Ok(())));
     }
     for mut job in batch {
-        let result = transact(connection, std::slice::from_mut(&mut job));
+        let result = transact(connection, room, std::slice::from_mut(&mut job));
         job.answer(result);
     }
 }
 
-fn transact(connection: &mut Connection, jobs: &mut [Box<dyn Job>]) -> rusqlite::Result<()> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    for job in jobs {
-        job.run(&transaction)?;
-    }
-    transaction.commit()
+fn transact(connection: &mut Connection, room: &Room, jobs: &mut [Box<dyn Job>]) -> rusqlite::Result<()> {
+    let lacks = |error: &rusqlite::Error| room.is_lacking(error);
+    room.with_reserve(lacks, || {
+        room.make_ready(connection);
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        for job in &mut *jobs {
+            job.run(&transaction)?;
+        }
+        transaction.commit()
+    })
 }
 
 fn read_all(connection: &mut Connection, new_id: NodeId) -> Result<Opened, LedgerError> {
@@ -270,16 +387,25 @@ fn read_all(connection: &mut Connection, new_id: NodeId) -> Result<Opened, Ledge
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
     let node_id = meta(&tx, "node_id")?.unwrap_or(new_id);
     let starts = meta::<u64>(&tx, "starts")?.unwrap_or(0) + 1;
-    let membership = Membership {
-        cluster: meta(&tx, "cluster_id")?,
-        epoch: Epoch(meta(&tx, "epoch")?.unwrap_or(0)),
-        generation: meta(&tx, "generation")?.map(Generation),
-    };
+    let Found { membership, home, pods } = read(&tx)?;
     set_meta(&tx, "node_id", &node_id.to_string()).map_err(failed)?;
     set_meta(&tx, "starts", &starts.to_string()).map_err(failed)?;
-    let pods = read_pods(&tx)?;
     tx.commit().map_err(failed)?;
-    Ok(Opened { node_id, starts, membership, pods })
+    Ok(Opened { node_id, starts, membership, home, pods })
+}
+
+fn read(tx: &Transaction<'_>) -> Result<Found, LedgerError> {
+    let membership = Membership {
+        cluster: meta(tx, "cluster_id")?,
+        epoch: Epoch(meta(tx, "epoch")?.unwrap_or(0)),
+        life: meta(tx, "life")?,
+        generation: meta(tx, "generation")?.map(Generation),
+    };
+    let home = match (meta(tx, "node")?, meta(tx, "machine_id")?, meta(tx, "boot_id")?) {
+        (Some(node), Some(machine_id), Some(boot_id)) => Some(Home { node, machine_id, boot_id }),
+        _ => None,
+    };
+    Ok(Found { membership, home, pods: read_pods(tx)? })
 }
 
 fn read_pods(tx: &Transaction<'_>) -> Result<BTreeMap<Uid, KeptPod>, LedgerError> {
@@ -398,12 +524,14 @@ mod tests {
         let path = folder.path().join("follower.db");
         let (ambient, tasks) = (Ambient::system(), Tasks::default());
         let (ledger, first) = Ledger::open(&path, &ambient, &tasks).await.unwrap();
+        let life = LifeId(uuid::Uuid::from_u128(7));
         let (uid, pod) = (Uid(uuid::Uuid::nil()), Name::new("web").unwrap());
         ledger.save(uid, pod.clone(), None, vec![Note::normal("Started", "one")], ambient.now()).await.unwrap();
         ledger.events_accepted(1).await.unwrap();
-        ledger.join(ClusterId(uuid::Uuid::nil()), Epoch(4)).await.unwrap();
+        ledger.join(ClusterId(uuid::Uuid::nil()), Epoch(4), Some(life)).await.unwrap();
         let (ledger, second) = Ledger::open(&path, &ambient, &Tasks::default()).await.unwrap();
         assert_eq!((second.node_id, second.starts, second.membership.epoch), (first.node_id, first.starts + 1, Epoch(4)));
+        assert_eq!(second.membership.life, Some(life));
         ledger.save(uid, pod, None, vec![Note::normal("Started", "two")], ambient.now()).await.unwrap();
         assert_eq!(ledger.events(10).await.unwrap()[0].sequence, 2);
     }

@@ -6,11 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cube_api::auth::Keys;
-use cube_api::meta::Name;
+use cube_api::ApiError;
 use cube_api::routes;
 use cube_api::session::{Report, ReportAccepted};
-use cube_api::{ApiError, LeaderAddress};
 use futures::future::BoxFuture;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
@@ -20,7 +18,6 @@ use hyper_util::rt::TokioIo;
 use super::LeaderLink;
 use super::agent::LinkError;
 use super::dial::Dialer;
-use crate::ambient::Ambient;
 use cube_api::error::chain;
 
 /// For a report to be answered, the connection included.
@@ -42,10 +39,10 @@ struct Kept {
 }
 
 impl HttpLink {
-    /// For this node.
-    pub fn new(leader: LeaderAddress, node: Name, keys: Keys, ambient: Ambient) -> Self {
-        let path = routes::NODE_REPORT.replace("{name}", node.as_str());
-        Self { dialer: Dialer::new(leader, node, keys, ambient), path, kept: Mutex::default() }
+    /// For the dialer's node.
+    pub fn new(dialer: Dialer) -> Self {
+        let path = routes::NODE_REPORT.replace("{name}", dialer.node().as_str());
+        Self { dialer, path, kept: Mutex::default() }
     }
 
     fn unreachable(&self, problem: impl ToString) -> LinkError {
@@ -94,6 +91,7 @@ async fn drive<T>(
 ) -> Result<T, String> {
     let mut answer = std::pin::pin!(answer);
     tokio::select! {
+        biased;
         answer = &mut answer => answer,
         // A connection that ended has handed on all that it read.
         ended = connection => match tokio::time::timeout(Duration::from_secs(1), answer).await {

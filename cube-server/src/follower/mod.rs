@@ -8,7 +8,7 @@ mod assignments;
 pub mod dial;
 mod exec;
 mod images;
-mod ledger;
+pub(crate) mod ledger;
 pub mod link;
 mod logs;
 mod observe;
@@ -16,6 +16,7 @@ mod plan;
 mod pods;
 mod record;
 mod reporter;
+pub mod reset;
 mod restart;
 pub mod router;
 pub mod runtime;
@@ -26,4 +27,26 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 pub use agent::{Agent, AgentConfig, LeaderLink};
+
+use crate::ambient::Ambient;
+use crate::tasks::Tasks;
+use dial::Dialer;
+use link::HttpLink;
+use runtime::Runtime;
+
+/// Starts a node: its agent, and the dialling that goes on until `tasks` end. Does not wait for Docker or the leader.
+pub async fn start(
+    config: AgentConfig,
+    runtime: Arc<dyn Runtime>,
+    dialer: Dialer,
+    ambient: Ambient,
+    tasks: &Tasks,
+) -> anyhow::Result<Agent> {
+    let link = HttpLink::new(dialer.clone());
+    let agent = Agent::start(config, runtime, Arc::new(link), ambient, tasks).await?;
+    session::start(agent.clone(), dialer, tasks.clone());
+    Ok(agent)
+}

@@ -1,23 +1,30 @@
 //! Watches the engine: its health, hints about single pods, and all containers from time to time. Changes nothing itself.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use cube_api::meta::Name;
+use cube_api::meta::{Name, Uid};
 use cube_api::session::NodeFacts;
 use futures::StreamExt;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use crate::ambient::Ambient;
 use crate::backoff::{Backoff, Jitter};
 use crate::follower::assignments::{Pods, Request};
-use crate::follower::ledger::Membership;
+use crate::follower::ledger::{Ledger, Membership};
+use crate::follower::plan::Note;
 use crate::follower::reporter::Reporter;
 use crate::follower::runtime::{Runtime, RuntimeError, Scope};
+use crate::latest;
+use crate::sqlite::room::Room;
 
 /// How often everything is listed, whatever the hints say: Docker keeps only its last 256 events.
 const RELIST: Duration = Duration::from_secs(10);
+
+/// Whose containers the engine has beside ours is looked at at the first list and at each so many-th after it: ten minutes.
+const NEIGHBOURS_EVERY: u64 = 60;
 
 /// The waits after a failure of the engine.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(10));
@@ -29,19 +36,23 @@ pub struct Observer {
     /// The node's name.
     pub node: Name,
     /// Which cluster's containers are ours.
-    pub membership: watch::Receiver<Membership>,
+    pub membership: latest::Receiver<Membership>,
     /// The pods, to poke.
     pub pods: Arc<RwLock<Pods>>,
     /// Where full lists go.
     pub assignments: mpsc::Sender<Request>,
     /// The node's facts: the engine's part is written here.
-    pub facts: watch::Sender<NodeFacts>,
+    pub facts: latest::Sender<NodeFacts>,
     /// Told of changed facts.
     pub reporter: Reporter,
+    /// The room on the node's disk, which is part of the facts.
+    pub room: Room,
     /// The most pods that the node takes.
     pub max_pods: u32,
-    /// The dice.
+    /// The clock and the dice.
     pub ambient: Ambient,
+    /// Where what is found beside our containers is noted.
+    pub ledger: Ledger,
     /// The engine came back or the hints broke: list now.
     pub relist: Notify,
 }
@@ -55,10 +66,18 @@ impl Observer {
     /// Health and lists, every ten seconds; after a failure sooner.
     async fn look(&self) {
         let mut backoff = RETRY;
+        let (mut lists, mut neighbours) = (0, BTreeSet::new());
+        let mut room = self.room.watch();
         loop {
             let wait = match self.look_once().await {
-                Ok(()) => {
+                Ok(listed) => {
                     backoff.reset();
+                    if listed {
+                        if lists % NEIGHBOURS_EVERY == 0 {
+                            self.meet_neighbours(&mut neighbours).await;
+                        }
+                        lists += 1;
+                    }
                     Jitter::from_random(self.ambient.random()).spread(RELIST)
                 }
                 Err(error) => {
@@ -67,29 +86,65 @@ impl Observer {
                 }
             };
             tokio::select! {
-                () = tokio::time::sleep(wait) => {}
+                biased;
                 () = self.relist.notified() => {}
+                // An error: nobody writes the ledger any more, because the server is stopping.
+                Ok(()) = room.changed() => {}
+                () = tokio::time::sleep(wait) => {}
             }
         }
     }
 
-    async fn look_once(&self) -> Result<(), RuntimeError> {
+    /// Whether everything was listed: a node that belongs to no cluster has nothing to list.
+    async fn look_once(&self) -> Result<bool, RuntimeError> {
         let info = self.runtime.info().await?;
         let listed = match self.scope() {
-            Some(scope) => Some(self.runtime.list(&scope).await?),
+            Some(scope) => Some(self.runtime.census(&scope).await?),
             None => None,
         };
         // Only now: an engine that tells its version but can't list is in trouble, and must not seem well in between.
         self.set_facts(|facts| {
             facts.engine = info.version.clone();
             facts.capacity = cube_api::node::Capacity { pods: self.max_pods, ..info.capacity };
-            facts.trouble = None;
+            facts.trouble = self.room.is_short().then(|| format!("the node's disk is full: {}", self.room.remedy()));
         });
-        if let Some(listed) = listed {
-            // A closed queue means that the server is stopping.
-            drop(self.assignments.send(Request::Listed(listed)).await);
+        let Some(listed) = listed else { return Ok(false) };
+        // A closed queue means that the server is stopping.
+        drop(self.assignments.send(Request::Listed(listed)).await);
+        Ok(true)
+    }
+
+    /// Says once whose containers of cube are on the engine beside ours: nobody may be left who would ever stop them. They are never touched.
+    async fn meet_neighbours(&self, known: &mut BTreeSet<Scope>) {
+        let (Some(own), Ok(scopes)) = (self.scope(), self.runtime.scopes().await) else { return };
+        known.retain(|scope| scopes.contains_key(scope));
+        let mut notes = Vec::new();
+        for (scope, count) in scopes.into_iter().filter(|(scope, _)| *scope != own) {
+            if !known.insert(scope.clone()) {
+                continue;
+            }
+            let Scope { cluster, node } = scope;
+            let containers = if count == 1 { "1 container".to_owned() } else { format!("{count} containers") };
+            // Nodes of one cluster that share an engine are no news to anybody who runs them.
+            if cluster == own.cluster {
+                tracing::info!("{containers} of node {node} of this cluster are on this engine too; they are left alone");
+                continue;
+            }
+            let message = format!(
+                "{containers} of another cluster ({cluster}, node {node}) found on this engine; they are left alone. If nothing runs them any \
+                 more: `cube-server reset --cluster-id {cluster} --name {node}`"
+            );
+            tracing::warn!("{message}");
+            notes.push(Note::normal("OtherCluster", message));
         }
-        Ok(())
+        if notes.is_empty() {
+            return;
+        }
+        match self.ledger.save(Uid::NONE, self.node.clone(), None, notes, self.ambient.now()).await {
+            Ok(()) => self.reporter.events_are_waiting(),
+            // The log has it.
+            Err(error) => tracing::debug!(error = cube_api::error::chain(&error), "an event of the node can't be written"),
+        }
     }
 
     /// Pokes the pods that the engine speaks of. When the hints break, everything is listed: what was said meanwhile is lost.

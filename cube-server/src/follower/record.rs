@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 use cube_api::meta::Name;
 use cube_api::pod::{Phase, Terminated};
 use cube_api::session::{AssignedPod, Want};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+
+use crate::follower::restart;
 
 /// A pod's record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -82,6 +84,10 @@ pub struct Streak {
     pub failures: u32,
     /// When the next try is due; at once when absent.
     pub due: Option<Timestamp>,
+    /// Since when it runs clean again, by this node's clock; none while it doesn't. Not Docker's time of the start, which is an identity: nobody
+    /// can move it when the clock is set.
+    #[serde(default)]
+    pub clean_since: Option<Timestamp>,
 }
 
 /// What is kept of the sandbox.
@@ -92,8 +98,11 @@ pub struct SandboxRecord {
     pub attempt: u32,
     /// Which network namespace the pod has, once it has one: a change of either part means that it is another one.
     pub identity: Option<SandboxIdentity>,
-    /// Sandboxes that died or could not be made.
+    /// Sandboxes that could not be made or started.
     pub streak: Streak,
+    /// Sandboxes that were there and are lost: an engine that restarts takes them all, so they only spread the tries and never end a pod.
+    #[serde(default)]
+    pub lost: Streak,
     /// What the engine said when it refused.
     pub problem: Option<String>,
 }
@@ -173,6 +182,33 @@ impl PodRecord {
         }
     }
 
+    /// The node's clock was set: what waits or lasts goes on for as long as it would have.
+    pub fn clock_was_set(&mut self, by: SignedDuration) {
+        self.each_time(|time| *time = time.checked_add(by).unwrap_or(*time));
+    }
+
+    /// Takes back what no clock can have said that was right, after one that was set while nobody looked: nothing is longer away than its longest
+    /// wait, and nothing began later than now.
+    pub fn believe(&mut self, now: Timestamp) {
+        for container in self.containers.values_mut() {
+            restart::believe_crashes(&mut container.crashes, now);
+            restart::believe_images(&mut container.images, now);
+        }
+        restart::believe_crashes(&mut self.sandbox.streak, now);
+        restart::believe_crashes(&mut self.sandbox.lost, now);
+        if let Some(since) = self.stage.since_mut() {
+            *since = now.min(*since);
+        }
+    }
+
+    fn each_time(&mut self, mut change: impl FnMut(&mut Timestamp)) {
+        let streaks = self.containers.values_mut().flat_map(|container| [&mut container.crashes, &mut container.images]);
+        for Streak { failures: _, due, clean_since } in streaks.chain([&mut self.sandbox.streak, &mut self.sandbox.lost]) {
+            due.iter_mut().chain(clean_since).for_each(&mut change);
+        }
+        self.stage.since_mut().into_iter().for_each(change);
+    }
+
     /// Whether its containers are known to be gone for good.
     pub fn is_stopped(&self) -> bool {
         match &self.stage {
@@ -187,6 +223,23 @@ impl PodRecord {
             Stage::Finished { .. } | Stage::Stopping { .. } | Stage::Stopped { .. } => true,
             Stage::Live | Stage::Restarting { .. } => false,
         }
+    }
+}
+
+impl Stage {
+    /// When it began, where that counts.
+    fn since_mut(&mut self) -> Option<&mut Timestamp> {
+        match self {
+            Self::Restarting { since, .. } | Self::Finished { since, .. } | Self::Stopping { since, .. } => Some(since),
+            Self::Live | Self::Stopped { .. } => None,
+        }
+    }
+}
+
+impl SandboxRecord {
+    /// When the next try is due; at once when absent.
+    pub fn due(&self) -> Option<Timestamp> {
+        self.streak.due.max(self.lost.due)
     }
 }
 
@@ -207,9 +260,16 @@ impl ContainerRecord {
         self.crashes.due.max(self.images.due)
     }
 
+    /// Another run begins: what ran clean before it doesn't count.
+    pub fn begin_anew(&mut self) {
+        self.crashes.clean_since = None;
+        self.images.clean_since = None;
+    }
+
     /// Goes on to the next attempt.
     pub fn next_attempt(&mut self, cause: WaitCause) {
         self.attempt += 1;
         self.slot = Slot::Waiting(cause);
+        self.begin_anew();
     }
 }

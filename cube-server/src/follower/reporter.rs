@@ -5,15 +5,16 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use cube_api::meta::{ClusterId, NodeId, Uid};
+use cube_api::meta::{ClusterId, Instance, NodeId, Uid};
 use cube_api::pod::PodStatus;
 use cube_api::session::{NodeFacts, PodReport, Report, ReportAccepted};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use crate::ambient::Ambient;
 use crate::backoff::Backoff;
 use crate::follower::agent::{LeaderLink, LinkError};
 use crate::follower::ledger::{Ledger, Membership};
+use crate::latest;
 
 /// The most pods in one report: about 200 KiB of JSON.
 const PODS_AT_ONCE: usize = 200;
@@ -61,10 +62,12 @@ struct Entry {
 pub struct Sources {
     /// This data folder.
     pub node_id: NodeId,
+    /// This process.
+    pub instance: Instance,
     /// Which cluster is reported to.
-    pub membership: watch::Receiver<Membership>,
+    pub membership: latest::Receiver<Membership>,
     /// What the node is.
-    pub facts: watch::Receiver<NodeFacts>,
+    pub facts: latest::Receiver<NodeFacts>,
     /// Where events wait.
     pub ledger: Ledger,
     /// The way to the leader.
@@ -80,14 +83,16 @@ impl Reporter {
         Self { shared: Arc::new(Shared { outgoing: Mutex::new(outgoing), poke: Notify::new(), hurry: Notify::new() }) }
     }
 
-    /// A pod's newest status; nothing happens if it is the one that was published before.
-    pub fn publish(&self, uid: Uid, status: PodStatus, stopped: bool) {
+    /// A pod's newest status, with the restarts that were acted on; nothing happens if it is the one that was published before.
+    pub fn publish(&self, uid: Uid, restarts: u64, status: PodStatus, stopped: bool) {
         let mut outgoing = self.outgoing();
-        if outgoing.pods.get(&uid).is_some_and(|entry| entry.report.status == status && entry.report.stopped == stopped) {
+        let mut report = PodReport { uid, sequence: outgoing.sequence, restarts: Some(restarts), status, stopped };
+        let published = outgoing.pods.get(&uid).map(|entry| &entry.report);
+        if published.is_some_and(|before| *before == PodReport { sequence: before.sequence, ..report.clone() }) {
             return;
         }
         outgoing.sequence += 1;
-        let report = PodReport { uid, sequence: outgoing.sequence, status, stopped };
+        report.sequence = outgoing.sequence;
         outgoing.pods.insert(uid, Entry { report, unsent: true, last: false });
         drop(outgoing);
         self.shared.poke.notify_one();
@@ -160,8 +165,9 @@ impl Reporter {
             }
             let wait = backoff.next(sources.ambient.random());
             tokio::select! {
-                () = tokio::time::sleep(wait) => {}
+                biased;
                 () = self.shared.hurry.notified() => {}
+                () = tokio::time::sleep(wait) => {}
             }
         }
     }
@@ -186,7 +192,8 @@ impl Reporter {
         }
         outgoing.facts = false;
         let facts = sources.facts.borrow().clone();
-        Some(Report { node_id: sources.node_id, cluster_id: cluster, facts, pods, events })
+        let Sources { node_id, instance, .. } = *sources;
+        Some(Report { node_id, instance: Some(instance), cluster_id: cluster, facts, pods, events })
     }
 
     async fn accepted(&self, sources: &Sources, report: &Report, accepted: ReportAccepted) {
@@ -237,10 +244,11 @@ mod tests {
         let ambient = Ambient::system();
         let (ledger, opened) = Ledger::open(&folder.path().join("follower.db"), &ambient, &Tasks::default()).await.unwrap();
         let facts = NodeFacts { version: String::new(), engine: String::new(), trouble: None, capacity: Default::default() };
-        let (_membership, membership) = watch::channel(opened.membership);
-        let (_facts, facts) = watch::channel(facts);
+        let (_membership, membership) = latest::channel(opened.membership);
+        let (_facts, facts) = latest::channel(facts);
         let link = Arc::new(Leader::default());
-        let sources = Sources { node_id: opened.node_id, membership, facts, ledger, link, ambient };
+        let instance = Instance(ambient.uuid());
+        let sources = Sources { node_id: opened.node_id, instance, membership, facts, ledger, link, ambient };
         let reporter = Reporter::new(1);
         // The first is at the ledger when the second runs.
         futures::join!(async { drop(reporter.gather(&sources, CLUSTER).await) }, async { reporter.events_are_waiting() });

@@ -9,7 +9,7 @@ use crate::backoff::{Jitter, Waits};
 use crate::follower::record::Streak;
 
 /// Clean running for so long ends a streak of crashes.
-pub const CLEAN_RUN: SignedDuration = SignedDuration::from_mins(2);
+const CLEAN_RUN: SignedDuration = SignedDuration::from_mins(2);
 
 /// The first wait after a second crash in a row, and the longest.
 const CRASH_WAITS: Waits = Waits::new(Duration::from_secs(1), Duration::from_secs(60));
@@ -38,6 +38,7 @@ pub fn restarts(policy: RestartPolicy, exit_code: i64) -> bool {
 /// Counts a crash (or a refused start). The first restart is at once; then 1 s, doubling to 60 s. `limit` 0: never give up.
 pub fn after_crash(streak: &mut Streak, limit: u32, now: Timestamp, jitter: Jitter) -> Verdict {
     streak.failures = streak.failures.saturating_add(1);
+    streak.clean_since = None;
     let wait = match streak.failures {
         0 | 1 => Duration::ZERO,
         more => CRASH_WAITS.after(more - 1),
@@ -50,6 +51,42 @@ pub fn after_missing_image(streak: &mut Streak, limit: u32, now: Timestamp, jitt
     streak.failures = streak.failures.saturating_add(1);
     let wait = IMAGE_WAITS.after(streak.failures);
     verdict(streak, wait, limit, now, jitter)
+}
+
+/// Notes that it runs, by Docker since `started`. When the streak will end, while there is one; after [`CLEAN_RUN`] there is none.
+pub fn runs(streak: &mut Streak, started: Timestamp, now: Timestamp) -> Option<Timestamp> {
+    if streak.failures == 0 {
+        return None;
+    }
+    let clean_at = *streak.clean_since.get_or_insert(started.min(now)) + CLEAN_RUN;
+    if now < clean_at {
+        return Some(clean_at);
+    }
+    *streak = Streak::default();
+    None
+}
+
+/// Whether a run ends the streak of crashes before it: by Docker's times, and, where this node saw it run, by its own too. A clock that was set
+/// forward meanwhile makes any run a long one for Docker.
+pub fn was_clean(streak: &Streak, started: Timestamp, finished: Timestamp, now: Timestamp) -> bool {
+    let long = |since: Timestamp, until: Timestamp| until.duration_since(since) >= CLEAN_RUN;
+    long(started, finished) && streak.clean_since.is_none_or(|since| long(since, now))
+}
+
+/// Brings back what is further away than the longest wait, or began after now.
+pub fn believe_crashes(streak: &mut Streak, now: Timestamp) {
+    believe(streak, CRASH_WAITS, now);
+}
+
+/// As [`believe_crashes`], for images that could not be had.
+pub fn believe_images(streak: &mut Streak, now: Timestamp) {
+    believe(streak, IMAGE_WAITS, now);
+}
+
+fn believe(streak: &mut Streak, waits: Waits, now: Timestamp) {
+    let latest = now + Jitter::MOST.spread(waits.most);
+    streak.due = streak.due.map(|due| due.min(latest));
+    streak.clean_since = streak.clean_since.map(|since| since.min(now));
 }
 
 fn verdict(streak: &mut Streak, wait: Duration, limit: u32, now: Timestamp, jitter: Jitter) -> Verdict {

@@ -72,6 +72,7 @@ pub(super) fn join(exec: Exec, input: Body, tasks: &Tasks) -> Body {
     // A task of its own, so that a client that doesn't read the output can still send an interrupt.
     tasks.spawn_droppable("exec input", async move {
         tokio::select! {
+            biased;
             () = gone.cancelled() => {}
             () = pass_input(frames::Reader::new(input), to_process) => {}
         }

@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use axum::Router;
 use bytes::Bytes;
-use cube_api::auth::Keys;
+use cube_api::ApiError;
 use cube_api::routes;
 use cube_api::session::{Announcement, UPGRADE, WELCOME_HEADER, Welcome};
-use cube_api::{ApiError, LeaderAddress};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -24,7 +23,6 @@ use tokio_util::sync::CancellationToken;
 use super::Agent;
 use super::dial::{DialError, Dialer};
 use super::router::router;
-use crate::ambient::Ambient;
 use crate::backoff::Backoff;
 use crate::h2;
 use crate::tasks::Tasks;
@@ -44,6 +42,9 @@ const MAX_REFUSAL: usize = 64 * 1024;
 /// Why there is no session.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
+    /// This node can't say what it runs.
+    #[error("this node can't announce itself")]
+    NotReady(#[source] ApiError),
     /// No connection.
     #[error(transparent)]
     Dial(#[from] DialError),
@@ -65,11 +66,9 @@ pub enum SessionError {
 }
 
 /// Starts dialling. Ends with `tasks`.
-pub fn start(agent: Agent, leader: LeaderAddress, keys: Keys, ambient: Ambient, tasks: Tasks) {
+pub fn start(agent: Agent, dialer: Dialer, tasks: Tasks) {
     let router = router(agent.clone(), tasks.clone());
     tasks.clone().spawn_droppable("session", async move {
-        let node = agent.announcement().await.node;
-        let dialer = Dialer::new(leader, node, keys, ambient);
         keep(agent, dialer, router, tasks).await;
     });
 }
@@ -99,7 +98,7 @@ async fn keep(agent: Agent, dialer: Dialer, router: Router, tasks: Tasks) {
             Err(error) => {
                 let cause = describe(&error);
                 if last_cause.as_ref() != Some(&cause) {
-                    tracing::warn!(leader = %dialer.leader(), "no session: {cause}; trying again until it works, pods keep running");
+                    tracing::warn!(leader = %dialer.leader(), data_dir = %agent.data_dir().display(), "no session: {cause}; trying again until it works, pods keep running");
                     last_cause = Some(cause);
                 }
             }
@@ -115,7 +114,7 @@ async fn serve(upgraded: Upgraded, router: Router, tasks: &Tasks, end: &Cancella
 /// The cause with its chain and, from a leader, what to do.
 fn describe(error: &SessionError) -> String {
     let hint = match error {
-        SessionError::Refused(refusal) | SessionError::Foreign(refusal) => refusal.hint.as_deref(),
+        SessionError::Refused(refusal) | SessionError::Foreign(refusal) | SessionError::NotReady(refusal) => refusal.hint.as_deref(),
         SessionError::Dial(_) | SessionError::HungUp(_) | SessionError::Silent | SessionError::NotALeader(_) => None,
     };
     let chain = chain(error as &dyn Error);
@@ -124,7 +123,7 @@ fn describe(error: &SessionError) -> String {
 
 /// One try: dial, announce, be welcomed.
 async fn join(agent: &Agent, dialer: &Dialer) -> Result<Upgraded, SessionError> {
-    let announcement = agent.announcement().await;
+    let announcement = agent.announcement().await.map_err(SessionError::NotReady)?;
     let (welcome, upgraded) = match announce(dialer, &announcement).await {
         // Refused for the time only: once more, by the leader's clock.
         Err(SessionError::Refused(refusal)) if dialer.learns_from(&refusal) => announce(dialer, &announcement).await?,

@@ -1,13 +1,15 @@
 //! What a pod's node reports of it: record x view -> the status that people see. Pure.
 
 use cube_api::meta::Name;
-use cube_api::pod::{Container, ContainerState, ContainerStatus, EndReason, Phase, PodStatus, Running, Terminated, WaitReason, Waiting};
+use cube_api::pod::{
+    Container, ContainerState, ContainerStatus, EndReason, Phase, PodStatus, RestartPolicy, Running, Terminated, WaitReason, Waiting,
+};
 use cube_api::session::AssignedPod;
 use jiff::Timestamp;
 
 use crate::follower::plan::View;
 use crate::follower::record::{ContainerRecord, PodEnd, PodRecord, Slot, Stage, WaitCause};
-use crate::follower::runtime::{PullProgress, RunState};
+use crate::follower::runtime::{CALL_TIMEOUT, PullProgress, RunState};
 
 /// The status of a pod.
 pub fn of_pod(pod: &AssignedPod, record: &PodRecord, view: &View, now: Timestamp) -> PodStatus {
@@ -19,7 +21,7 @@ pub fn of_pod(pod: &AssignedPod, record: &PodRecord, view: &View, now: Timestamp
     };
     let containers = pod.spec.containers.iter().filter_map(|spec| {
         let container = record.containers.get(&spec.name)?;
-        Some(of_container(spec, Known { pod: record, container, view, now }))
+        Some(of_container(spec, Known { policy: pod.spec.restart_policy, pod: record, container, view, now }))
     });
     PodStatus {
         phase,
@@ -49,16 +51,16 @@ fn finished_at(record: &PodRecord) -> Option<Timestamp> {
 
 /// Nobody but a person pauses a container: it is left so, and said.
 fn paused(view: &View) -> Option<String> {
-    let names: Vec<_> = view
-        .containers
-        .values()
-        .filter(|container| matches!(container.state, RunState::Paused { .. }))
-        .map(|container| container.identity.container.as_ref().map_or("the sandbox", Name::as_str))
-        .collect();
+    let paused = view.containers.values().filter(|container| matches!(container.state, RunState::Paused { .. }));
+    let mut names: Vec<_> = paused.map(|container| container.identity.container.as_ref()).collect();
+    // By name, not by Docker's ids, whose order says nothing: the same sentence for the same pod. The sandbox comes last.
+    names.sort_by_key(|name| (name.is_none(), *name));
+    let names: Vec<_> = names.into_iter().map(|name| name.map_or("the sandbox", Name::as_str)).collect();
     (!names.is_empty()).then(|| format!("paused by hand: {}; `docker unpause` lets it go on", names.join(", ")))
 }
 
 struct Known<'a> {
+    policy: RestartPolicy,
     pod: &'a PodRecord,
     container: &'a ContainerRecord,
     view: &'a View,
@@ -94,8 +96,19 @@ fn state_of(spec: &Container, known: &Known<'_>) -> (ContainerState, Option<Term
             Some(end) if pod.is_over() => (ContainerState::Terminated(end), None),
             last => (ContainerState::Waiting(waiting(spec, known, cause)), last),
         },
-        Slot::Starting => (ContainerState::Waiting(Waiting { reason: WaitReason::ContainerCreating, message: None, until: None }), last),
+        Slot::Starting => {
+            let message = unanswered(&spec.name, known);
+            (ContainerState::Waiting(Waiting { reason: WaitReason::ContainerCreating, message, until: None }), last)
+        }
     }
+}
+
+/// Why a container that is to run once isn't simply started again.
+fn unanswered(name: &Name, known: &Known<'_>) -> Option<String> {
+    let seen = known.view.app(name, known.container.attempt)?;
+    let waits = known.policy == RestartPolicy::Never && seen.state == RunState::Created && known.view.unanswered.contains(&seen.id);
+    let limit = CALL_TIMEOUT.as_secs();
+    waits.then(|| format!("its start was not answered and may still come: waiting up to {limit}s, since its restartPolicy is Never"))
 }
 
 /// A process that ended is shown so at once, also while its last lines are being read.
@@ -116,13 +129,13 @@ fn running_or_ended(name: &Name, known: &Known<'_>, since: Timestamp) -> Contain
 }
 
 fn waiting(spec: &Container, known: &Known<'_>, cause: &WaitCause) -> Waiting {
-    let Known { pod, container, view, now } = known;
+    let Known { pod, container, view, now, .. } = known;
     let creating = |reason, message, until| Waiting { reason, message, until };
     if let Some(progress) = view.pulls.get(&spec.name) {
         return creating(WaitReason::Pulling, Some(pulling(&spec.image, progress)), None);
     }
     if let Some(problem) = &pod.sandbox.problem {
-        return creating(WaitReason::CreateContainerError, Some(problem.clone()), pod.sandbox.streak.due);
+        return creating(WaitReason::CreateContainerError, Some(problem.clone()), pod.sandbox.due());
     }
     let due = container.due().filter(|due| due > now);
     match (cause, due) {

@@ -1,7 +1,7 @@
 //! A node agent on the engine in memory, with a leader that only takes reports. Time is tokio's, paused.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,26 +13,29 @@ use cube_api::session::{
     AssignedPod, Assignment, AssignmentAccepted, Epoch, Generation, NodeEvent, PodReport, Report, ReportAccepted, Want, Welcome,
 };
 use cube_api::{ApiError, ErrorCode};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tempfile::TempDir;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::agent::{Agent, AgentConfig, LeaderLink, LinkError};
+use super::agent::{Agent, AgentConfig, LeaderLink, LinkError, StartError};
+use super::ledger::{LEDGER, Ledger};
 use super::runtime::Observed;
 use super::runtime::fake::{Fake, Script};
 use crate::ambient::{Ambient, Source};
+use crate::disk::scripted::Scripted;
 use crate::tasks::Tasks;
 
-/// A clock that goes with tokio's, and dice that count.
+/// A clock that goes with tokio's until somebody sets it, and dice that count.
 struct Clock {
     began: Instant,
+    set_by: Arc<AtomicI64>,
     dice: AtomicU64,
 }
 
 impl Source for Clock {
     fn now(&self) -> Timestamp {
-        Timestamp::constant(1_800_000_000, 0) + self.began.elapsed()
+        Timestamp::constant(1_800_000_000, 0) + self.began.elapsed() + SignedDuration::from_secs(self.set_by.load(Ordering::Relaxed))
     }
 
     fn random(&self) -> u64 {
@@ -82,7 +85,10 @@ pub struct Bench {
     pub leader: Arc<Leader>,
     pub ambient: Ambient,
     pub agent: Agent,
+    set_by: Arc<AtomicI64>,
+    machine: &'static str,
     folder: TempDir,
+    disk: Arc<Scripted>,
     tasks: Tasks,
     generation: AtomicU64,
 }
@@ -92,15 +98,21 @@ pub const CLUSTER: ClusterId = ClusterId(Uuid::from_u128(7));
 impl Bench {
     /// A node that has joined its cluster and knows the image `app`.
     pub async fn new() -> Self {
-        let ambient = Ambient::new(Clock { began: Instant::now(), dice: AtomicU64::new(1) });
+        Self::on(Scripted::new()).await
+    }
+
+    /// As [`Bench::new`], on this disk.
+    pub async fn on(disk: Arc<Scripted>) -> Self {
+        let set_by = Arc::<AtomicI64>::default();
+        let ambient = Ambient::new(Clock { began: Instant::now(), set_by: set_by.clone(), dice: AtomicU64::new(1) });
         let fake = Fake::new(ambient.clone(), &Tasks::default());
         fake.script("app", Script::default());
         let folder = tempfile::tempdir().unwrap();
         let leader = Arc::new(Leader::default());
         let tasks = Tasks::default();
-        let agent = start(&folder, &fake, &leader, &ambient, &tasks).await;
-        let bench = Self { fake, leader, ambient, agent, folder, tasks, generation: AtomicU64::new(0) };
-        bench.agent.welcome(&Welcome { cluster_id: CLUSTER, epoch: Epoch(1) }).await.unwrap();
+        let agent = start(config(&folder, "machine"), &disk, &fake, &leader, &ambient, &tasks).await;
+        let bench = Self { fake, leader, ambient, set_by, machine: "machine", agent, folder, disk, tasks, generation: AtomicU64::new(0) };
+        bench.agent.welcome(&Welcome { cluster_id: CLUSTER, epoch: Epoch(1), life: None }).await.unwrap();
         bench
     }
 
@@ -108,7 +120,33 @@ impl Bench {
     pub async fn kill_and_restart(&mut self) {
         self.kill().await;
         self.tasks = Tasks::default();
-        self.agent = start(&self.folder, &self.fake, &self.leader, &self.ambient, &self.tasks).await;
+        let config = config(&self.folder, self.machine);
+        self.agent = start(config, &self.disk, &self.fake, &self.leader, &self.ambient, &self.tasks).await;
+    }
+
+    /// Sets the node's clock.
+    pub fn set_clock(&self, by: SignedDuration) {
+        self.set_by.fetch_add(by.as_secs(), Ordering::Relaxed);
+    }
+
+    /// Kills the agent and starts another one on its folder, on a machine whose engine is empty.
+    pub async fn move_to(&mut self, machine: &'static str) {
+        self.kill().await;
+        self.machine = machine;
+        self.fake.everything().iter().for_each(|container| self.fake.remove_by_hand(&container.id));
+        self.kill_and_restart().await;
+    }
+
+    /// Starts another agent on the data folder, under another name.
+    pub async fn start_as(&self, name: Name) -> Result<Agent, StartError> {
+        let config = AgentConfig { node: name, ..config(&self.folder, self.machine) };
+        Agent::start(config, Arc::new(self.fake.clone()), self.leader.clone(), self.ambient.clone(), &Tasks::default()).await
+    }
+
+    /// The reasons and messages of the node's own events, in order.
+    pub fn of_node(&self) -> Vec<(String, String)> {
+        let events = self.leader.events.lock().unwrap();
+        events.values().filter(|event| event.uid == Uid::NONE).map(|event| (event.reason.clone(), event.message.clone())).collect()
     }
 
     /// Kills the agent.
@@ -188,16 +226,21 @@ impl Bench {
     }
 }
 
-async fn start(folder: &TempDir, fake: &Fake, leader: &Arc<Leader>, ambient: &Ambient, tasks: &Tasks) -> Agent {
-    let config = AgentConfig {
+async fn start(config: AgentConfig, disk: &Arc<Scripted>, fake: &Fake, leader: &Arc<Leader>, ambient: &Ambient, tasks: &Tasks) -> Agent {
+    let ledger = Ledger::open_on(&config.data_dir.join(LEDGER), disk.clone(), ambient, tasks).await.unwrap();
+    Agent::start_with(ledger, config, Arc::new(fake.clone()), leader.clone(), ambient.clone(), tasks).await.unwrap()
+}
+
+fn config(folder: &TempDir, machine: &str) -> AgentConfig {
+    AgentConfig {
         node: node(),
         role: NodeRole::Follower,
         labels: Labels::new(),
-        machine_id: "machine".to_owned(),
+        machine_id: machine.to_owned(),
+        boot_id: format!("{machine}'s boot"),
         data_dir: folder.path().to_owned(),
         max_pods: 100,
-    };
-    Agent::start(config, Arc::new(fake.clone()), leader.clone(), ambient.clone(), tasks).await.unwrap()
+    }
 }
 
 fn node() -> Name {
@@ -217,6 +260,7 @@ pub fn pod(number: u128, policy: RestartPolicy) -> AssignedPod {
         restart: Default::default(),
         termination_grace_period_seconds: 30,
         node_selector: BTreeMap::new(),
+        on_node_loss: Default::default(),
     };
     AssignedPod { uid: Uid(Uuid::from_u128(number)), name: name(&format!("pod-{number}")), spec, want: Want::Run { restarts: 0 } }
 }

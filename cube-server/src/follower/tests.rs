@@ -1,5 +1,9 @@
-//! The node agent's promises, on the engine in memory and a paused clock: here a pod's life, beside it the leader's word and the streams.
+//! The node agent's promises, on the engine in memory and a paused clock: here a pod's life, beside it
+//! the leader's word, the streams, the machine that it is on and its clock.
 
+mod clock;
+mod disk;
+mod home;
 mod leader;
 mod streams;
 
@@ -13,7 +17,7 @@ use futures::StreamExt;
 use tokio::time::Instant;
 
 use super::runtime::fake::{Failure, Operation, Pull, Script};
-use super::runtime::{RunState, StopSignal};
+use super::runtime::{CALL_TIMEOUT, RunState, StopSignal};
 use super::testing::{Bench, CLUSTER, name, pod, stop};
 
 fn crashing(after: u64) -> Script {
@@ -101,7 +105,6 @@ async fn an_agent_killed_after_start_adopts_its_container() {
 }
 
 /// Kills the agent at every millisecond of a start in which each call takes 3 ms.
-
 #[tokio::test(start_paused = true)]
 async fn never_is_started_once_wherever_the_agent_is_killed() {
     for millis in 0..30 {
@@ -117,6 +120,77 @@ async fn never_is_started_once_wherever_the_agent_is_killed() {
         assert_eq!(bench.fake.starts(once.uid, Some(&name("app"))), 1, "killed after {millis} ms");
         assert_eq!(bench.apps(once.uid).len(), 1, "killed after {millis} ms");
     }
+}
+
+/// The engine carries the start out after the new agent's first list, which shows the container as created; its process ends at once.
+#[tokio::test(start_paused = true)]
+async fn never_is_started_once_though_its_start_comes_after_the_agent_s_death() {
+    for start_takes in [5, 25, 55] {
+        let mut bench = Bench::new().await;
+        let script =
+            Script { start_takes: Duration::from_secs(start_takes), run_for: Some(Duration::ZERO), exit_code: 3, ..Script::default() };
+        bench.fake.script("app", script);
+        let once = pod(1, RestartPolicy::Never);
+        bench.assign(std::slice::from_ref(&once)).await;
+        bench.wait_for("the start", || bench.fake.count(Operation::Start) == 2).await;
+        bench.kill_and_restart().await;
+        let waits = || {
+            let state = bench.status(once.uid).map(|status| status.containers[0].state.clone());
+            matches!(state, Some(ContainerState::Waiting(waiting)) if waiting.message.as_ref().is_some_and(|why| why.contains("Never")))
+        };
+        bench.wait_for("the reason", waits).await;
+        bench.phase(once.uid, Phase::Failed).await;
+        let state = bench.status(once.uid).unwrap().containers[0].state.clone();
+        assert!(matches!(&state, ContainerState::Terminated(end) if end.exit_code == 3), "{state:?}");
+        assert_eq!(bench.fake.starts(once.uid, Some(&name("app"))), 1, "a start that takes {start_takes}s");
+        assert_eq!(bench.fake.count(Operation::Start), 2, "a start that takes {start_takes}s");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn never_is_started_once_though_the_engine_hung_and_carries_the_start_out_late() {
+    let bench = Bench::new().await;
+    // Longer than a call may take: the agent hears nothing of it, then sees the container as created.
+    let start_takes = CALL_TIMEOUT + Duration::from_secs(30);
+    bench.fake.script("app", Script { start_takes, run_for: Some(Duration::ZERO), ..Script::default() });
+    let once = pod(1, RestartPolicy::Never);
+    bench.assign(std::slice::from_ref(&once)).await;
+    bench.phase(once.uid, Phase::Succeeded).await;
+    assert_eq!(bench.fake.starts(once.uid, Some(&name("app"))), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn never_is_started_after_all_when_the_start_before_the_agent_s_death_did_not_come() {
+    let mut bench = Bench::new().await;
+    bench.fake.script("app", Script { run_for: Some(Duration::ZERO), ..Script::default() });
+    bench.fake.set_latency_of(Operation::Start, Duration::from_secs(10));
+    let once = pod(1, RestartPolicy::Never);
+    bench.assign(std::slice::from_ref(&once)).await;
+    bench.wait_for("the start", || bench.fake.count(Operation::Start) == 2).await;
+    bench.kill().await;
+    // The engine dies with the request in its hands.
+    bench.fake.set_down(true);
+    bench.fake.set_down(false);
+    let began = Instant::now();
+    bench.kill_and_restart().await;
+    bench.phase(once.uid, Phase::Succeeded).await;
+    assert_eq!(bench.fake.starts(once.uid, Some(&name("app"))), 1);
+    assert!(began.elapsed() >= CALL_TIMEOUT && began.elapsed() < CALL_TIMEOUT + Duration::from_secs(30), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_restarted_anyway_is_started_at_once_after_the_agent_s_death() {
+    let mut bench = Bench::new().await;
+    bench.fake.set_latency_of(Operation::Start, Duration::from_secs(10));
+    let web = pod(1, RestartPolicy::Always);
+    bench.assign(std::slice::from_ref(&web)).await;
+    bench.wait_for("the start", || bench.fake.count(Operation::Start) == 2).await;
+    bench.kill_and_restart().await;
+    let began = Instant::now();
+    bench.phase(web.uid, Phase::Running).await;
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    let tally = bench.fake.tally(web.uid, Some(&name("app")));
+    assert_eq!((tally.starts, bench.status(web.uid).unwrap().containers[0].restart_count), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -337,6 +411,44 @@ async fn a_pod_that_is_deleted_while_its_image_is_pulled_goes_at_once() {
     bench.assign(&[stop(&web)]).await;
     bench.wait_for("the end", || bench.is_stopped(web.uid)).await;
     assert!(began.elapsed() < Duration::from_secs(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pull_that_nobody_waits_for_any_more_gives_its_place_to_another() {
+    let bench = Bench::new().await;
+    let hangs = Script { pull: Pull::After(Duration::from_secs(3600)), ..Script::default() };
+    let of_image = |number: u128, image: &str| {
+        let mut pod = pod(number, RestartPolicy::Always);
+        pod.spec.containers[0].image = image.to_owned();
+        pod
+    };
+    // Three take all places. One of them is waited for by a second pod, and one by a pod that will be given up.
+    let mut pods = vec![of_image(1, "hangs-1"), of_image(2, "hangs-2"), of_image(3, "hangs-3"), of_image(4, "hangs-3")];
+    let mut side = pods[1].spec.containers[0].clone();
+    (side.name, side.image) = (name("side"), "crashes".to_owned());
+    pods[1].spec.containers.push(side);
+    pods[1].spec.restart.limit = 1;
+    for image in ["hangs-1", "hangs-2", "hangs-3"] {
+        bench.fake.script(image, hangs.clone());
+    }
+    bench.fake.script("crashes", crashing(60));
+    bench.fake.script("app", Script { pull: Pull::After(Duration::from_secs(5)), ..Script::default() });
+    bench.assign(&pods).await;
+    let pulls = || bench.fake.count(Operation::Pull);
+    bench.wait_for("three pulls", || pulls() == 3).await;
+    // In the place of the given-up pod's.
+    pods.push(of_image(5, "app"));
+    bench.assign(&pods).await;
+    bench.phase(pods[4].uid, Phase::Running).await;
+    bench.phase(pods[1].uid, Phase::Failed).await;
+    // A deleted pod's pull that another waits for goes on.
+    pods[2] = stop(&pods[2]);
+    bench.assign(&pods).await;
+    bench.wait_for("its end", || bench.is_stopped(pods[2].uid)).await;
+    pods[2] = of_image(7, "hangs-3");
+    bench.assign(&pods).await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(pulls(), 4, "{:?}", bench.fake.calls());
 }
 
 #[tokio::test(start_paused = true)]

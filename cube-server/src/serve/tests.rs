@@ -77,7 +77,7 @@ async fn requests_are_answered_until_the_server_stops() {
     let listener = bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("bound");
     let tasks = Tasks::default();
-    tasks.spawn("accept", serve(listener, hello(), tasks.clone()));
+    tasks.spawn("accept", serve(listener, hello(), tasks.clone(), Connections::default()));
     let mut client = tokio::net::TcpStream::connect(address).await.expect("listening");
     client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.expect("open");
     let mut answer = String::new();
@@ -107,7 +107,9 @@ async fn a_connection_that_was_upgraded_is_handed_over_and_keeps_its_place() {
     );
     let peers = Peers::new(1, 1);
     let place = peers.admit([10, 0, 0, 1].into()).expect("room");
-    tasks.spawn("connection", serve_connection(Placed { io: server, _place: place }, router, tasks.stopping().clone()));
+    let connections = Connections::default();
+    let place = Counted::new(place, &connections);
+    tasks.spawn("connection", serve_connection(Placed::new(server, place), router, tasks.stopping().clone()));
     client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n").await.expect("open");
     let mut answer = Vec::new();
     while !answer.ends_with(b"\r\n\r\n") {
@@ -120,4 +122,62 @@ async fn a_connection_that_was_upgraded_is_handed_over_and_keeps_its_place() {
     client.read_to_end(&mut rest).await.expect("closed in order");
     assert_eq!(rest, b"ping");
     assert!(peers.admit([10, 0, 0, 2].into()).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_takes_nothing_for_ten_minutes_is_cut_and_its_place_comes_back() {
+    let (mut client, server) = tokio::io::duplex(64 * 1024);
+    let (tasks, peers, connections) = (Tasks::default(), Peers::new(1, 1), Connections::default());
+    let endless = || axum::body::Body::from_stream(futures::stream::repeat_with(|| Ok::<_, io::Error>("x".repeat(1024))));
+    let place = Counted::new(peers.admit([10, 0, 0, 1].into()).expect("room"), &connections);
+    let router = Router::new().route("/", get(async move || endless()));
+    tasks.spawn("connection", serve_connection(Placed::new(server, place), router, tasks.stopping().clone()));
+    client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("open");
+    // One that reads a little now and then is there.
+    let mut little = vec![0; 64 * 1024];
+    for _ in 0..4 {
+        tokio::time::sleep(STALLED - Duration::from_secs(10)).await;
+        client.read_exact(&mut little).await.expect("open");
+    }
+    assert_eq!((connections.open.get(), peers.admit([10, 0, 0, 2].into()).is_err()), (1, true));
+    tokio::time::sleep(STALLED + Duration::from_secs(10)).await;
+    assert_eq!(connections.open.get(), 0);
+    assert!(peers.admit([10, 0, 0, 2].into()).is_ok());
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_long_is_refused() {
+    let (mut client, _tasks) = connected();
+    let long = format!("GET /?{} HTTP/1.1\r\nHost: x\r\n", "x".repeat(MAX_HEAD));
+    // It may be cut in the middle of it.
+    drop(client.write_all(long.as_bytes()).await);
+    let mut answer = Vec::new();
+    tokio::time::timeout(LIMIT, client.read_to_end(&mut answer)).await.expect("cut").expect("closed in order");
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    assert!(answer.starts_with("HTTP/1.1 414") || answer.starts_with("HTTP/1.1 431"), "{answer}");
+}
+
+#[tokio::test]
+async fn connections_that_are_open_or_refused_are_counted() {
+    let listener = bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let (tasks, connections) = (Tasks::default(), Connections::default());
+    tasks.spawn("accept", serve(listener, hello(), tasks.clone(), connections.clone()));
+    let mut clients = Vec::new();
+    for _ in 0..=MAX_PER_PEER {
+        clients.push(tokio::net::TcpStream::connect(address).await.expect("listening"));
+    }
+    // The one too many is closed without a word.
+    let refused = clients.last_mut().expect("many");
+    assert_eq!(refused.read(&mut [0; 1]).await.unwrap_or(0), 0);
+    assert_eq!((connections.open.get(), connections.refused.get()), (MAX_PER_PEER as i64, 1));
+    clients.truncate(1);
+    let closed = async {
+        while connections.open.get() > 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, closed).await.expect("closed connections are no longer counted");
+    tokio::net::TcpStream::connect(address).await.expect("listening").write_all(b"x").await.expect("it is let in");
+    assert!(tasks.shut_down(DRAIN + Duration::from_secs(1)).await);
 }

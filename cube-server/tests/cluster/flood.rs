@@ -1,5 +1,6 @@
 //! An engine whose containers write for ever, and which counts what is taken.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -11,10 +12,10 @@ use cube_server::follower::runtime::{
     ContainerId, ContainerSpec, EngineInfo, ExecHandle, ExecRequest, Hint, LogBatch, LogLine, LogRequest, Observed, PullProgress, Runtime,
     RuntimeError, SandboxSpec, Scope, StopSignal,
 };
+use cube_server::latest;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use jiff::Timestamp;
-use tokio::sync::watch;
 
 /// A [`Fake`] with endless logs.
 pub struct Flood {
@@ -38,6 +39,10 @@ impl Runtime for Flood {
         self.fake.info().await
     }
 
+    async fn scopes(&self) -> Result<BTreeMap<Scope, usize>, RuntimeError> {
+        self.fake.scopes().await
+    }
+
     async fn list(&self, scope: &Scope) -> Result<Vec<Observed>, RuntimeError> {
         self.fake.list(scope).await
     }
@@ -58,7 +63,7 @@ impl Runtime for Flood {
         self.fake.image(image).await
     }
 
-    async fn pull(&self, image: &str, progress: watch::Sender<PullProgress>) -> Result<String, RuntimeError> {
+    async fn pull(&self, image: &str, progress: latest::Sender<PullProgress>) -> Result<String, RuntimeError> {
         self.fake.pull(image, progress).await
     }
 

@@ -1,7 +1,9 @@
 //! A whole cluster in one process: the real leader behind its real listener, real agents over real sessions, on engines in memory.
 
 mod flood;
+mod lost;
 mod nodes;
 mod pods;
+mod restore;
 mod rig;
 mod streams;

@@ -1,22 +1,32 @@
 //! Nodes that come, come again and shouldn't come.
 
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cube_api::ErrorCode;
+use async_trait::async_trait;
 use cube_api::auth::Keys;
+use cube_api::meta::Instance;
 use cube_api::pod::Phase;
 use cube_api::routes::{EventQuery, ListQuery, LogQuery};
-use cube_api::session::Announcement;
+use cube_api::session::{Announcement, Report};
+use cube_api::{ErrorCode, LeaderAddress};
 use cube_server::ambient::Ambient;
+use cube_server::follower::LeaderLink;
+use cube_server::follower::agent::LinkError;
 use cube_server::follower::dial::Dialer;
+use cube_server::follower::link::HttpLink;
 use cube_server::follower::session::{self, SessionError};
+use cube_server::net::{Network, Source, Stream};
 use cube_server::tasks::Tasks;
 use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
 use uuid::Uuid;
 
-use crate::rig::{Cluster, Follower, Leader, name, token, wait_for};
+use crate::rig::{Cluster, Follower, Leader, Machine, engine, name, token, wait_for};
 
 fn announcement(node: &str, node_id: u128, machine: &str) -> Announcement {
     let facts = json!({"version": "0.1.0", "engine": "20.10", "capacity": {"cpu": "4", "memory": "4Gi", "pods": 100}});
@@ -42,7 +52,7 @@ async fn the_newest_session_of_a_node_wins_and_the_older_one_is_closed() {
     let leader = Leader::start().await;
     let gate = leader.gate(&tasks).await;
     let announcement = announcement("n1", 1, "machine-1");
-    let dialer = Dialer::new(gate.address.clone(), name("n1"), Keys::new(&token()), Ambient::system());
+    let dialer = Dialer::new(gate.address.clone(), name("n1"), Keys::new(&token()), Network::system(), Ambient::system());
     let (_, older) = session::announce(&dialer, &announcement).await.expect("a session");
     wait_for("the older session", async || if leader.nodes.live().contains_key(&name("n1")) { Ok(()) } else { Err(()) }).await;
     let (_, newer) = session::announce(&dialer, &announcement).await.expect("another session");
@@ -59,7 +69,7 @@ async fn the_newest_session_of_a_node_wins_and_the_older_one_is_closed() {
 #[tokio::test]
 async fn a_taken_name_is_refused_with_the_remedy_and_given_back_to_the_same_machine_only() {
     let cluster = Cluster::start().await;
-    let dialer = Dialer::new(cluster.gate.address.clone(), name("n1"), Keys::new(&token()), Ambient::system());
+    let dialer = Dialer::new(cluster.gate.address.clone(), name("n1"), Keys::new(&token()), Network::system(), Ambient::system());
     let dial = async |machine: &str| session::announce(&dialer, &announcement("n1", 2, machine)).await;
     for machine in ["machine-1", "machine-2"] {
         let Err(SessionError::Refused(error)) = dial(machine).await else { panic!("{machine} was let in") };
@@ -136,4 +146,127 @@ async fn a_node_that_is_away_is_not_ready_and_its_logs_are_not_to_be_had() {
     let events = client.events(&EventQuery { object: Some("node/n1".to_owned()), ..EventQuery::default() }).await.expect("events");
     assert!(events.items.iter().any(|event| event.reason == "NodeNotReady"), "{events:?}");
     cluster.stop().await;
+}
+
+const HERE: Machine<'static> = Machine { id: "machine-1", boot: "machine-1's boot" };
+
+async fn granted(leader: &Leader, sessions: u64) {
+    wait_for("a session", async || match leader.nodes.granted() {
+        granted if granted >= sessions && leader.nodes.live().contains_key(&name("n1")) => Ok(()),
+        granted => Err(granted),
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_clone_of_a_connected_node_is_refused_and_neither_disturbs_it_nor_runs_a_pod() {
+    let Cluster { leader, follower, gate, .. } = Cluster::start().await;
+    leader.apply(&[("web", "app")]).await;
+    let uid = leader.phase("web", Phase::Running).await.metadata.uid;
+    let fake = follower.fake.clone();
+    let (folder, copy) = follower.stop_and_copy().await;
+    let original = Follower::start_with(folder, "n1", HERE, &gate, fake.clone()).await;
+    granted(&leader, 2).await;
+    let before = fake.everything();
+
+    let clone = Follower::start_with(copy, "n1", Machine { id: "machine-2", boot: "another boot" }, &gate, engine()).await;
+    // Each a refused announcement or a refused report of the clone's: the original keeps its connections.
+    gate.let_through(3).await;
+    assert_eq!(leader.nodes.granted(), 2, "the two take turns");
+    assert_eq!(clone.fake.everything(), [], "the clone runs what its data folder says");
+    assert_eq!((fake.everything(), fake.starts(uid, Some(&name("c")))), (before, 1));
+
+    let node_id = leader.client.node(&name("n1")).await.expect("the node").node_id;
+    let dialer = Dialer::new(gate.address.clone(), name("n1"), Keys::new(&token()), Network::system(), Ambient::system());
+    let third = Announcement { instance: Some(Instance(Uuid::from_u128(3))), ..announcement("n1", node_id.0.as_u128(), "machine-3") };
+    let Err(SessionError::Refused(error)) = session::announce(&dialer, &third).await else { panic!("a copy was let in") };
+    assert!(error.message.contains("copy") && error.hint.is_some_and(|hint| hint.contains("/etc/machine-id")), "{}", error.message);
+    let link = HttpLink::new(dialer.clone());
+    let (facts, cluster_id) = (third.facts.clone(), leader.cluster_id());
+    let report = Report { node_id, instance: third.instance, cluster_id, facts, pods: Vec::new(), events: Vec::new() };
+    let Err(LinkError::Refused(error)) = link.report(&report).await else { panic!("a copy's report was taken") };
+    assert!(error.message.contains("copy"), "{}", error.message);
+    let events = leader.client.events(&EventQuery { object: Some("node/n1".to_owned()), ..EventQuery::default() }).await.expect("events");
+    let said: Vec<_> = events.items.iter().filter(|event| event.reason == "NodeCopied").map(|event| event.count).collect();
+    assert_eq!(said, [1, 1], "once for each copy, however often it dials: {events:?}");
+
+    original.stop().await;
+    clone.stop().await;
+    leader.stop().await;
+}
+
+#[tokio::test]
+async fn of_two_processes_on_copies_of_a_data_folder_the_newest_has_the_session_and_the_other_waits_for_its_end() {
+    let Cluster { leader, follower, gate, .. } = Cluster::start().await;
+    leader.apply(&[("web", "app")]).await;
+    let uid = leader.phase("web", Phase::Running).await.metadata.uid;
+    let fake = follower.fake.clone();
+    let (folder, copy) = follower.stop_and_copy().await;
+    let older = Follower::start_with(folder, "n1", HERE, &gate, fake.clone()).await;
+    granted(&leader, 2).await;
+    let newer = Follower::start_with(copy, "n1", HERE, &gate, fake.clone()).await;
+    granted(&leader, 3).await;
+    // The older one dials and reports in vain.
+    gate.let_through(3).await;
+    assert_eq!(leader.nodes.granted(), 3, "the two take turns");
+    leader.apply(&[("later", "app")]).await;
+    leader.phase("later", Phase::Running).await;
+    newer.stop().await;
+    granted(&leader, 4).await;
+    assert_eq!((fake.starts(uid, Some(&name("c"))), fake.most_live(uid, Some(&name("c")))), (1, 1));
+    older.stop().await;
+    leader.stop().await;
+}
+
+#[tokio::test]
+async fn a_disk_that_was_moved_to_another_machine_runs_its_pods_once_the_leader_has_said_so() {
+    let Cluster { leader, follower, gate, .. } = Cluster::start().await;
+    leader.apply(&[("web", "app")]).await;
+    let uid = leader.phase("web", Phase::Running).await.metadata.uid;
+    let (folder, _copy) = follower.stop_and_copy().await;
+    gate.cut(false);
+    let engine = engine();
+    let moved = Follower::start_with(folder, "n1", Machine { id: "machine-2", boot: "another boot" }, &gate, engine.clone()).await;
+    wait_for("looks at the engine", async || if engine.calls().len() >= 4 { Ok(()) } else { Err(()) }).await;
+    assert_eq!(engine.everything(), [], "nobody said yet that it is no copy");
+    gate.cut(true);
+    wait_for("the pod", async || if engine.starts(uid, Some(&name("c"))) == 1 { Ok(()) } else { Err(()) }).await;
+    moved.stop().await;
+    leader.stop().await;
+}
+
+/// A name whose address can be changed, as in a DNS.
+struct Renamed(Arc<Mutex<LeaderAddress>>);
+
+#[async_trait]
+impl Source for Renamed {
+    async fn resolve(&self, _host: &str, _port: u16) -> io::Result<Vec<SocketAddr>> {
+        Ok(vec![self.0.lock().expect("nothing panics while it is held").to_string().parse().expect("an address")])
+    }
+
+    async fn connect(&self, address: SocketAddr) -> io::Result<Stream> {
+        Ok(Stream::new(TcpStream::connect(address).await?))
+    }
+}
+
+#[tokio::test]
+async fn a_follower_finds_its_leader_at_another_address_and_restarts_nothing() {
+    let tasks = Tasks::default();
+    let leader = Leader::start().await;
+    let (here, there) = (leader.gate(&tasks).await, leader.gate(&tasks).await);
+    let address = Arc::new(Mutex::new(here.address.clone()));
+    let network = Network::new(Renamed(address.clone()));
+    let follower = Follower::start_over(network, "leader.example:4242".parse().expect("an address"), "n1").await;
+    leader.ready("n1").await;
+    leader.apply(&[("web", "app")]).await;
+    let web = leader.phase("web", Phase::Running).await;
+    *address.lock().expect("nothing panics while it is held") = there.address.clone();
+    here.cut(false);
+    there.let_through(1).await;
+    leader.apply(&[("late", "app")]).await;
+    leader.phase("late", Phase::Running).await;
+    assert_eq!(follower.fake.starts(web.metadata.uid, Some(&name("c"))), 1);
+    follower.stop().await;
+    leader.stop().await;
+    assert!(tasks.shut_down(Duration::from_secs(10)).await);
 }

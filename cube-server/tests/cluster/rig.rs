@@ -1,6 +1,7 @@
 //! The cluster that the tests work with. Followers reach the leader through a [`Gate`], which keeps its address over the leader's restarts and can be cut.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,19 +9,17 @@ use cube_api::LeaderAddress;
 use cube_api::auth::{Keys, Token};
 use cube_api::client::Client;
 use cube_api::manifest::{self, Resource};
-use cube_api::meta::{Labels, Name};
+use cube_api::meta::{ClusterId, Labels, Name};
 use cube_api::node::NodeRole;
 use cube_api::pod::{Phase, Pod};
 use cube_server::ambient::Ambient;
-use cube_server::follower::link::HttpLink;
+use cube_server::follower::dial::Dialer;
 use cube_server::follower::runtime::Runtime;
 use cube_server::follower::runtime::fake::{Fake, Script};
-use cube_server::follower::{Agent, AgentConfig, session};
-use cube_server::leader::api::{self, Api};
-use cube_server::leader::control;
-use cube_server::leader::nodes::Nodes;
-use cube_server::leader::store::Store;
-use cube_server::serve;
+use cube_server::follower::{self, AgentConfig};
+use cube_server::leader::{self, control, nodes::Nodes};
+use cube_server::net::Network;
+use cube_server::serve::{self, Connections};
 use cube_server::tasks::Tasks;
 use tempfile::TempDir;
 use tokio::io::copy_bidirectional;
@@ -130,36 +129,57 @@ impl Gate {
 /// A leader's life.
 pub struct Leader {
     folder: TempDir,
+    options: control::Options,
     tasks: Tasks,
     address: SocketAddr,
     pub nodes: Nodes,
+    pub connections: Connections,
     pub client: Client,
+    cluster_id: ClusterId,
 }
 
 impl Leader {
     pub async fn start() -> Self {
-        Self::start_in(tempfile::tempdir().expect("a temporary folder")).await
+        Self::start_with(control::Options::default()).await
     }
 
-    async fn start_in(folder: TempDir) -> Self {
+    /// One that is more, or less, patient with its nodes.
+    pub async fn start_with(options: control::Options) -> Self {
+        Self::start_in(tempfile::tempdir().expect("a temporary folder"), options).await
+    }
+
+    async fn start_in(folder: TempDir, options: control::Options) -> Self {
         let (ambient, tasks) = (Ambient::system(), Tasks::default());
         let listener = serve::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("it is bound");
-        let store = Store::open(&folder.path().join("leader.db"), ambient.clone(), &tasks).await.expect("a store that opens");
-        let nodes = Nodes::new(store.clone(), ambient.clone(), tasks.clone());
-        control::start(&store, Arc::new(nodes.clone()), &ambient, &tasks, control::Options::default());
-        let api = Api { store, nodes: nodes.clone(), keys: Keys::new(&token()), ambient, stopping: tasks.stopping().clone() };
-        tasks.spawn("api", serve::serve(listener, api::router(api), tasks.clone()));
+        let config = leader::Config { database: folder.path().join("leader.db"), keys: Keys::new(&token()), loops: options.clone() };
+        let started = leader::start(config, listener, ambient, &tasks).await.expect("a leader that starts");
         let leader: LeaderAddress = address.to_string().parse().expect("an address");
-        Self { folder, tasks, address, nodes, client: Client::new(leader, token()) }
+        let leader::Leader { nodes, store, connections } = started;
+        Self { folder, options, tasks, address, nodes, connections, client: Client::new(leader, token()), cluster_id: store.cluster_id() }
+    }
+
+    pub fn cluster_id(&self) -> ClusterId {
+        self.cluster_id
     }
 
     /// Stops it, and starts another life on the same database.
     pub async fn restart(self, gate: &Gate) -> Self {
+        self.restart_after(gate, |_| {}).await
+    }
+
+    /// As [`Leader::restart`]; what is done to the database in between is done with nobody there.
+    pub async fn restart_after(self, gate: &Gate, change: impl FnOnce(&Path)) -> Self {
         self.stop().await;
-        let leader = Self::start_in(self.folder).await;
+        change(&self.database());
+        let leader = Self::start_in(self.folder, self.options).await;
         gate.lead_to(leader.address);
         leader
+    }
+
+    /// Its database's file.
+    pub fn database(&self) -> PathBuf {
+        self.folder.path().join("leader.db")
     }
 
     pub async fn stop(&self) {
@@ -206,7 +226,14 @@ impl Leader {
 pub struct Follower {
     pub fake: Fake,
     tasks: Tasks,
-    _folder: TempDir,
+    folder: TempDir,
+}
+
+/// The machine of a follower.
+#[derive(Clone, Copy)]
+pub struct Machine<'a> {
+    pub id: &'a str,
+    pub boot: &'a str,
 }
 
 impl Follower {
@@ -219,25 +246,78 @@ impl Follower {
     }
 
     pub async fn start_on(node: &str, machine: &str, gate: &Gate, fake: Fake, runtime: Arc<dyn Runtime>, tasks: Tasks) -> Self {
-        let (folder, ambient, keys) = (tempfile::tempdir().expect("a temporary folder"), Ambient::system(), Keys::new(&token()));
+        let (folder, boot) = (tempfile::tempdir().expect("a temporary folder"), format!("{machine}'s boot"));
+        Self::start_in(folder, node, Machine { id: machine, boot: &boot }, gate, Engine { fake, runtime, tasks }).await
+    }
+
+    /// Another process with this data folder, on an engine that may be another one's.
+    pub async fn start_with(folder: TempDir, node: &str, machine: Machine<'_>, gate: &Gate, fake: Fake) -> Self {
+        let runtime = Arc::new(fake.clone());
+        Self::start_in(folder, node, machine, gate, Engine { fake, runtime, tasks: Tasks::default() }).await
+    }
+
+    /// As [`Follower::start`], which reaches its leader by this name over this network.
+    pub async fn start_over(network: Network, leader: LeaderAddress, node: &str) -> Self {
+        let fake = engine();
+        let engine = Engine { runtime: Arc::new(fake.clone()), fake, tasks: Tasks::default() };
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        Self::start_at(folder, node, Machine { id: "machine-1", boot: "boot" }, (network, leader), engine).await
+    }
+
+    async fn start_in(folder: TempDir, node: &str, machine: Machine<'_>, gate: &Gate, engine: Engine) -> Self {
+        Self::start_at(folder, node, machine, (Network::system(), gate.address.clone()), engine).await
+    }
+
+    async fn start_at(
+        folder: TempDir,
+        node: &str,
+        machine: Machine<'_>,
+        (network, leader): (Network, LeaderAddress),
+        engine: Engine,
+    ) -> Self {
+        let (ambient, keys, Engine { fake, runtime, tasks }) = (Ambient::system(), Keys::new(&token()), engine);
         let config = AgentConfig {
             node: name(node),
             role: NodeRole::Follower,
             labels: Labels::new(),
-            machine_id: machine.to_owned(),
+            machine_id: machine.id.to_owned(),
+            boot_id: machine.boot.to_owned(),
             data_dir: folder.path().to_owned(),
             max_pods: 100,
         };
-        let link = HttpLink::new(gate.address.clone(), name(node), keys.clone(), ambient.clone());
-        let agent = Agent::start(config, runtime, Arc::new(link), ambient.clone(), &tasks).await.expect("an agent that starts");
-        session::start(agent, gate.address.clone(), keys, ambient, tasks.clone());
-        Self { fake, tasks, _folder: folder }
+        let dialer = Dialer::new(leader, name(node), keys, network, ambient.clone());
+        follower::start(config, runtime, dialer, ambient, &tasks).await.expect("a node that starts");
+        Self { fake, tasks, folder }
+    }
+
+    /// Stops it; its data folder, and a copy of it.
+    pub async fn stop_and_copy(self) -> (TempDir, TempDir) {
+        self.stop().await;
+        let copy = tempfile::tempdir().expect("a temporary folder");
+        for file in std::fs::read_dir(self.folder.path()).expect("its folder") {
+            let file = file.expect("a file");
+            std::fs::copy(file.path(), copy.path().join(file.file_name())).expect("a copy");
+        }
+        (self.folder, copy)
     }
 
     pub async fn stop(&self) {
         assert!(self.tasks.shut_down(LIMIT).await, "the follower's tasks don't end");
         assert!(!self.tasks.has_panicked());
     }
+}
+
+struct Engine {
+    fake: Fake,
+    runtime: Arc<dyn Runtime>,
+    tasks: Tasks,
+}
+
+/// An engine that knows the image `app`, which runs.
+pub fn engine() -> Fake {
+    let fake = Fake::new(Ambient::system(), &Tasks::default());
+    fake.script("app", Script::default());
+    fake
 }
 
 /// A leader with one follower, `n1`, behind a gate.

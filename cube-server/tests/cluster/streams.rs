@@ -163,3 +163,23 @@ async fn readers_that_stop_reading_hold_up_neither_assignments_nor_the_session()
     follower.stop().await;
     leader.stop().await;
 }
+
+#[tokio::test]
+async fn a_leader_that_stops_has_ended_its_streams() {
+    let cluster = cluster_with_pod().await;
+    let follow = LogQuery { follow: true, ..LogQuery::default() };
+    let mut logs = cluster.leader.client.logs(&name("web"), &follow).await.expect("logs");
+    soon("a frame", logs.next()).await.expect("a frame");
+    assert!(cluster.leader.connections.open.get() >= 2, "the session and the stream");
+    cluster.leader.stop().await;
+    assert_eq!(cluster.leader.connections.open.get(), 0, "nothing goes on after the stop");
+    assert!(
+        soon("the end", async {
+            while matches!(logs.next().await, Ok(Some(Frame::Stdout(_)))) {}
+            Ok::<_, ()>(())
+        })
+        .await
+        .is_ok()
+    );
+    cluster.follower.stop().await;
+}

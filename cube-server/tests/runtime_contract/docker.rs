@@ -3,13 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use cube_api::meta::ClusterId;
 use cube_api::stream::TerminalSize;
-use cube_server::follower::runtime::{
-    ContainerId, ContainerSpec, ExecHandle, ExecInput, ExecOutput, ExecRequest, LogRequest, RuntimeError, SandboxSpec, Scope,
-};
+use cube_server::follower::runtime::{ContainerId, ContainerSpec, ExecHandle, ExecInput, ExecOutput, ExecRequest, LogRequest};
 use futures::TryStreamExt;
-use uuid::Uuid;
 
 use crate::rig::{Does, Rig, wait_for};
 use crate::shared::exec;
@@ -32,23 +28,6 @@ async fn a_port_bound_by_one_container_is_reached_by_another_on_localhost() {
     })
     .await;
     assert!(rig.look(&sandbox).await.ip.is_some());
-}
-
-#[tokio::test]
-async fn a_foreign_container_with_our_name_is_left_alone_and_named() {
-    let rig = Rig::docker();
-    let ours = rig.sandbox_spec(Vec::new());
-    // Another cluster's sandbox of the same identity has the same name: to us it is a stranger's.
-    let stranger = Scope { cluster: ClusterId(Uuid::new_v4()), ..rig.scope.clone() };
-    let theirs = rig.runtime.create_sandbox(&SandboxSpec { scope: stranger, ..ours.clone() }).await.unwrap();
-    let refused = rig.runtime.create_sandbox(&ours).await;
-    let kept = rig.runtime.inspect(&theirs).await.unwrap();
-    rig.runtime.remove(&theirs).await.unwrap();
-    assert!(kept.is_some());
-    match refused {
-        Err(RuntimeError::Refused { problem, .. }) => assert!(problem.contains(&format!("cube_web__{}_0", rig.uid)), "{problem}"),
-        other => panic!("{other:?}"),
-    }
 }
 
 #[tokio::test]

@@ -1,28 +1,31 @@
 //! What the node agent may expect of a container runtime: the same cases on the scripted one and on Docker, then what only Docker can show.
 
 mod docker;
+mod hang_up;
 mod rig;
 mod shared;
+mod wire;
 
 /// Makes each of the shared cases a test on each engine, so that a failure names both.
 macro_rules! on_both_engines {
-    ($($case:ident),* $(,)?) => {
+    ($($file:ident: $($case:ident),* ;)*) => {
         mod on_the_fake {
-            $(#[tokio::test]
+            $($(#[tokio::test]
             async fn $case() {
-                super::shared::$case(super::rig::Rig::fake()).await;
-            })*
+                super::$file::$case(super::rig::Rig::fake()).await;
+            })*)*
         }
         mod on_docker {
-            $(#[tokio::test]
+            $($(#[tokio::test]
             async fn $case() {
-                super::shared::$case(super::rig::Rig::docker()).await;
-            })*
+                super::$file::$case(super::rig::Rig::docker()).await;
+            })*)*
         }
     };
 }
 
 on_both_engines! {
+    shared:
     a_repeated_create_finds_what_it_made,
     a_container_that_was_never_started_is_created_and_not_a_success,
     a_container_tells_its_exit_code,
@@ -38,8 +41,15 @@ on_both_engines! {
     a_followed_log_ends_with_its_container,
     two_nodes_on_one_engine_do_not_see_each_other,
     a_taken_host_port_is_refused,
+    a_foreign_container_with_our_name_is_left_alone_and_named,
     an_end_is_hinted,
     an_exec_tells_its_exit_code,
     the_end_of_input_ends_cat,
-    a_missing_exec_program_fails,
+    a_missing_exec_program_fails;
+
+    hang_up:
+    a_create_whose_caller_hung_up_is_carried_out,
+    a_start_whose_caller_hung_up_is_carried_out,
+    a_kill_whose_caller_hung_up_is_carried_out,
+    a_removal_whose_caller_hung_up_is_carried_out;
 }

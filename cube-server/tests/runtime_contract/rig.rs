@@ -15,10 +15,11 @@ use cube_server::follower::runtime::{ContainerId, ContainerSpec, Identity, Obser
 use cube_server::tasks::Tasks;
 use uuid::Uuid;
 
-/// busybox as an image, made from the package busybox-static where it is missing: the tests need no registry.
+/// busybox as an image: the one of scripts/images, else made from the package busybox-static. The tests need no registry.
 const BUSYBOX: &str = "cube-test/busybox:1";
 const MAKE_BUSYBOX: &str = r#"
     docker image inspect cube-test/busybox:1 >/dev/null 2>&1 && exit
+    docker tag busybox:latest cube-test/busybox:1 2>/dev/null && exit
     root=$(mktemp -d) && mkdir "$root/bin" "$root/tmp" && cp "$(command -v busybox)" "$root/bin/busybox" &&
     for name in $(busybox --list); do [ "$name" = busybox ] || ln -s busybox "$root/bin/$name" || exit 1; done &&
     tar -C "$root" -c . | docker import -c 'CMD ["/bin/sh"]' -c 'ENV PATH=/bin' - cube-test/busybox:1 && rm -r "$root"
@@ -47,7 +48,8 @@ pub struct Rig {
     pub scope: Scope,
     /// The pod.
     pub uid: Uid,
-    on_docker: bool,
+    /// The engine, if it is the scripted one.
+    pub fake: Option<Fake>,
 }
 
 impl Rig {
@@ -58,7 +60,7 @@ impl Rig {
             let made = Command::new("sh").args(["-c", MAKE_BUSYBOX]).status().expect("sh runs");
             assert!(made.success(), "the image {BUSYBOX} can't be made: is Docker running and busybox-static installed?");
         });
-        Self::new(Arc::new(connect()), true)
+        Self::new(Arc::new(connect()), None)
     }
 
     /// On a scripted engine.
@@ -77,12 +79,12 @@ impl Rig {
             };
             fake.script(&format!("{does:?}"), script);
         }
-        Self::new(Arc::new(fake), false)
+        Self::new(Arc::new(fake.clone()), Some(fake))
     }
 
-    fn new(runtime: Arc<dyn Runtime>, on_docker: bool) -> Self {
+    fn new(runtime: Arc<dyn Runtime>, fake: Option<Fake>) -> Self {
         let scope = Scope { cluster: ClusterId(Uuid::new_v4()), node: name("node-1") };
-        Self { runtime, scope, uid: Uid(Uuid::new_v4()), on_docker }
+        Self { runtime, scope, uid: Uid(Uuid::new_v4()), fake }
     }
 
     /// Which container.
@@ -110,7 +112,7 @@ impl Rig {
             scope: self.scope.clone(),
             identity: self.identity(Some(container), 0),
             sandbox: sandbox.clone(),
-            image: if self.on_docker { BUSYBOX.to_owned() } else { format!("{does:?}") },
+            image: if self.fake.is_none() { BUSYBOX.to_owned() } else { format!("{does:?}") },
             command,
             args: Vec::new(),
             env: BTreeMap::new(),
@@ -159,7 +161,7 @@ impl Rig {
 impl Drop for Rig {
     /// Removes what carries the test's own cluster, also when it failed. On a thread of its own: the test's runtime may be on its way out.
     fn drop(&mut self) {
-        if !self.on_docker {
+        if self.fake.is_some() {
             return;
         }
         let scope = self.scope.clone();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use cube_api::meta::Uid;
+use cube_api::meta::{ClusterId, Uid};
 use cube_api::pod::{Port, Protocol};
 use cube_server::follower::runtime::{
     ContainerId, ExecInput, ExecOutput, ExecRequest, LogRequest, RunState, RuntimeError, SandboxSpec, Scope, StopSignal,
@@ -66,6 +66,8 @@ pub async fn a_container_does_not_start_in_a_sandbox_that_does_not_run(rig: Rig)
     let sandbox = rig.runtime.create_sandbox(&rig.sandbox_spec(Vec::new())).await.unwrap();
     let app = rig.runtime.create_container(&rig.spec(&sandbox, "app", Does::Runs)).await.unwrap();
     assert!(matches!(rig.runtime.start(&app).await, Err(RuntimeError::Refused { .. })));
+    let state = rig.look(&app).await.state;
+    assert!(matches!(state, RunState::Exited { code: 128, error: Some(_), started: None, .. }), "{state:?}");
     rig.runtime.start(&sandbox).await.unwrap();
     rig.runtime.start(&app).await.unwrap();
     assert!(matches!(rig.look(&app).await.state, RunState::Running { .. }));
@@ -178,6 +180,23 @@ pub async fn a_taken_host_port_is_refused(rig: Rig) {
         Err(RuntimeError::Refused { problem, .. }) => {
             assert_eq!(problem, format!("Bind for 0.0.0.0:{free} failed: port is already allocated"));
         }
+        other => panic!("{other:?}"),
+    }
+    let state = rig.look(&second).await.state;
+    assert!(matches!(state, RunState::Exited { code: 128, error: Some(_), started: None, .. }), "{state:?}");
+}
+
+pub async fn a_foreign_container_with_our_name_is_left_alone_and_named(rig: Rig) {
+    let ours = rig.sandbox_spec(Vec::new());
+    // Another cluster's sandbox of the same identity has the same name: to us it is a stranger's.
+    let stranger = Scope { cluster: ClusterId(Uuid::new_v4()), ..rig.scope.clone() };
+    let theirs = rig.runtime.create_sandbox(&SandboxSpec { scope: stranger, ..ours.clone() }).await.unwrap();
+    let refused = rig.runtime.create_sandbox(&ours).await;
+    let kept = rig.runtime.inspect(&theirs).await.unwrap();
+    rig.runtime.remove(&theirs).await.unwrap();
+    assert!(kept.is_some());
+    match refused {
+        Err(RuntimeError::Refused { problem, .. }) => assert!(problem.contains(&format!("cube_web__{}_0", rig.uid)), "{problem}"),
         other => panic!("{other:?}"),
     }
 }

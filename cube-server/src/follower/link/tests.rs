@@ -6,8 +6,8 @@ use axum::http::HeaderMap;
 use axum::routing::post;
 use axum::{Json, Router};
 use cube_api::ErrorCode;
-use cube_api::auth::Token;
-use cube_api::meta::{ClusterId, NodeId};
+use cube_api::auth::{Keys, Token};
+use cube_api::meta::{ClusterId, Name, NodeId};
 use cube_api::node::Capacity;
 use cube_api::session::NodeFacts;
 use jiff::{SignedDuration, Timestamp};
@@ -16,6 +16,8 @@ use tokio::net::{TcpListener, TcpStream};
 use uuid::Uuid;
 
 use super::*;
+use crate::ambient::Ambient;
+use crate::net::Network;
 use crate::serve;
 use crate::tasks::Tasks;
 
@@ -25,12 +27,12 @@ fn keys() -> Keys {
 
 fn link(listener: &TcpListener) -> HttpLink {
     let address = listener.local_addr().expect("it is bound").to_string().parse().expect("an address");
-    HttpLink::new(address, Name::new("n1").expect("a name"), keys(), Ambient::system())
+    HttpLink::new(Dialer::new(address, Name::new("n1").expect("a name"), keys(), Network::system(), Ambient::system()))
 }
 
 fn report() -> Report {
     let facts = NodeFacts { version: String::new(), engine: String::new(), trouble: None, capacity: Capacity::default() };
-    Report { node_id: NodeId(Uuid::nil()), cluster_id: ClusterId(Uuid::nil()), facts, pods: Vec::new(), events: Vec::new() }
+    Report { node_id: NodeId(Uuid::nil()), instance: None, cluster_id: ClusterId(Uuid::nil()), facts, pods: Vec::new(), events: Vec::new() }
 }
 
 /// A leader whose clock is an hour ahead.
@@ -51,7 +53,7 @@ async fn a_clock_that_is_off_costs_one_refusal_and_not_one_for_each_report() {
     let listener = serve::bind("127.0.0.1:0").expect("a free port");
     let link = link(&listener);
     let router = Router::new().route(routes::NODE_REPORT, post(accept)).with_state(Arc::clone(&asked));
-    tasks.spawn("leader", serve::serve(listener, router, tasks.clone()));
+    tasks.spawn("leader", serve::serve(listener, router, tasks.clone(), serve::Connections::default()));
     for _ in 0..3 {
         link.report(&report()).await.expect("a report that is taken");
     }

@@ -212,9 +212,11 @@ impl Merge {
         self.read_on(index);
         let goes_on = self.open.take();
         let mut shown = line.bytes.len();
+        // With nobody to make room for, a container's bytes are shown as it wrote them.
+        let alone = self.lanes.len() == 1;
         match goes_on {
             // One that Docker didn't cut is a log's last: what follows it is another attempt's first line.
-            Some(open) if open.lane == index && open.cut && open.shown < LONGEST_LINE => shown += open.shown,
+            Some(open) if open.lane == index && open.cut && (alone || open.shown < LONGEST_LINE) => shown += open.shown,
             unfinished => {
                 if unfinished.is_some() {
                     self.out.put_u8(b'\n');
@@ -259,7 +261,6 @@ mod tests {
     use cube_api::pod::RestartPolicy;
     use cube_api::routes::LogQuery;
     use jiff::Timestamp;
-    use tokio::sync::watch;
 
     use super::*;
     use crate::ambient::Ambient;
@@ -269,6 +270,7 @@ mod tests {
     use crate::follower::runtime::fake::Fake;
     use crate::follower::status;
     use crate::follower::testing::{name, pod};
+    use crate::latest;
     use crate::tasks::Tasks;
 
     /// Lines with their seconds.
@@ -314,6 +316,14 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_line_of_a_container_alone_is_never_broken() {
+        let piece = vec![b'x'; MAX_PIECE];
+        let long: Vec<(i64, &[u8])> = (0..80).map(|_| (1, piece.as_slice())).chain([(2, &b"end\n"[..])]).collect();
+        let alone = Format { prefix: false, timestamps: false };
+        assert_eq!(text(merge(alone, &[("a", &long)])).await, format!("{}end\n", "x".repeat(80 * MAX_PIECE)));
+    }
+
+    #[tokio::test]
     async fn a_line_that_never_ends_is_broken_after_a_mebibyte() {
         let piece = vec![b'x'; MAX_PIECE];
         let endless: Vec<(i64, &[u8])> = (0..80).map(|_| (1, piece.as_slice())).collect();
@@ -353,7 +363,7 @@ mod tests {
         let pod = pod(1, RestartPolicy::Never);
         let record = PodRecord::new(&pod);
         let status = status::of_pod(&pod, &record, &View::default(), Timestamp::UNIX_EPOCH);
-        let (_, snapshot) = watch::channel(Arc::new(Snapshot { pod, record, containers: Vec::new(), status }));
+        let (_, snapshot) = latest::channel(Arc::new(Snapshot { pod, record, containers: Vec::new(), status }));
         let runtime = Arc::new(Fake::new(Ambient::system(), &Tasks::default()));
         Source::new(runtime, snapshot, name("app"), &LogQuery::default(), false)
     }

@@ -11,18 +11,18 @@ use cube_api::routes::LogQuery;
 use cube_api::stream::Frame;
 use cube_api::{ApiError, ErrorCode};
 use futures::stream::{BoxStream, StreamExt, unfold};
-use tokio::sync::watch;
 
 use crate::follower::exec::{container_of, state_of};
 use crate::follower::pods::Snapshot;
 use crate::follower::runtime::Runtime;
+use crate::latest;
 use merge::{Format, Merge};
 use source::Source;
 
 /// A pod's logs as `Stdout` frames and one `Status` at the end.
 pub fn open(
     runtime: Arc<dyn Runtime>,
-    snapshot: watch::Receiver<Arc<Snapshot>>,
+    snapshot: latest::Receiver<Arc<Snapshot>>,
     query: LogQuery,
 ) -> Result<BoxStream<'static, Frame>, ApiError> {
     let now = snapshot.borrow().clone();

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use cube_api::meta::Name;
 use cube_api::routes::LogQuery;
 use futures::stream::{BoxStream, StreamExt};
-use tokio::sync::watch;
 
 use crate::follower::pods::Snapshot;
 use crate::follower::runtime::{LogBatch, LogLine, LogRequest, Observed, RunState, Runtime, RuntimeError};
+use crate::latest;
 
 /// Lines, or the problem that ends the stream.
 pub type Batch = Result<Vec<LogLine>, String>;
@@ -16,7 +16,7 @@ pub type Batch = Result<Vec<LogLine>, String>;
 /// One container's log.
 pub struct Source {
     runtime: Arc<dyn Runtime>,
-    snapshot: watch::Receiver<Arc<Snapshot>>,
+    snapshot: latest::Receiver<Arc<Snapshot>>,
     /// The container.
     pub name: Name,
     request: LogRequest,
@@ -28,7 +28,7 @@ pub struct Source {
 
 impl Source {
     /// Opens nothing yet. `times`: each line's time is needed.
-    pub fn new(runtime: Arc<dyn Runtime>, snapshot: watch::Receiver<Arc<Snapshot>>, name: Name, query: &LogQuery, times: bool) -> Self {
+    pub fn new(runtime: Arc<dyn Runtime>, snapshot: latest::Receiver<Arc<Snapshot>>, name: Name, query: &LogQuery, times: bool) -> Self {
         // The attempt before the newest has ended: there is nothing to follow.
         let follow = query.follow && !query.previous;
         let request = LogRequest { follow, tail: query.tail, since: query.since, times };

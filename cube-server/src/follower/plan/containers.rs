@@ -1,12 +1,12 @@
 //! An app container's part of a decision: image, create, start, adopt, count its ends.
 
-use cube_api::pod::{Container, EndReason, ImagePullPolicy, Terminated};
+use cube_api::pod::{Container, EndReason, ImagePullPolicy, RestartPolicy, Terminated};
 use jiff::Timestamp;
 
 use super::sandbox::Sandbox;
 use super::{Action, Key, Note, PULL_LOOK, Step};
 use crate::follower::record::{Slot, Stage, Streak, WaitCause};
-use crate::follower::restart::{self, CLEAN_RUN, Verdict};
+use crate::follower::restart::{self, Verdict};
 use crate::follower::runtime::{ContainerId, Observed, RunState};
 
 /// How many ended attempts of a container are kept for `logs --previous`.
@@ -20,11 +20,20 @@ impl Step<'_> {
         let (slot, attempt) = (record.slot.clone(), record.attempt);
         let view = self.view;
         let seen = view.app(&spec.name, attempt);
+        // With `Never`, a second start would be a second run if the first is still to come and ends at once. Where containers are started
+        // again anyway, starting one that runs by now changes nothing.
+        let unanswered = seen.is_some_and(|seen| seen.state == RunState::Created && view.unanswered.contains(&seen.id));
+        if unanswered && slot == Slot::Starting && self.pod.spec.restart_policy == RestartPolicy::Never {
+            return;
+        }
         let astray = seen.filter(|seen| seen.sandbox.as_ref().is_some_and(|id| *id != sandbox.id)).map(|seen| &seen.state);
         match (&slot, astray) {
             (Slot::Starting | Slot::Running { .. }, Some(RunState::Running { .. } | RunState::Paused { .. })) => {
                 return self.sandbox_changed("a container is in an earlier one");
             }
+            // It may have run since it was seen, or is about to: that comes first.
+            (Slot::Starting, Some(RunState::Created)) if view.busy.contains(&Key::App(spec.name.clone())) => return,
+            (Slot::Starting, Some(RunState::Created)) if seen.is_some_and(|seen| view.started.contains(&seen.id)) => {}
             (Slot::Starting, Some(RunState::Created)) => return self.replace(spec, WaitCause::Turn),
             (Slot::Waiting(_) | Slot::Starting | Slot::Running { .. } | Slot::Ended(_), _) => {}
         }
@@ -47,7 +56,7 @@ impl Step<'_> {
         match seen.state {
             RunState::Created if !joined => self.replace(spec, WaitCause::Turn),
             RunState::Created => {
-                if sandbox.up && self.is_due(self.record.containers[&spec.name].due()) {
+                if sandbox.up && !self.view.may_run_before(&spec.name, attempt) && self.is_due(self.record.containers[&spec.name].due()) {
                     self.set_slot(spec, Slot::Starting);
                     self.act(Action::StartApp { name: spec.name.clone(), id: seen.id.clone() });
                 }
@@ -66,9 +75,11 @@ impl Step<'_> {
     fn starting(&mut self, spec: &Container, seen: Option<&Observed>, sandbox: &Sandbox) {
         let Some(seen) = seen else { return self.ended(spec, None) };
         match seen.state {
-            // Docker shows that it never ran: also `Never` may be started.
+            // Docker shows that it never ran, and no call is under way that would change that: also `Never` may be started.
             RunState::Created if self.view.started.contains(&seen.id) => self.act(Action::Inspect(seen.id.clone())),
-            RunState::Created if sandbox.up => self.act(Action::StartApp { name: spec.name.clone(), id: seen.id.clone() }),
+            RunState::Created if sandbox.up && !self.view.may_run_before(&spec.name, seen.identity.attempt) => {
+                self.act(Action::StartApp { name: spec.name.clone(), id: seen.id.clone() });
+            }
             RunState::Created => {}
             RunState::Running { since } | RunState::Paused { since } => {
                 self.set_slot(spec, Slot::Running { since });
@@ -91,6 +102,9 @@ impl Step<'_> {
         match seen.state {
             RunState::Running { since: now_since } | RunState::Paused { since: now_since } => {
                 if now_since != since {
+                    if let Some(record) = self.record.containers.get_mut(&spec.name) {
+                        record.begin_anew();
+                    }
                     self.set_slot(spec, Slot::Running { since: now_since });
                     self.count_start(spec, None);
                     self.notes.push(Note::normal("Started", format!("container '{}' was restarted by hand", spec.name)));
@@ -104,16 +118,9 @@ impl Step<'_> {
 
     fn end_streak(&mut self, spec: &Container, since: Timestamp) {
         let Some(record) = self.record.containers.get_mut(&spec.name) else { return };
-        if record.crashes.failures == 0 && record.images.failures == 0 {
-            return;
-        }
-        let clean_at = since + CLEAN_RUN;
-        if self.now >= clean_at {
-            record.crashes = Streak::default();
-            record.images = Streak::default();
-        } else {
-            self.wake_at(clean_at);
-        }
+        let streaks = [&mut record.crashes, &mut record.images];
+        let ends = streaks.into_iter().filter_map(|streak| restart::runs(streak, since, self.now)).min();
+        ends.into_iter().for_each(|at| self.wake_at(at));
     }
 
     /// A container ended, or is gone. What failed has its last lines read first: they belong into the event.
@@ -151,7 +158,7 @@ impl Step<'_> {
         let (limit, now, jitter) = (self.limit(), self.now, self.jitter);
         let Some(record) = self.record.containers.get_mut(&spec.name) else { return };
         if let (Some(started), Some(finished)) = (end.started_at, end.finished_at)
-            && finished.duration_since(started) >= CLEAN_RUN
+            && restart::was_clean(&record.crashes, started, finished, now)
         {
             record.crashes = Streak::default();
         }

@@ -185,6 +185,8 @@ pub fn decide(input: Input<'_>) -> Decision {
     let mut step = Step::new(input);
     step.heed_want();
     match step.record.stage.clone() {
+        // A container that isn't known of is not gone.
+        _ if step.view.unlisted => {}
         Stage::Live => step.live(),
         Stage::Restarting { since, new_sandbox } => step.restarting(since, new_sandbox),
         Stage::Finished { since, .. } => step.finished(since),
@@ -210,7 +212,9 @@ struct Step<'a> {
 impl<'a> Step<'a> {
     fn new(input: Input<'a>) -> Self {
         let Input { pod, record, view, now, jitter } = input;
-        Self { pod, view, now, jitter, record: record.clone(), notes: Vec::new(), actions: Vec::new(), wake: None }
+        let mut record = record.clone();
+        record.believe(now);
+        Self { pod, view, now, jitter, record, notes: Vec::new(), actions: Vec::new(), wake: None }
     }
 
     /// While the engine is in trouble nothing is asked of it; the record and the events stand all the same.
@@ -281,6 +285,7 @@ impl<'a> Step<'a> {
             container.images = Streak::default();
         }
         self.record.sandbox.streak = Streak::default();
+        self.record.sandbox.lost = Streak::default();
         self.record.sandbox.problem = None;
         self.notes.push(Note::normal("Restarting", "restarting its containers: asked for by the user"));
         self.record.stage = Stage::Restarting { since: self.now, new_sandbox: false };

@@ -157,7 +157,10 @@ fn failed(failure: Failure<'_>, record: &mut PodRecord, view: &mut View) -> Vec<
             view.lines.insert(id, None);
             Vec::new()
         }
-        (RuntimeError::Unavailable { .. }, _) => {
+        (RuntimeError::Unavailable { .. }, action) => {
+            if let Action::StartApp { id, .. } = action {
+                view.unanswered.insert(id);
+            }
             let first = trouble(view, failure.now, failure.jitter);
             let note = Note::warning("EngineTrouble", format!("{problem}; nothing is changed until it answers"));
             if first { vec![note] } else { Vec::new() }

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use super::{Action, Note, Step};
 use crate::follower::record::{PodEnd, SandboxIdentity, Slot, Stage};
-use crate::follower::restart::{self, CLEAN_RUN, Verdict};
+use crate::follower::restart;
 use crate::follower::runtime::{ContainerId, RunState};
 
 /// The sandbox that app containers may join.
@@ -34,7 +34,7 @@ impl Step<'_> {
                 let up = self.view.started.contains(&id);
                 if up {
                     self.act(Action::Inspect(id.clone()));
-                } else if self.is_due(self.record.sandbox.streak.due) {
+                } else if self.is_due(self.record.sandbox.due()) {
                     self.act(Action::StartSandbox(id.clone()));
                 }
                 Some(Sandbox { id, up })
@@ -69,21 +69,15 @@ impl Step<'_> {
         let old: Vec<_> = self.view.containers.values().filter(|c| c.identity.container.is_none()).map(|c| c.id.clone()).collect();
         if !old.is_empty() {
             old.into_iter().for_each(|id| self.act(Action::Remove(id)));
-        } else if self.is_due(self.record.sandbox.streak.due) {
+        } else if self.is_due(self.record.sandbox.due()) {
             self.act(Action::CreateSandbox { attempt });
         }
     }
 
     fn end_sandbox_streak(&mut self, since: Timestamp) {
-        if self.record.sandbox.streak.failures == 0 {
-            return;
-        }
-        let clean_at = since + CLEAN_RUN;
-        if self.now >= clean_at {
-            self.record.sandbox.streak = Default::default();
-        } else {
-            self.wake_at(clean_at);
-        }
+        let sandbox = &mut self.record.sandbox;
+        let ends = [&mut sandbox.streak, &mut sandbox.lost].into_iter().filter_map(|streak| restart::runs(streak, since, self.now)).min();
+        ends.into_iter().for_each(|at| self.wake_at(at));
     }
 
     pub(super) fn sandbox_changed(&mut self, how: &str) {
@@ -96,14 +90,9 @@ impl Step<'_> {
             return;
         }
         self.notes.push(Note::warning("SandboxChanged", format!("its sandbox changed ({how}): all its containers are made anew")));
-        let limit = self.limit();
-        match restart::after_crash(&mut self.record.sandbox.streak, limit, self.now, self.jitter) {
-            Verdict::Again(_) => self.record.stage = Stage::Restarting { since: self.now, new_sandbox: true },
-            Verdict::GiveUp => {
-                let times = self.record.sandbox.streak.failures;
-                self.give_up("CrashLimit", &format!("the sandbox was lost {times} times in a row, at last because {how}"));
-            }
-        }
+        // However often, and whatever the limit is: it is the engine that lost it. What the containers do in it has counts of its own.
+        restart::after_crash(&mut self.record.sandbox.lost, 0, self.now, self.jitter);
+        self.record.stage = Stage::Restarting { since: self.now, new_sandbox: true };
     }
 
     /// Whether a try is due; if not, sees to waking then.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use cube_api::meta::Name;
 use cube_api::pod::RestartPolicy;
 use cube_api::session::{AssignedPod, Want};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 
 use super::*;
@@ -26,15 +26,35 @@ enum Step {
     Vanish { which: usize },
     /// The sandbox is restarted by hand.
     RestartSandbox,
-    /// The agent dies; what was on its way was done, or not.
-    Die { done: bool },
+    /// The agent dies. The next one is told of all containers, or the engine is silent about some.
+    Die { left: Left, silent: bool },
+    /// A start that was given up is carried out.
+    Land { which: usize },
     /// All containers are listed again.
     Look,
+    /// The clock is set by so many hours, while the agent looks on.
+    Set(i8),
+    /// The agent dies, and the clock is set before its next life.
+    DieAndSet(i8),
+}
+
+/// The longest wait of all: for an image, at its largest spread. Less are a grace (30 s here), a clean run, a crash, an engine in trouble.
+const LONGEST_WAIT: SignedDuration = SignedDuration::from_secs(144);
+
+/// What becomes of what was on its way when the agent died.
+#[derive(Debug, Clone, Copy)]
+enum Left {
+    Done,
+    NotDone,
+    /// Done, but for the starts: they come later.
+    Late,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Fate {
     Done,
+    /// A start that isn't answered and comes later; anything else is done.
+    Late,
     ReplyLost,
     NotDone,
     Refused,
@@ -44,6 +64,8 @@ struct Engine {
     containers: BTreeMap<ContainerId, Observed>,
     made: u32,
     starts: BTreeMap<Option<Name>, u32>,
+    /// Starts that are still to come.
+    late: Vec<ContainerId>,
 }
 
 struct World {
@@ -54,14 +76,16 @@ struct World {
     flying: Vec<Action>,
     engine: Engine,
     now: Timestamp,
+    /// How often `Never` may be started: once for each time that somebody asked.
+    allowed: u32,
 }
 
 impl World {
     fn new(pod: AssignedPod) -> Self {
         let record = PodRecord::new(&pod);
-        let engine = Engine { containers: BTreeMap::new(), made: 0, starts: BTreeMap::new() };
+        let engine = Engine { containers: BTreeMap::new(), made: 0, starts: BTreeMap::new(), late: Vec::new() };
         let now = Timestamp::UNIX_EPOCH;
-        Self { pod, saved: record.clone(), record, view: View::default(), flying: Vec::new(), engine, now }
+        Self { pod, saved: record.clone(), record, view: View::default(), flying: Vec::new(), engine, now, allowed: 1 }
     }
 
     fn decide(&mut self) {
@@ -69,6 +93,8 @@ impl World {
             let input = Input { pod: &self.pod, record: &self.record, view: &self.view, now: self.now, jitter: Jitter::from_random(0) };
             let decision = decide(input);
             assert_eq!(decision, decide(input), "the same input gives the same output");
+            let longest = self.now + LONGEST_WAIT;
+            assert!(decision.wake.is_none_or(|at| at <= longest), "{:?} is too late at {}: {:?}", decision.wake, self.now, self.record);
             let rests = decision.record == self.record;
             self.saved = decision.record.clone();
             self.record = decision.record;
@@ -90,7 +116,12 @@ impl World {
                 let action = self.flying.remove(which % self.flying.len());
                 let result = self.perform(&action, fate);
                 let came = Came { action, result, now: self.now, jitter: Jitter::from_random(0) };
+                let was_unlisted = self.view.unlisted;
                 take_in(&self.pod, &mut self.record, &mut self.view, came);
+                if was_unlisted && !self.view.unlisted {
+                    self.view.unanswered = self.view.asked_for_before(&self.record);
+                }
+                self.end_of_late();
             }
             Step::Act { .. } => {}
             Step::Pass(seconds) => self.now += Duration::from_secs(seconds.into()),
@@ -113,19 +144,47 @@ impl World {
                 }
                 self.view.look = true;
             }
-            Step::Die { done } => {
+            Step::Die { left, silent } => {
                 for action in std::mem::take(&mut self.flying) {
-                    if done {
-                        drop(self.perform(&action, Fate::Done));
+                    match left {
+                        Left::Done => drop(self.perform(&action, Fate::Done)),
+                        Left::NotDone => {}
+                        Left::Late => drop(self.perform(&action, Fate::Late)),
                     }
                 }
                 self.record = self.saved.clone();
-                self.view = View::of(self.engine.containers.values().cloned().collect());
+                self.view = if silent { View::unlisted() } else { View::of(self.engine.containers.values().cloned().collect()) };
+                self.view.unanswered = self.view.asked_for_before(&self.record);
+                self.end_of_late();
             }
+            Step::Land { which } if !self.engine.late.is_empty() => {
+                let id = self.engine.late[which % self.engine.late.len()].clone();
+                drop(self.engine.start(&id, self.now));
+                self.view.look = true;
+                self.end_of_late();
+            }
+            Step::Land { .. } => {}
             Step::Look => self.view.look = true,
+            Step::Set(hours) => {
+                let by = SignedDuration::from_hours(hours.into());
+                self.now += by;
+                self.record.clock_was_set(by);
+                self.view.clock_was_set(by);
+            }
+            Step::DieAndSet(hours) => {
+                self.now += SignedDuration::from_hours(hours.into());
+                return self.step(Step::Die { left: Left::Done, silent: false });
+            }
         }
         self.decide();
         self.check();
+    }
+
+    /// As the pod's task does when a call can't be under way any more.
+    fn end_of_late(&mut self) {
+        if self.engine.late.is_empty() {
+            self.view.give_up_answers();
+        }
     }
 
     fn pick(&self, which: usize) -> Option<ContainerId> {
@@ -138,6 +197,13 @@ impl World {
         match fate {
             Fate::NotDone => Err(lost()),
             Fate::Refused if action.is_heavy() => Err(RuntimeError::Refused { operation: "do it", problem: "injected".to_owned() }),
+            Fate::Late => {
+                match action {
+                    Action::StartApp { id, .. } => self.engine.late.push(id.clone()),
+                    _other => drop(self.engine.perform(action, &self.pod, self.now)),
+                }
+                Err(lost())
+            }
             Fate::Done | Fate::Refused => self.engine.perform(action, &self.pod, self.now),
             Fate::ReplyLost => {
                 drop(self.engine.perform(action, &self.pod, self.now));
@@ -153,13 +219,16 @@ impl World {
             assert!(live <= 1, "{live} live containers of {}", container.name);
             let starts = self.engine.starts.get(&Some(container.name.clone())).copied().unwrap_or(0);
             if self.pod.spec.restart_policy == RestartPolicy::Never {
-                assert!(starts <= 1, "Never was started {starts} times");
+                assert!(starts <= self.allowed, "Never was started {starts} times");
             }
         }
     }
 
     /// Everything goes well from now on, for so long that every wait is over.
     fn calm(&mut self) {
+        while !self.engine.late.is_empty() {
+            self.step(Step::Land { which: 0 });
+        }
         self.step(Step::Look);
         for _ in 0..60 {
             while !self.flying.is_empty() {
@@ -208,6 +277,8 @@ impl Engine {
     }
 
     fn start(&mut self, id: &ContainerId, now: Timestamp) -> Result<Outcome, RuntimeError> {
+        // The engine does one thing at a time with a container: an earlier start comes before a later one.
+        self.late.retain(|late| late != id);
         let Some(container) = self.containers.get(id) else { return Err(RuntimeError::Gone) };
         if let RunState::Running { .. } = container.state {
             return Ok(Outcome::Done);
@@ -232,15 +303,25 @@ impl Engine {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let fate = prop_oneof![8 => Just(Fate::Done), 1 => Just(Fate::ReplyLost), 1 => Just(Fate::NotDone), 1 => Just(Fate::Refused)];
+    let fate = prop_oneof![
+        8 => Just(Fate::Done),
+        1 => Just(Fate::ReplyLost),
+        1 => Just(Fate::Late),
+        1 => Just(Fate::NotDone),
+        1 => Just(Fate::Refused)
+    ];
+    let left = prop_oneof![Just(Left::Done), Just(Left::NotDone), Just(Left::Late)];
     let step = prop_oneof![
         16 => (any::<usize>(), fate).prop_map(|(which, fate)| Step::Act { which, fate }),
         2 => (0..200_u16).prop_map(Step::Pass),
         2 => (any::<usize>(), prop_oneof![Just(0), Just(1)]).prop_map(|(which, code)| Step::End { which, code }),
         1 => any::<usize>().prop_map(|which| Step::Vanish { which }),
         1 => Just(Step::RestartSandbox),
-        1 => any::<bool>().prop_map(|done| Step::Die { done }),
+        1 => (left, any::<bool>()).prop_map(|(left, silent)| Step::Die { left, silent }),
+        1 => any::<usize>().prop_map(|which| Step::Land { which }),
         1 => Just(Step::Look),
+        1 => any::<i8>().prop_map(Step::Set),
+        1 => any::<i8>().prop_map(Step::DieAndSet),
     ];
     prop::collection::vec(step, 0..120)
 }
@@ -295,12 +376,130 @@ fn a_container_that_was_started_and_never_seen_running_is_shown_as_ended() {
     assert!(matches!(&side.slot, Slot::Ended(end) if end.exit_code == 143) && side.starts == 1, "{side:?}");
 }
 
+#[test]
+fn nothing_is_decided_of_a_pod_before_the_engine_has_told_of_all_its_containers() {
+    let mut world = World::new(two_containers(RestartPolicy::Always));
+    world.decide();
+    world.calm();
+    world.view = View::unlisted();
+    let input = Input { pod: &world.pod, record: &world.record, view: &world.view, now: world.now, jitter: Jitter::from_random(0) };
+    let decision = decide(input);
+    assert_eq!((decision.record, decision.notes, decision.actions), (world.record.clone(), vec![], vec![Action::List]));
+    // A stop is taken, but nothing is thought gone.
+    let stopped = stop(&world.pod);
+    let decision = decide(Input { pod: &stopped, ..input });
+    assert!(matches!(decision.record.stage, Stage::Stopping { .. }), "{:?}", decision.record.stage);
+    assert_eq!(decision.actions, vec![Action::List]);
+}
+
+/// The start is under way when the agent dies; then a person restarts the pod, or its sandbox changes, before the engine has carried it out.
+#[test]
+fn the_next_attempt_is_not_started_while_a_start_of_the_one_before_may_come() {
+    for sandbox_changes in [false, true] {
+        let mut pod = pod(1, RestartPolicy::Always);
+        pod.spec.restart.limit = 0;
+        let mut world = World::new(pod);
+        world.decide();
+        // Until nothing but the start is under way.
+        while let Some(which) = world.flying.iter().position(|action| !matches!(action, Action::StartApp { .. })) {
+            world.step(Step::Act { which, fate: Fate::Done });
+        }
+        match sandbox_changes {
+            true => world.step(Step::RestartSandbox),
+            false => world.pod.want = Want::Run { restarts: 1 },
+        }
+        world.step(Step::Die { left: Left::Late, silent: false });
+        // All but the removal of the first attempt is done.
+        for _ in 0..40 {
+            let keeps = |action: &Action| matches!(action, Action::Remove(id) if world.engine.late.contains(id));
+            match world.flying.iter().position(|action| !keeps(action)) {
+                Some(which) => world.step(Step::Act { which, fate: Fate::Done }),
+                None => world.step(Step::Pass(1)),
+            }
+        }
+        assert_eq!(world.engine.late.len(), 1);
+        world.step(Step::Land { which: 0 });
+        world.calm();
+        // Into the sandbox that was removed it can't come.
+        let expected = if sandbox_changes { 1 } else { 2 };
+        let app = &world.record.containers[&name("app")];
+        assert!(matches!(app.slot, Slot::Running { .. }) && app.attempt == 1, "{app:?}");
+        assert_eq!(world.engine.starts[&Some(name("app"))], expected);
+    }
+}
+
+/// Another sandbox takes the place of one that nobody has seen running: the container that was started in the first counts all the same.
+#[test]
+fn never_is_started_once_though_its_sandbox_goes_before_either_is_seen_running() {
+    for start_is_answered in [true, false] {
+        let mut world = World::new(pod(1, RestartPolicy::Never));
+        world.decide();
+        let waits = |action: &Action| match action {
+            Action::Inspect(_) => true,
+            Action::StartApp { .. } => !start_is_answered,
+            _other => false,
+        };
+        while let Some(which) = world.flying.iter().position(|action| !waits(action)) {
+            world.step(Step::Act { which, fate: Fate::Done });
+        }
+        let sandbox = world.engine.containers.values().find(|c| c.identity.container.is_none()).unwrap().id.clone();
+        if !start_is_answered {
+            // It is carried out before the sandbox goes; the answer takes its time.
+            let app = world.engine.containers.values().find(|c| c.identity.container.is_some()).unwrap().id.clone();
+            world.engine.start(&app, world.now).unwrap();
+        }
+        world.engine.containers.remove(&sandbox);
+        let look = world.flying.iter().position(|action| *action == Action::Inspect(sandbox.clone())).unwrap();
+        world.step(Step::Act { which: look, fate: Fate::Done });
+        while let Some(which) = world.flying.iter().position(|action| !waits(action)) {
+            world.step(Step::Act { which, fate: Fate::Done });
+        }
+        world.calm();
+        assert_eq!(world.engine.starts[&Some(name("app"))], 1);
+        let Stage::Finished { end, .. } = &world.record.stage else { panic!("{:?}", world.record) };
+        assert_eq!(end.reason.as_deref(), Some("SandboxChanged"));
+    }
+}
+
+/// An engine that restarts takes every sandbox with it.
+#[test]
+fn a_lost_sandbox_ends_no_pod_however_low_its_limit_is_and_however_often() {
+    let mut pod = pod(1, RestartPolicy::Always);
+    pod.spec.restart.limit = 1;
+    let mut world = World::new(pod);
+    world.decide();
+    for _ in 0..12 {
+        for _ in 0..80 {
+            while !world.flying.is_empty() {
+                world.step(Step::Act { which: 0, fate: Fate::Done });
+            }
+            world.step(Step::Pass(1));
+        }
+        assert_eq!(world.record.stage, Stage::Live);
+        assert!(world.record.sandbox.identity.is_some(), "{:?}", world.record);
+        world.step(Step::RestartSandbox);
+        world.step(Step::Act { which: 0, fate: Fate::Done });
+    }
+    assert_eq!(world.record.sandbox.lost.failures, 12);
+    assert!(world.record.sandbox.lost.due > Some(world.now + Duration::from_secs(30)), "the tries are spread: {:?}", world.record.sandbox);
+}
+
 proptest! {
     #[test]
     fn never_two_live_containers_of_a_name_and_never_a_second_start(policy in policies(), steps in steps()) {
         let mut world = World::new(two_containers(policy));
         world.decide();
         steps.into_iter().for_each(|step| world.step(step));
+    }
+
+    #[test]
+    fn never_two_live_containers_of_a_name_though_a_person_restarts_the_pod(policy in policies(), before in steps(), after in steps()) {
+        let mut world = World::new(two_containers(policy));
+        world.decide();
+        before.into_iter().for_each(|step| world.step(step));
+        world.allowed += 1;
+        world.pod.want = Want::Run { restarts: 1 };
+        after.into_iter().for_each(|step| world.step(step));
     }
 
     #[test]

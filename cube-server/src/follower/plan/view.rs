@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cube_api::meta::Name;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
+use crate::follower::record::{PodRecord, Slot};
 use crate::follower::runtime::{ContainerId, Observed, PullProgress, RunState, StopSignal};
 
 /// What is known of a pod's containers.
@@ -12,8 +13,11 @@ use crate::follower::runtime::{ContainerId, Observed, PullProgress, RunState, St
 pub struct View {
     /// Every container of the pod.
     pub containers: BTreeMap<ContainerId, Observed>,
-    /// Containers whose start was acknowledged and that were not inspected since.
+    /// Containers whose start was acknowledged, or can't come any more, and that were not inspected since.
     pub started: BTreeSet<ContainerId>,
+    /// Containers whose start was asked for, by this life or the one before, and not answered: the engine may still carry it out. Once it can't
+    /// any more, they are in `started`.
+    pub unanswered: BTreeSet<ContainerId>,
     /// The image's content id, for containers whose next attempt may be created.
     pub images: BTreeMap<Name, String>,
     /// Images that the node doesn't have: to be pulled.
@@ -28,6 +32,8 @@ pub struct View {
     pub busy: BTreeSet<Key>,
     /// The containers are to be listed again.
     pub look: bool,
+    /// They were never listed in this life of the process: that none is known says nothing.
+    pub unlisted: bool,
     /// The engine's trouble, while it lasts.
     pub trouble: Option<Trouble>,
 }
@@ -73,21 +79,41 @@ impl View {
         view
     }
 
+    /// The view of a pod whose containers could not all be listed: it is listed before anything is decided.
+    pub fn unlisted() -> Self {
+        Self { look: true, unlisted: true, ..Self::default() }
+    }
+
     /// Takes a new list.
     pub fn replace(&mut self, listed: Vec<Observed>) {
+        self.unlisted = false;
         self.containers = listed.into_iter().map(|container| (container.id.clone(), container)).collect();
         let known = &self.containers;
         self.started.retain(|id| known.contains_key(id));
+        self.unanswered.retain(|id| known.contains_key(id));
         self.signalled.retain(|id, _| known.contains_key(id));
         self.lines.retain(|id, _| known.contains_key(id));
+    }
+
+    /// The calls that were not answered can't be under way any more: what they came to is to be looked at.
+    pub fn give_up_answers(&mut self) {
+        self.started.append(&mut self.unanswered);
     }
 
     /// Forgets a container that is gone.
     pub fn remove(&mut self, id: &ContainerId) {
         self.containers.remove(id);
         self.started.remove(id);
+        self.unanswered.remove(id);
         self.signalled.remove(id);
         self.lines.remove(id);
+    }
+
+    /// The node's clock was set: what waits goes on waiting for as long as it would have.
+    pub fn clock_was_set(&mut self, by: SignedDuration) {
+        let signals = self.signalled.values_mut().map(|signalled| &mut signalled.at);
+        let retry = self.trouble.as_mut().map(|trouble| &mut trouble.retry_at);
+        signals.chain(retry).for_each(|time| *time = time.checked_add(by).unwrap_or(*time));
     }
 
     /// The sandbox of an attempt.
@@ -103,6 +129,21 @@ impl View {
     /// Every attempt of an app container, in no order.
     pub fn attempts<'a>(&'a self, name: &'a Name) -> impl Iterator<Item = &'a Observed> {
         self.containers.values().filter(move |c| c.identity.container.as_ref() == Some(name))
+    }
+
+    /// Whether an attempt before this one runs, or may: a start of it that was not answered comes even now. Docker starts none that it is removing.
+    pub fn may_run_before(&self, name: &Name, attempt: u32) -> bool {
+        self.attempts(name).filter(|seen| seen.identity.attempt < attempt).any(|seen| match seen.state {
+            RunState::Created | RunState::Running { .. } | RunState::Paused { .. } => true,
+            RunState::Exited { .. } | RunState::Removing => false,
+        })
+    }
+
+    /// The containers that the life before was about to start and that Docker shows as never started.
+    pub fn asked_for_before(&self, record: &PodRecord) -> BTreeSet<ContainerId> {
+        let starting = record.containers.iter().filter(|(_, container)| container.slot == Slot::Starting);
+        let seen = starting.filter_map(|(name, container)| self.app(name, container.attempt));
+        seen.filter(|seen| seen.state == RunState::Created).map(|seen| seen.id.clone()).collect()
     }
 
     /// The app containers whose processes run.

@@ -13,21 +13,23 @@ use cube_api::meta::Name;
 use cube_api::pod::PodStatus;
 use cube_api::session::AssignedPod;
 use futures::StreamExt;
-use futures::future::BoxFuture;
+use futures::future::{AbortHandle, Abortable, BoxFuture};
 use futures::stream::FuturesUnordered;
 use jiff::Timestamp;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::Instant;
 
-use crate::ambient::Ambient;
+use crate::ambient::{Ambient, WatchedClock};
 use crate::backoff::Jitter;
 use crate::follower::assignments::Request;
 use crate::follower::images::Images;
 use crate::follower::ledger::Ledger;
-use crate::follower::plan::{self, Action, Came, Input, Note, Outcome, View};
+use crate::follower::plan::{self, Action, Came, Input, Key, Note, Outcome, View};
 use crate::follower::record::PodRecord;
 use crate::follower::reporter::Reporter;
-use crate::follower::runtime::{Observed, PullProgress, Runtime, RuntimeError, Scope};
+use crate::follower::runtime::{CALL_TIMEOUT, Observed, PullProgress, Runtime, RuntimeError, Scope};
 use crate::follower::status;
+use crate::latest;
 use crate::tasks::Tasks;
 
 /// Pods in the middle of starting at once: 30 pods came up at 7.5 a second at 8 and at 16, at 2.6 one after the other.
@@ -35,6 +37,9 @@ pub const STARTS_AT_ONCE: usize = 8;
 
 /// How long a pod waits when its record can't be written (a full disk).
 const LEDGER_RETRY: Duration = Duration::from_secs(1);
+
+/// A start that was not answered may be carried out for so long, from this life's first list or from when it was given up.
+const UNANSWERED: Duration = CALL_TIMEOUT;
 
 /// A decision that changed the record is followed by another; a plan that never comes to rest is a bug that must not spin.
 const DECISIONS_IN_A_ROW: usize = 8;
@@ -60,11 +65,11 @@ pub struct Context {
 /// The rest of the agent's hold on a pod's task. Dropping it ends the task.
 pub struct PodHandle {
     /// What is wanted; the newest wins.
-    pub desired: watch::Sender<AssignedPod>,
+    pub desired: latest::Sender<AssignedPod>,
     /// Look again.
     pub poke: Arc<Notify>,
     /// What the task knows.
-    pub snapshot: watch::Receiver<Arc<Snapshot>>,
+    pub snapshot: latest::Receiver<Arc<Snapshot>>,
 }
 
 /// What a pod's task knows, for logs, exec and the relist.
@@ -80,15 +85,23 @@ pub struct Snapshot {
     pub status: PodStatus,
 }
 
-type Performed = (Action, Result<Outcome, RuntimeError>);
+/// None: it was given up.
+type Performed = Option<(Action, Result<Outcome, RuntimeError>)>;
+
+/// A pull that the pod waits for.
+struct Pulling {
+    progress: latest::Receiver<PullProgress>,
+    give_up: AbortHandle,
+}
 
 /// A pod's task.
 struct Driver {
     context: Arc<Context>,
+    clock: WatchedClock,
     scope: Scope,
-    desired: watch::Receiver<AssignedPod>,
+    desired: latest::Receiver<AssignedPod>,
     poke: Arc<Notify>,
-    snapshot: watch::Sender<Arc<Snapshot>>,
+    snapshot: latest::Sender<Arc<Snapshot>>,
     pod: AssignedPod,
     record: PodRecord,
     /// The record as it is in the ledger.
@@ -97,24 +110,36 @@ struct Driver {
     /// Events that are not in the ledger yet.
     notes: Vec<Note>,
     acting: FuturesUnordered<BoxFuture<'static, Performed>>,
-    pulls: BTreeMap<Name, watch::Receiver<PullProgress>>,
+    pulls: BTreeMap<Name, Pulling>,
     /// Whether something was changed since the list that is being made was asked for.
     list_is_stale: bool,
+    /// When no start that was not answered can be under way any more. By tokio's clock: the time of day may jump.
+    unanswered_until: Option<Instant>,
     permit: Option<OwnedSemaphorePermit>,
     admission: Option<BoxFuture<'static, OwnedSemaphorePermit>>,
     told_stopped: bool,
 }
 
-/// Starts a pod's task from its record and its containers as they were listed.
-pub fn spawn(context: Arc<Context>, tasks: &Tasks, scope: Scope, pod: AssignedPod, record: PodRecord, listed: Vec<Observed>) -> PodHandle {
-    let (desired, desired_seen) = watch::channel(pod.clone());
-    let view = View::of(listed);
+/// Starts a pod's task from its record and its containers as they were listed; none where the list doesn't tell all of them.
+pub fn spawn(
+    context: Arc<Context>,
+    tasks: &Tasks,
+    scope: Scope,
+    pod: AssignedPod,
+    record: PodRecord,
+    listed: Option<Vec<Observed>>,
+) -> PodHandle {
+    let (desired, desired_seen) = latest::channel(pod.clone());
+    let mut view = listed.map_or_else(View::unlisted, View::of);
+    view.unanswered = view.asked_for_before(&record);
+    let unanswered_until = (!view.unanswered.is_empty()).then(|| Instant::now() + UNANSWERED);
     let status = status::of_pod(&pod, &record, &view, context.ambient.now());
     let first = Snapshot { pod: pod.clone(), record: record.clone(), containers: Vec::new(), status };
-    let (snapshot, snapshot_seen) = watch::channel(Arc::new(first));
+    let (snapshot, snapshot_seen) = latest::channel(Arc::new(first));
     let poke = Arc::new(Notify::new());
     let name = format!("pod {}", pod.name);
     let driver = Driver {
+        clock: WatchedClock::new(context.ambient.clone()),
         context,
         scope,
         desired: desired_seen,
@@ -128,6 +153,7 @@ pub fn spawn(context: Arc<Context>, tasks: &Tasks, scope: Scope, pod: AssignedPo
         acting: FuturesUnordered::new(),
         pulls: BTreeMap::new(),
         list_is_stale: false,
+        unanswered_until,
         permit: None,
         admission: None,
         told_stopped: false,
@@ -140,57 +166,87 @@ impl Driver {
     /// Runs until the handle is dropped.
     async fn run(mut self) {
         loop {
-            let wake = self.step().await;
-            let sleep = sleep_until(&self.context.ambient, wake);
+            let wait = self.step().await;
+            let sleep = sleep(wait);
             let admitted = async {
                 match &mut self.admission {
                     Some(waiting) => waiting.await,
                     None => std::future::pending().await,
                 }
             };
+            let unanswered = self.unanswered_until;
+            let given_up = async {
+                match unanswered {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
             // Every arm only waits, so all are cancel-safe; `admission` keeps its place in the queue, being polled by reference.
+            // What was done comes before pokes, which may come without end; the time that is waited for is looked at by every step anyway.
             tokio::select! {
+                biased;
                 changed = self.desired.changed() => {
                     if changed.is_err() {
                         return;
                     }
                     self.pod = self.desired.borrow_and_update().clone();
                 }
-                () = self.poke.notified() => self.view.look = true,
-                Some((action, result)) = self.acting.next() => self.take_in(action, result),
+                Some(performed) = self.acting.next() => {
+                    if let Some((action, result)) = performed {
+                        self.take_in(action, result);
+                    }
+                }
                 permit = admitted => {
                     self.permit = Some(permit);
                     self.admission = None;
                 }
+                () = given_up => {
+                    self.unanswered_until = None;
+                    self.view.give_up_answers();
+                }
+                () = self.poke.notified() => self.view.look = true,
                 () = sleep => {}
             }
         }
     }
 
-    /// Decides, writes and acts until nothing is to be done now; when to look again.
-    async fn step(&mut self) -> Option<Timestamp> {
-        let mut wake = None;
+    /// The time of day. When it was set, what waits or lasts is moved with it: a grace or a wait is neither cut nor prolonged.
+    fn now(&mut self) -> Timestamp {
+        let (now, set) = self.clock.read();
+        if let Some(by) = set {
+            self.record.clock_was_set(by);
+            self.view.clock_was_set(by);
+        }
+        now
+    }
+
+    /// Decides, writes and acts until nothing is to be done now; how long to wait before the next look.
+    async fn step(&mut self) -> Option<Duration> {
+        let mut wait = None;
         for _ in 0..DECISIONS_IN_A_ROW {
-            for (name, progress) in &self.pulls {
-                self.view.pulls.insert(name.clone(), progress.borrow().clone());
+            for (name, pulling) in &self.pulls {
+                self.view.pulls.insert(name.clone(), pulling.progress.borrow().clone());
             }
-            let now = self.context.ambient.now();
+            let now = self.now();
             let jitter = Jitter::from_random(self.context.ambient.random());
             let decision = plan::decide(Input { pod: &self.pod, record: &self.record, view: &self.view, now, jitter });
             let resting = decision.record == self.record;
             let quiet = decision.actions.is_empty();
             if !self.save(&decision.record, decision.notes, quiet, now).await {
-                return Some(now + LEDGER_RETRY);
+                return Some(LEDGER_RETRY);
             }
             self.record = decision.record;
+            if self.record.is_over() {
+                self.give_up_pulls();
+            }
             self.act(decision.actions);
-            wake = decision.wake;
+            wait = decision.wake.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
             if resting {
                 break;
             }
         }
         self.publish().await;
-        wake
+        wait
     }
 
     /// Writes the record if it changed, and the events with it; events alone only when nothing is to be done first. Whether that worked.
@@ -215,7 +271,12 @@ impl Driver {
             Err(error) => {
                 // The same decision is made again: its events come again with it.
                 self.notes.truncate(pending);
-                tracing::error!(pod = %self.pod.name, error = cube_api::error::chain(&error), "the pod waits: its record can't be written");
+                let (pod, error) = (&self.pod.name, cube_api::error::chain(&error));
+                // Of a full disk the log says so once, not each second for each pod.
+                match self.context.ledger.room().is_short() {
+                    true => tracing::debug!(%pod, error, "the pod waits: its record can't be written"),
+                    false => tracing::error!(%pod, error, "the pod waits: its record can't be written"),
+                }
                 false
             }
         }
@@ -260,14 +321,24 @@ impl Driver {
         }
         self.view.busy.insert(action.key());
         let mut work = perform::Work { context: self.context.clone(), scope: self.scope.clone(), pod: self.pod.clone(), pull: None };
+        let (give_up, until_given_up) = AbortHandle::new_pair();
         if let Some((name, pull)) = work.join_pull(&action) {
-            self.pulls.insert(name.clone(), pull.progress);
+            self.pulls.insert(name.clone(), Pulling { progress: pull.progress(), give_up });
             self.view.pulls.insert(name, PullProgress::default());
         }
         self.acting.push(Box::pin(async move {
-            let result = work.perform(&action).await;
-            (action, result)
+            let result = Abortable::new(work.perform(&action), until_given_up).await.ok()?;
+            Some((action, result))
         }));
+    }
+
+    /// Nothing will be started any more: what is pulled for it only keeps others waiting.
+    fn give_up_pulls(&mut self) {
+        for (name, pulling) in std::mem::take(&mut self.pulls) {
+            pulling.give_up.abort();
+            self.view.pulls.remove(&name);
+            self.view.busy.remove(&Key::Image(name));
+        }
     }
 
     fn take_in(&mut self, action: Action, result: Result<Outcome, RuntimeError>) {
@@ -279,10 +350,19 @@ impl Driver {
             self.view.look = true;
             return;
         }
-        let now = self.context.ambient.now();
+        if let (Action::StartApp { .. }, Err(RuntimeError::Unavailable { .. })) = (&action, &result) {
+            self.unanswered_until = Some(Instant::now() + UNANSWERED);
+        }
+        let was_unlisted = self.view.unlisted;
+        let now = self.now();
         let jitter = Jitter::from_random(self.context.ambient.random());
         let notes = plan::take_in(&self.pod, &mut self.record, &mut self.view, Came { action, result, now, jitter });
         self.notes.extend(notes);
+        if was_unlisted && !self.view.unlisted {
+            // As at the start of a task that is handed its containers: this is the first that this life sees of them.
+            self.view.unanswered = self.view.asked_for_before(&self.record);
+            self.unanswered_until = (!self.view.unanswered.is_empty()).then(|| Instant::now() + UNANSWERED);
+        }
     }
 
     async fn publish(&mut self) {
@@ -292,7 +372,7 @@ impl Driver {
         }
         let status = status::of_pod(&self.pod, &self.record, &self.view, self.context.ambient.now());
         let stopped = self.record.is_stopped();
-        self.context.reporter.publish(self.pod.uid, status.clone(), stopped);
+        self.context.reporter.publish(self.pod.uid, self.record.restarts_seen, status.clone(), stopped);
         let containers = self.view.containers.values().cloned().collect();
         let snapshot = Snapshot { pod: self.pod.clone(), record: self.record.clone(), containers, status };
         self.snapshot.send_if_modified(|current| {
@@ -309,12 +389,10 @@ impl Driver {
     }
 }
 
-async fn sleep_until(ambient: &Ambient, wake: Option<Timestamp>) {
-    let Some(at) = wake else { return std::future::pending().await };
-    let wait = at.duration_since(ambient.now());
+async fn sleep(wait: Option<Duration>) {
+    let Some(wait) = wait else { return std::future::pending().await };
     // At least a millisecond: a clock that stands still must not make it spin.
-    let wait = Duration::try_from(wait).unwrap_or_default().max(Duration::from_millis(1));
-    tokio::time::sleep(wait).await;
+    tokio::time::sleep(wait.max(Duration::from_millis(1))).await;
 }
 
 #[cfg(test)]
@@ -346,15 +424,16 @@ mod tests {
             admission: Arc::new(Semaphore::new(1)),
             assignments,
         };
-        let (_membership, membership) = watch::channel(Membership { cluster: Some(CLUSTER), ..opened.membership });
+        let (_membership, membership) = latest::channel(Membership { cluster: Some(CLUSTER), ..opened.membership });
         let (_facts, facts) =
-            watch::channel(NodeFacts { version: String::new(), engine: String::new(), trouble: None, capacity: Default::default() });
-        let sources = Sources { node_id: opened.node_id, membership, facts, ledger, link: leader.clone(), ambient };
+            latest::channel(NodeFacts { version: String::new(), engine: String::new(), trouble: None, capacity: Default::default() });
+        let instance = cube_api::meta::Instance(ambient.uuid());
+        let sources = Sources { node_id: opened.node_id, instance, membership, facts, ledger, link: leader.clone(), ambient };
         tasks.spawn_droppable("reporter", reporter.clone().run(sources));
 
         let web = stop(&pod(1, RestartPolicy::Always));
         let scope = Scope { cluster: CLUSTER, node: name("node-1") };
-        let handle = spawn(Arc::new(context), &tasks, scope, web.clone(), PodRecord::new(&web), Vec::new());
+        let handle = spawn(Arc::new(context), &tasks, scope, web.clone(), PodRecord::new(&web), Some(Vec::new()));
         assert!(matches!(told.recv().await, Some(Request::Stopped(uid)) if uid == web.uid));
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert!(std::mem::take(&mut *leader.pods.lock().unwrap())[&web.uid].stopped);

@@ -1,9 +1,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use cube_api::pod::{Phase, RestartPolicy};
 use cube_api::stream::Outcome;
+use http::{Request, StatusCode};
+use hyper::service::Service;
+use hyper_util::service::TowerToHyperService;
 
 use super::*;
+use crate::follower::testing::{Bench, pod};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -49,4 +54,29 @@ async fn a_client_that_takes_no_output_can_still_interrupt() {
     assert_eq!(tokio::time::timeout(LIMIT, to_process.recv()).await, Ok(Some(interrupt)));
     drop(answer);
     assert_eq!(tokio::time::timeout(LIMIT, to_process.recv()).await, Ok(None));
+}
+
+async fn put_assignment(bench: &Bench, body: Body) -> StatusCode {
+    let request = Request::builder().method("PUT").uri(node::ASSIGNMENT).body(body).expect("a request");
+    let router = router(bench.agent.clone(), Tasks::default());
+    TowerToHyperService::new(router).call(request).await.expect("a router doesn't fail").status()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_assignment_that_is_cut_or_stale_stops_nothing() {
+    let bench = Bench::new().await;
+    let web = pod(1, RestartPolicy::Always);
+    let stale = bench.assignment(&[]);
+    let whole = serde_json::to_vec(&bench.assignment(std::slice::from_ref(&web))).expect("plain data");
+    assert_eq!(put_assignment(&bench, Body::from(whole)).await, StatusCode::OK);
+    bench.phase(web.uid, Phase::Running).await;
+    // Of the next one, which has no pods, all but the last byte; then a body that breaks off; then an older one, whole.
+    let next = serde_json::to_vec(&bench.assignment(&[])).expect("plain data");
+    assert_eq!(put_assignment(&bench, Body::from(next[..next.len() - 1].to_vec())).await, StatusCode::BAD_REQUEST);
+    let pieces = [Ok(Bytes::from(next[..40].to_vec())), Err(std::io::Error::other("the connection broke"))];
+    assert_eq!(put_assignment(&bench, Body::from_stream(futures::stream::iter(pieces))).await, StatusCode::BAD_REQUEST);
+    assert_eq!(put_assignment(&bench, Body::from(serde_json::to_vec(&stale).expect("plain data"))).await, StatusCode::OK);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(bench.status(web.uid).map(|status| status.phase), Some(Phase::Running));
+    assert_eq!(bench.fake.starts(web.uid, Some(&web.spec.containers[0].name)), 1);
 }

@@ -7,7 +7,7 @@ pub mod docker;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -21,8 +21,10 @@ use futures::stream::BoxStream;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
+use crate::latest;
+
 /// Whose containers: a node touches only those that carry its own cluster id and node name, also where nodes share an engine.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Scope {
     /// The cluster.
     pub cluster: ClusterId,
@@ -41,6 +43,15 @@ pub struct Identity {
     pub container: Option<Name>,
     /// From 0, counted up with every new container or sandbox in its place.
     pub attempt: u32,
+}
+
+impl Identity {
+    /// The name of the engine's container. Ours have single underscores between DNS labels (which have none), and a sandbox's has two in a row,
+    /// so that no container's name can be taken for it.
+    pub fn container_name(&self) -> String {
+        let container = self.container.as_ref().map_or("", |name| name.as_str());
+        format!("cube_{}_{container}_{}_{}", self.pod, self.uid, self.attempt)
+    }
 }
 
 /// What to create a sandbox from: the pause container that owns the pod's network namespace.
@@ -136,6 +147,15 @@ pub enum RunState {
     },
     /// On its way out of Docker, or stuck there (`removing`, `dead`).
     Removing,
+}
+
+/// What the engine tells of a scope's containers, whether or not it tells of each.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Census {
+    /// Those that it tells of, ended ones too.
+    pub containers: Vec<Observed>,
+    /// Pods of which it has a container that it is silent about: what is known of them is not all.
+    pub silent: BTreeSet<Uid>,
 }
 
 /// What an engine is.
@@ -288,8 +308,14 @@ impl RuntimeError {
 pub trait Runtime: Send + Sync + 'static {
     /// Asks the engine who it is: also whether it answers.
     async fn info(&self) -> Result<EngineInfo, RuntimeError>;
+    /// Whose containers of cube are on the engine, and how many: other clusters' and other nodes' too.
+    async fn scopes(&self) -> Result<BTreeMap<Scope, usize>, RuntimeError>;
     /// Every container of the scope, ended ones too.
     async fn list(&self, scope: &Scope) -> Result<Vec<Observed>, RuntimeError>;
+    /// As [`Runtime::list`], but an engine that is silent about one container still tells of the others.
+    async fn census(&self, scope: &Scope) -> Result<Census, RuntimeError> {
+        Ok(Census { containers: self.list(scope).await?, silent: BTreeSet::new() })
+    }
     /// Every container of one pod.
     async fn list_pod(&self, scope: &Scope, uid: Uid) -> Result<Vec<Observed>, RuntimeError>;
     /// One container.
@@ -299,7 +325,7 @@ pub trait Runtime: Send + Sync + 'static {
     /// The content id of an image that the node has.
     async fn image(&self, image: &str) -> Result<Option<String>, RuntimeError>;
     /// Pulls an image; progress goes to `progress`; the content id.
-    async fn pull(&self, image: &str, progress: tokio::sync::watch::Sender<PullProgress>) -> Result<String, RuntimeError>;
+    async fn pull(&self, image: &str, progress: latest::Sender<PullProgress>) -> Result<String, RuntimeError>;
     /// Creates a sandbox (making the pause image if need be), or finds the one of that identity.
     async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<ContainerId, RuntimeError>;
     /// Creates an app container, or finds the one of that identity. The sandbox need not run yet.
@@ -318,3 +344,6 @@ pub trait Runtime: Send + Sync + 'static {
 
 /// How long an ordinary call to an engine may take before it counts as not answered.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A pull that brings nothing for so long has failed: no layer comes further, none is unpacked further.
+pub const PULL_IDLE: Duration = Duration::from_secs(60);

@@ -27,7 +27,7 @@ async fn answered(answer: String) -> (Result<(Welcome, Upgraded), SessionError>,
 
 #[tokio::test]
 async fn a_welcome_hands_the_connection_over() {
-    let welcome = Welcome { cluster_id: ClusterId(uuid::Uuid::nil()), epoch: Epoch(3) };
+    let welcome = Welcome { cluster_id: ClusterId(uuid::Uuid::nil()), epoch: Epoch(3), life: None };
     let json = serde_json::to_string(&welcome).expect("plain data");
     let (answer, mut leaders) = answered(format!(
         "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: {UPGRADE}\r\n{WELCOME_HEADER}: {json}\r\n\r\n"

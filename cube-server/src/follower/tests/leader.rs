@@ -10,7 +10,7 @@ async fn orphans_go_only_after_an_assignment() {
     bench.phase(web.uid, Phase::Running).await;
     // The ledger is lost: what runs belongs to nobody now.
     bench.lose_ledger().await;
-    bench.agent.welcome(&Welcome { cluster_id: CLUSTER, epoch: Epoch(2) }).await.unwrap();
+    bench.agent.welcome(&Welcome { cluster_id: CLUSTER, epoch: Epoch(2), life: None }).await.unwrap();
     tokio::time::sleep(Duration::from_secs(120)).await;
     assert_eq!(bench.fake.everything().len(), 2, "nothing was assigned yet");
     let mut assignment = bench.assignment(&[]);
@@ -29,7 +29,7 @@ async fn a_lost_ledger_is_rebuilt_from_what_runs() {
     bench.wait_for("a second start", || bench.fake.starts(web.uid, Some(&name("app"))) == 2).await;
     let before = bench.fake.everything();
     bench.lose_ledger().await;
-    bench.agent.welcome(&Welcome { cluster_id: CLUSTER, epoch: Epoch(1) }).await.unwrap();
+    bench.agent.welcome(&Welcome { cluster_id: CLUSTER, epoch: Epoch(1), life: None }).await.unwrap();
     bench.assign(std::slice::from_ref(&web)).await;
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(bench.fake.everything(), before);
@@ -63,7 +63,7 @@ async fn restarts_go_on_while_the_leader_is_away_and_events_arrive_afterwards_in
     assert_eq!(bench.reasons(web.uid).len(), 3);
     bench.leader.away.store(false, Ordering::Relaxed);
     let began = Instant::now();
-    bench.agent.welcome(&Welcome { cluster_id: CLUSTER, epoch: Epoch(1) }).await.unwrap();
+    bench.agent.welcome(&Welcome { cluster_id: CLUSTER, epoch: Epoch(1), life: None }).await.unwrap();
     let all = ["Pulled", "Created", "Started", "Crashed", "Pulled", "Created", "Started"];
     bench.wait_for("the events", || bench.reasons(web.uid) == all).await;
     assert!(began.elapsed() < Duration::from_secs(1), "a new session is used at once");
@@ -87,9 +87,9 @@ async fn a_report_is_sent_until_accepted_and_not_too_often() {
 async fn other_clusters_and_older_leaders_are_refused() {
     let bench = Bench::new().await;
     let other = cube_api::ClusterId(uuid::Uuid::from_u128(8));
-    let refused = bench.agent.welcome(&Welcome { cluster_id: other, epoch: Epoch(9) }).await.unwrap_err();
+    let refused = bench.agent.welcome(&Welcome { cluster_id: other, epoch: Epoch(9), life: None }).await.unwrap_err();
     assert_eq!(refused.code, ErrorCode::Conflict);
-    bench.agent.welcome(&Welcome { cluster_id: CLUSTER, epoch: Epoch(3) }).await.unwrap();
+    bench.agent.welcome(&Welcome { cluster_id: CLUSTER, epoch: Epoch(3), life: None }).await.unwrap();
     let web = pod(1, RestartPolicy::Always);
     let older = bench.assignment(&[]);
     assert_eq!(bench.agent.assign(older.clone()).await.unwrap_err().code, ErrorCode::Conflict);
@@ -107,6 +107,23 @@ async fn other_clusters_and_older_leaders_are_refused() {
     bench.phase(web.uid, Phase::Running).await;
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(bench.status(web.uid).unwrap().phase, Phase::Running);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_leaders_that_count_the_same_epoch_the_one_that_was_met_first_is_obeyed() {
+    let mut bench = Bench::new().await;
+    let life = |number| Some(cube_api::meta::LifeId(uuid::Uuid::from_u128(number)));
+    let welcome = |epoch, life| Welcome { cluster_id: CLUSTER, epoch: Epoch(epoch), life };
+    bench.agent.welcome(&welcome(2, life(1))).await.unwrap();
+    let refused = bench.agent.welcome(&welcome(2, life(2))).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::Conflict);
+    assert!(refused.message.contains("copy of the other's data"), "{refused}");
+    assert!(bench.agent.welcome(&welcome(2, None)).await.is_err(), "one that doesn't say who it is, either");
+    bench.kill_and_restart().await;
+    assert!(bench.agent.welcome(&welcome(2, life(2))).await.is_err(), "it is remembered across a restart");
+    bench.agent.welcome(&welcome(2, life(1))).await.unwrap();
+    bench.agent.welcome(&welcome(3, life(2))).await.unwrap();
+    assert!(bench.agent.welcome(&welcome(2, life(1))).await.is_err(), "an older epoch");
 }
 
 #[tokio::test(start_paused = true)]
@@ -129,7 +146,7 @@ async fn a_new_life_of_the_leader_counts_its_generations_anew() {
     for _ in 0..3 {
         bench.assign(&[]).await;
     }
-    bench.agent.welcome(&Welcome { cluster_id: CLUSTER, epoch: Epoch(2) }).await.unwrap();
+    bench.agent.welcome(&Welcome { cluster_id: CLUSTER, epoch: Epoch(2), life: None }).await.unwrap();
     bench.kill_and_restart().await;
     let mut assignment = bench.assignment(std::slice::from_ref(&web));
     (assignment.epoch, assignment.generation) = (Epoch(2), Generation(1));
@@ -145,7 +162,7 @@ async fn an_orphan_that_does_not_stop_is_killed_at_its_deadline_also_across_a_re
     bench.assign(std::slice::from_ref(&web)).await;
     bench.phase(web.uid, Phase::Running).await;
     bench.lose_ledger().await;
-    bench.agent.welcome(&Welcome { cluster_id: CLUSTER, epoch: Epoch(1) }).await.unwrap();
+    bench.agent.welcome(&Welcome { cluster_id: CLUSTER, epoch: Epoch(1), life: None }).await.unwrap();
     bench.assign(&[]).await;
     bench.wait_for("a signal", || bench.fake.calls().iter().any(|call| call.operation == Operation::Signal)).await;
     let began = Instant::now();

@@ -27,7 +27,9 @@ pub(super) enum Action {
 /// The action of a route; none where there is no such route.
 pub(super) fn action(method: &Method, route: &str) -> Option<Action> {
     match (method.as_str(), route) {
-        ("GET", routes::PODS | routes::POD | routes::POD_LOGS | routes::EVENTS | routes::NODES | routes::NODE) => Some(Action::Read),
+        ("GET", routes::PODS | routes::POD | routes::POD_LOGS | routes::EVENTS | routes::NODES | routes::NODE | routes::METRICS) => {
+            Some(Action::Read)
+        }
         ("POST", routes::APPLY | routes::POD_RESTART) | ("DELETE", routes::POD | routes::NODE) => Some(Action::Change),
         ("GET", routes::POD_EXEC) => Some(Action::Exec),
         ("POST", routes::NODE_REPORT | routes::SESSION) => Some(Action::BeNode),

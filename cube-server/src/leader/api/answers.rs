@@ -1,8 +1,10 @@
 //! How the API refuses: errors as JSON with the request's id, and extractors that say no in the API's own words.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{FromRequest, FromRequestParts, Path, Request, State};
+use axum::extract::{FromRequest, FromRequestParts, MatchedPath, Path, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, Uri, header};
 use axum::middleware::Next;
@@ -13,12 +15,23 @@ use cube_api::meta::Name;
 use cube_api::{ApiError, ErrorCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 
 use super::Api;
 use crate::leader::store::StoreError;
 
 /// The header that names a request, for the log and the person who asks about it.
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// From the headers of a request to the end of its body, and before that for a place among the large ones: 4 MiB over 1 Mbit/s take 34 s.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A body of up to so many bytes needs no place: 4,096 connections with one each are 256 MiB.
+const SMALL_BODY: u64 = 64 * 1024;
+
+/// The most larger bodies at a time, with all that is made of them until they are answered. Each has up to 4 MiB.
+pub(super) const LARGE_BODIES: usize = 32;
 
 /// An [`ApiError`] as a response. [`identify`] writes its body, because only it knows the request's id.
 #[derive(Debug)]
@@ -36,8 +49,12 @@ impl From<StoreError> for Refusal {
         Self(match error {
             StoreError::Refused(refusal) => refusal,
             StoreError::Busy => ApiError::new(ErrorCode::Busy, busy).hint("try again in a moment"),
+            StoreError::NoSpace { remedy } => {
+                let message = "the leader's disk is full: nothing was changed, and nothing new is taken until there is room";
+                ApiError::new(ErrorCode::NoSpace, message).hint(format!("on the leader's machine, {remedy}; deletes work meanwhile"))
+            }
             StoreError::Closed => ApiError::new(ErrorCode::Unavailable, "the leader is stopping").hint("try again in a moment"),
-            trouble @ (StoreError::Sqlite { .. } | StoreError::Corrupt { .. }) => {
+            trouble @ (StoreError::Sqlite { .. } | StoreError::Corrupt { .. } | StoreError::Open(_)) => {
                 let chain = format!("{:#}", anyhow::Error::new(trouble));
                 tracing::error!(error = chain, "the store failed a request");
                 ApiError::new(ErrorCode::Internal, "the leader's store failed; nothing was changed")
@@ -59,10 +76,13 @@ impl IntoResponse for Refusal {
 pub(super) async fn identify(State(api): State<Api>, request: Request, next: Next) -> Response {
     let id = format!("{:016x}", api.ambient.random());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let began = Instant::now();
     let mut response = next.run(request).await;
     if let Some(mut error) = response.extensions_mut().remove::<ApiError>() {
         tracing::debug!(request = id, %method, path, status = response.status().as_u16(), error = error.message, "refused");
-        if error.code.status().is_server_error() {
+        // Of a full disk the log says so once: it must not fill the disk further.
+        if error.code.status().is_server_error() && error.code != ErrorCode::NoSpace {
             tracing::warn!(request = id, %method, path, error = error.message, "a request failed");
         }
         error.request_id.clone_from(&id);
@@ -72,6 +92,7 @@ pub(super) async fn identify(State(api): State<Api>, request: Request, next: Nex
             response.headers_mut().insert(header::ALLOW, allow);
         }
     }
+    api.metrics.answered(method.as_str(), route.as_deref(), response.status().as_u16(), began.elapsed());
     response.headers_mut().insert(REQUEST_ID.clone(), HeaderValue::from_str(&id).expect("hexadecimal digits"));
     response
 }
@@ -113,38 +134,56 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
     }
 }
 
-/// A body of at most [`MAX_BYTES`].
-pub(super) struct Whole(pub Bytes);
+/// A body of at most [`MAX_BYTES`], with its place among the large ones: keep that until what was read from it is done with.
+pub(super) struct Whole(pub Bytes, pub Option<OwnedSemaphorePermit>);
 
-impl<S: Send + Sync> FromRequest<S> for Whole {
+impl FromRequest<Api> for Whole {
     type Rejection = Refusal;
-    async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
-        whole(request.into_body()).await.map(Self).map_err(Refusal)
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Refusal> {
+        let (body, place) = whole(request.into_body(), api).await?;
+        Ok(Self(body, place))
     }
 }
 
-async fn whole(body: Body) -> Result<Bytes, ApiError> {
+async fn whole(body: Body, api: &Api) -> Result<(Bytes, Option<OwnedSemaphorePermit>), ApiError> {
     let too_large =
         || ApiError::new(ErrorCode::TooLarge, format!("the body is larger than {} MiB", MAX_BYTES >> 20)).hint("apply it in several parts");
+    let size = http_body::Body::size_hint(&body);
     // Known before a byte is read: a client that waits for `100 Continue` needn't send it.
-    if http_body::Body::size_hint(&body).lower() > MAX_BYTES as u64 {
+    if size.lower() > MAX_BYTES as u64 {
         return Err(too_large());
     }
-    match Limited::new(body, MAX_BYTES).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
-        Err(error) => Err(ApiError::new(ErrorCode::BadRequest, format!("the body was cut short: {error}"))),
+    let is_large = size.upper().is_none_or(|upper| upper > SMALL_BODY);
+    let place = if is_large { Some(place_among_large_ones(api).await?) } else { None };
+    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BYTES).collect()).await {
+        Ok(Ok(collected)) => Ok((collected.to_bytes(), place)),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(error)) => Err(ApiError::new(ErrorCode::BadRequest, format!("the body was cut short: {error}"))),
+        Err(_) => {
+            let message = format!("the body didn't arrive within {} s", BODY_TIMEOUT.as_secs());
+            Err(ApiError::new(ErrorCode::BadRequest, message).hint("apply it in several parts"))
+        }
+    }
+}
+
+async fn place_among_large_ones(api: &Api) -> Result<OwnedSemaphorePermit, ApiError> {
+    match tokio::time::timeout(BODY_TIMEOUT, api.large_bodies.clone().acquire_owned()).await {
+        Ok(place) => Ok(place.expect("it is never closed")),
+        Err(_) => {
+            let message = format!("the leader is reading {LARGE_BODIES} large bodies, the most at a time");
+            Err(ApiError::new(ErrorCode::Busy, message).hint("try again in a moment"))
+        }
     }
 }
 
 /// A JSON body of a known shape. Manifests have their own reader, with all errors at once.
-pub(super) struct JsonBody<T>(pub T);
+pub(super) struct JsonBody<T>(pub T, pub Option<OwnedSemaphorePermit>);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
+impl<T: DeserializeOwned> FromRequest<Api> for JsonBody<T> {
     type Rejection = Refusal;
-    async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
-        let body = whole(request.into_body()).await?;
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Refusal> {
+        let (body, place) = whole(request.into_body(), api).await?;
         let bad = |error: serde_json::Error| ApiError::new(ErrorCode::BadRequest, format!("the body can't be read: {error}"));
-        Ok(Self(serde_json::from_slice(&body).map_err(bad)?))
+        Ok(Self(serde_json::from_slice(&body).map_err(bad)?, place))
     }
 }

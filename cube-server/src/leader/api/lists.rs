@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::body::Body;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -12,7 +11,7 @@ use bytes::Bytes;
 use cube_api::meta::{Labels, Name, Revision};
 use cube_api::routes::{Bookmark, List, ListQuery, WatchEvent};
 use cube_api::{ApiError, ErrorCode, Node, Pod};
-use futures::{FutureExt, stream};
+use futures::{FutureExt, StreamExt, stream};
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -26,6 +25,12 @@ const BOOKMARK_EVERY: Duration = Duration::from_secs(10);
 
 /// The most items in one page, asked for or not.
 const MAX_PAGE: usize = 10_000;
+
+/// A list is written in pieces of about so many bytes.
+const PIECE: usize = 64 * 1024;
+
+/// What follows the items of a list: they are its last field.
+const EMPTY_LIST_END: &[u8] = b"]}";
 
 /// A row before and after a change.
 type Sides<R> = (Option<Arc<R>>, Option<Arc<R>>);
@@ -134,12 +139,18 @@ pub(super) fn answer<K: Kind>(api: &Api, query: ListQuery) -> Result<Response, R
     match (query.watch, query.from, query.limit, query.continue_from) {
         (true, from, None, None) => watch::<K>(api, selector, from).map_err(Refusal::from),
         (true, _, _, _) => Err(bad("a watch takes no limit and no continue")),
-        (false, None, limit, start) => Ok(Json(list::<K>(&api.store, &selector, limit, start)?).into_response()),
+        (false, None, limit, start) => Ok(list::<K>(&api.store, &selector, limit, start)?.into_response(api.store.clone())),
         (false, Some(_), _, _) => Err(bad("from goes with watch=true")),
     }
 }
 
-fn list<K: Kind>(store: &Store, selector: &Selector, limit: Option<usize>, start: Option<String>) -> Result<List<K::Object>, ApiError> {
+/// A page on its way: the rows that are shared with the state, and what stands before them.
+struct Page<K: Kind> {
+    head: List<K::Object>,
+    rows: VecDeque<Arc<K::Row>>,
+}
+
+fn list<K: Kind>(store: &Store, selector: &Selector, limit: Option<usize>, start: Option<String>) -> Result<Page<K>, ApiError> {
     let (revision, after, rows) = match start {
         None => store.read(|state| (state.revision, None, K::shown(state))),
         Some(token) => {
@@ -151,11 +162,50 @@ fn list<K: Kind>(store: &Store, selector: &Selector, limit: Option<usize>, start
     if limit == 0 {
         return Err(ApiError::new(ErrorCode::BadRequest, "limit must be at least 1"));
     }
-    let mut left = rows.values().filter(|row| after.as_ref().is_none_or(|after| K::name(row) > after) && selector.matches(K::labels(row)));
-    let page: Vec<_> = left.by_ref().take(limit).collect();
+    let mut left =
+        rows.into_values().filter(|row| after.as_ref().is_none_or(|after| K::name(row) > after) && selector.matches(K::labels(row)));
+    let page: VecDeque<_> = left.by_ref().take(limit).collect();
     let more = left.next().is_some();
-    let continue_from = page.last().filter(|_| more).map(|last| format!("{revision}:{}", K::name(last)));
-    Ok(List { revision, continue_from, items: page.into_iter().map(|row| K::object(store, row)).collect() })
+    let continue_from = page.back().filter(|_| more).map(|last| format!("{revision}:{}", K::name(last)));
+    Ok(Page { head: List { revision, continue_from, items: Vec::new() }, rows: page })
+}
+
+impl<K: Kind> Page<K> {
+    /// A short page as one piece with its length; a long one is written while it is read, so that a reader that stops costs a piece, and not
+    /// the tens of megabytes that 10,000 pods can be.
+    fn into_response(mut self, store: Store) -> Response {
+        let mut piece = serde_json::to_vec(&self.head).expect("plain data");
+        piece.truncate(piece.len() - EMPTY_LIST_END.len());
+        let mut first = true;
+        let is_whole = self.write_piece(&store, &mut piece, &mut first);
+        let headers = [(header::CONTENT_TYPE, "application/json")];
+        if is_whole {
+            return (headers, piece).into_response();
+        }
+        let rest = stream::unfold(Some((self, store, first)), async |rest| {
+            let (mut page, store, mut first) = rest?;
+            let mut piece = Vec::with_capacity(2 * PIECE);
+            let is_whole = page.write_piece(&store, &mut piece, &mut first);
+            Some((piece, (!is_whole).then_some((page, store, first))))
+        });
+        let pieces = stream::iter([piece]).chain(rest).map(|piece| Ok::<_, std::convert::Infallible>(Bytes::from(piece)));
+        (headers, Body::from_stream(pieces)).into_response()
+    }
+
+    /// Adds items until the piece is long enough; whether those were the last, with the list's end.
+    fn write_piece(&mut self, store: &Store, piece: &mut Vec<u8>, first: &mut bool) -> bool {
+        while piece.len() < PIECE {
+            let Some(row) = self.rows.pop_front() else {
+                piece.extend_from_slice(EMPTY_LIST_END);
+                return true;
+            };
+            if !std::mem::take(first) {
+                piece.push(b',');
+            }
+            serde_json::to_writer(&mut *piece, &K::object(store, &row)).expect("resources are plain data");
+        }
+        false
+    }
 }
 
 /// Reads a `continue` token: the first page's revision and the last name that was shown.
@@ -217,12 +267,13 @@ fn watch<K: Kind>(api: &Api, selector: Selector, from: Option<Revision>) -> Resu
     };
     let changes = store.watch(reached)?;
     let watching = Watching::<K> { store, selector, changes, first, reached, tells_place: from.is_none() };
-    let stopping = api.stopping.clone();
+    let stopping = api.tasks.stopping().clone();
     let lines = stream::unfold(watching, move |mut watching| {
         let stopping = stopping.clone();
         async move {
             // Both may be dropped at any time: what was taken is told before the next await.
             let event = tokio::select! {
+                biased;
                 () = stopping.cancelled() => None,
                 event = watching.next() => event,
             };

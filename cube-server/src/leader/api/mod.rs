@@ -5,9 +5,11 @@
 //! * `pods.rs`, `nodes.rs`: the handlers.
 //! * `lists.rs`: lists in pages of one revision, and watches. `selector.rs`: label selectors.
 //! * `streams.rs`: logs and exec, relayed frame by frame.
+//! * `health.rs`: whether the leader takes work, and its figures.
 
 mod access;
 mod answers;
+mod health;
 mod lists;
 mod nodes;
 mod pods;
@@ -16,30 +18,51 @@ mod streams;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::middleware;
 use axum::routing::{get, post};
 use cube_api::auth::Keys;
 use cube_api::routes::{self, VersionInfo};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::Semaphore;
 
+use super::metrics::Metrics;
 use super::nodes::Nodes;
 use super::store::Store;
 use crate::ambient::Ambient;
+use crate::serve::Connections;
+use crate::tasks::Tasks;
 
 /// What the handlers work with.
 #[derive(Clone)]
 pub struct Api {
     /// The cluster's state.
-    pub store: Store,
+    store: Store,
     /// The followers' sessions.
-    pub nodes: Nodes,
+    nodes: Nodes,
     /// What verifies credentials.
-    pub keys: Keys,
+    keys: Keys,
     /// The clock that credentials are judged by, and the source of request ids.
-    pub ambient: Ambient,
-    /// Ends watches, logs and execs when the server stops.
-    pub stopping: CancellationToken,
+    ambient: Ambient,
+    /// Where logs and execs are relayed; ends watches when the server stops.
+    tasks: Tasks,
+    metrics: Metrics,
+    /// Bodies that are no trifle and in memory at the same time.
+    large_bodies: Arc<Semaphore>,
+}
+
+impl Api {
+    /// Of this leader.
+    pub fn new(store: Store, nodes: Nodes, keys: Keys, ambient: Ambient, tasks: Tasks) -> Self {
+        let metrics = Metrics::new(&store);
+        Self { store, nodes, keys, ambient, tasks, metrics, large_bodies: Arc::new(Semaphore::new(answers::LARGE_BODIES)) }
+    }
+
+    /// Where the connections that lead here are counted.
+    pub fn connections(&self) -> Connections {
+        self.metrics.connections()
+    }
 }
 
 /// Every route. All but health and version are behind `access::guard`, those that don't exist too.
@@ -56,12 +79,13 @@ pub fn router(api: Api) -> Router {
         .route(routes::NODE, get(nodes::get).delete(nodes::delete))
         .route(routes::NODE_REPORT, post(nodes::report))
         .route(routes::SESSION, post(nodes::session))
+        .route(routes::METRICS, get(health::metrics))
         .fallback(answers::no_route)
         .method_not_allowed_fallback(answers::wrong_method)
         .layer(middleware::from_fn_with_state(api.clone(), access::guard));
     Router::new()
         .route(routes::HEALTHZ, get(async || "ok"))
-        .route(routes::READYZ, get(async || "ok"))
+        .route(routes::READYZ, get(health::ready))
         .route(routes::VERSION, get(async || axum::Json(VersionInfo { version: env!("CARGO_PKG_VERSION").to_owned() })))
         .method_not_allowed_fallback(answers::wrong_method)
         .merge(guarded)

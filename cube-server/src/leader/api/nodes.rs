@@ -1,6 +1,6 @@
 //! Handlers of nodes: what people ask about them, and what they say themselves.
 
-use axum::extract::{Request, State};
+use axum::extract::{FromRequest, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -36,9 +36,10 @@ pub(super) async fn report(
     State(api): State<Api>,
     Extension(role): Extension<Role>,
     Named(node): Named,
-    JsonBody(report): JsonBody<Report>,
+    JsonBody(report, _place): JsonBody<Report>,
 ) -> Result<Json<ReportAccepted>, Refusal> {
     access::must_be(&role, &node)?;
+    api.nodes.may_report(&node, report.node_id, report.instance)?;
     Ok(Json(api.store.report(node, report).await?))
 }
 
@@ -48,7 +49,7 @@ pub(super) async fn session(State(api): State<Api>, Extension(role): Extension<R
     let upgrade = request.extensions_mut().remove::<OnUpgrade>().filter(|_| asked);
     let wrong = || ApiError::new(ErrorCode::BadRequest, format!("a session needs 'Connection: upgrade' and 'Upgrade: {UPGRADE}'"));
     let upgrade = upgrade.ok_or_else(wrong)?;
-    let JsonBody(announcement) = <JsonBody<Announcement> as axum::extract::FromRequest<()>>::from_request(request, &()).await?;
+    let JsonBody(announcement, _) = JsonBody::<Announcement>::from_request(request, &api).await?;
     access::must_be(&role, &announcement.node)?;
     let welcome = api.nodes.accept(announcement, upgrade).await?;
     let welcome = serde_json::to_string(&welcome).expect("plain data");

@@ -18,7 +18,11 @@ use crate::leader::store::{PodRow, Store};
 /// A manifest of up to so many bytes is read where the request is: that takes some 10 ms. One of 4 MiB takes 0.7 s, and would hold up others.
 const READ_AT_ONCE: usize = 64 * 1024;
 
-pub(super) async fn apply(State(api): State<Api>, Ask(query): Ask<ApplyQuery>, Whole(body): Whole) -> Result<Json<Applied>, Refusal> {
+pub(super) async fn apply(
+    State(api): State<Api>,
+    Ask(query): Ask<ApplyQuery>,
+    Whole(body, _place): Whole,
+) -> Result<Json<Applied>, Refusal> {
     let invalid = |problems| ApiError::invalid("the manifest has errors; nothing was changed", problems);
     let read =
         if body.len() <= READ_AT_ONCE { manifest::from_json(&body) } else { blocking::run(move || manifest::from_json(&body)).await };

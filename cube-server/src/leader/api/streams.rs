@@ -1,7 +1,8 @@
 //! Logs and exec: what is asked is checked, then frames are relayed between the client's websocket and the node's stream, one at a time.
 //!
 //! Each frame is taken only when the one before it has been handed on, so a reader that stops costs no memory. Nothing is decided here but
-//! when a client counts as gone; dropping the node's stream tells the node.
+//! when a client counts as gone: by its silence here, and in `serve.rs` when it takes not a byte for ten minutes. Dropping the node's stream
+//! tells the node.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -19,11 +20,12 @@ use cube_api::stream::{Frame, FrameError, MAX_DATA, Outcome, SUBPROTOCOL};
 use cube_api::{ApiError, ErrorCode};
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt, stream};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, MissedTickBehavior};
-use tokio_util::sync::CancellationToken;
 
 use super::answers::{Ask, Named, Refusal};
 use super::{Api, pods};
+use crate::leader::metrics::OpenStream;
 use crate::leader::nodes::{NodeSink, NodeStream};
 use crate::leader::store::PodRow;
 use crate::query;
@@ -33,6 +35,12 @@ const PING_EVERY: Duration = Duration::from_secs(15);
 
 /// A client that says nothing for three pings is gone.
 const GONE_AFTER: Duration = Duration::from_secs(45);
+
+/// From our `101` to the connection being handed over: it takes as long as the answer takes to be written.
+const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What is read ahead of a websocket: people type. tungstenite's own 128 KiB would be 512 MiB for all connections.
+const READ_BUFFER: usize = 16 * 1024;
 
 /// What one websocket may hold of unsent frames: two of the largest. tungstenite's own default has no limit.
 const WRITE_BUFFER: usize = 2 * (MAX_DATA + 16);
@@ -52,8 +60,11 @@ pub(super) async fn logs(
     let socket = if headers.contains_key(header::UPGRADE) { Some(socket.map_err(not_a_websocket)?) } else { None };
     let frames = api.nodes.logs(&node, uid, &query).await?;
     Ok(match socket {
-        Some(socket) => accept(socket, move |socket| relay(socket, None, frames, api.stopping)),
-        None => ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], Body::from_stream(plain(frames))).into_response(),
+        Some(socket) => accept(&api, socket, "logs", move |socket| relay(socket, None, frames)),
+        None => {
+            let open = api.metrics.stream("logs");
+            ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], Body::from_stream(plain(frames, open))).into_response()
+        }
     })
 }
 
@@ -73,7 +84,7 @@ pub(super) async fn exec(
     // Before the command runs: one that can't be answered isn't started.
     let socket = socket.map_err(not_a_websocket)?;
     let (input, output) = api.nodes.exec(&node, uid, &query).await?;
-    Ok(accept(socket, move |socket| relay(socket, Some(input), output, api.stopping)))
+    Ok(accept(&api, socket, "exec", move |socket| relay(socket, Some(input), output)))
 }
 
 /// A node that sends what is no frame breaks the stream, in words that the client reads.
@@ -118,27 +129,41 @@ fn whereabouts(row: &PodRow) -> Result<(Name, Uid), ApiError> {
     Ok((row.pod.placement.node.clone().ok_or_else(nowhere)?, row.pod.metadata.uid))
 }
 
-fn accept<F: Future<Output = ()> + Send + 'static>(
+/// Answers the upgrade. axum would run `serve` on a task of its own, which nobody waits for and whose panic nobody sees: that one only hands
+/// the websocket over.
+fn accept<F: Future<Output = ()> + Send>(
+    api: &Api,
     socket: WebSocketUpgrade,
+    kind: &'static str,
     serve: impl FnOnce(WebSocket) -> F + Send + 'static,
 ) -> Response {
+    let (hand_over, handed_over) = oneshot::channel();
+    let open = api.metrics.stream(kind);
+    api.tasks.spawn_droppable(kind, async move {
+        let _open = open;
+        match tokio::time::timeout(UPGRADE_TIMEOUT, handed_over).await {
+            Ok(Ok(socket)) => serve(socket).await,
+            Ok(Err(_)) | Err(_) => tracing::debug!(kind, "the client hung up before its stream began"),
+        }
+    });
     socket
         .protocols([SUBPROTOCOL])
         .max_message_size(MAX_DATA + 1)
         .max_frame_size(MAX_DATA + 1)
+        .read_buffer_size(READ_BUFFER)
         // Each frame goes out at once; the bound is for the answers to pings that come while a frame is stuck.
         .write_buffer_size(0)
         .max_write_buffer_size(WRITE_BUFFER)
-        .on_upgrade(serve)
+        .on_upgrade(async move |socket| drop(hand_over.send(socket)))
 }
 
 /// Logs without a websocket, for curl: the lines alone. A log that was cut ends the body with an error, not with its end.
-fn plain(frames: NodeStream) -> impl futures::Stream<Item = Result<Bytes, std::io::Error>> {
-    stream::unfold(Some(frames), async |frames| {
-        let mut frames = frames?;
+fn plain(frames: NodeStream, open: OpenStream) -> impl futures::Stream<Item = Result<Bytes, std::io::Error>> {
+    stream::unfold(Some((frames, open)), async |frames| {
+        let (mut frames, open) = frames?;
         loop {
             match readable(frames.next().await?) {
-                Frame::Stdout(bytes) => return Some((Ok(bytes), Some(frames))),
+                Frame::Stdout(bytes) => return Some((Ok(bytes), Some((frames, open)))),
                 Frame::Status(Outcome::Failed(problem)) => return Some((Err(std::io::Error::other(problem)), None)),
                 Frame::Status(Outcome::Success | Outcome::ExitCode(_)) => return None,
                 Frame::Stderr(_) | Frame::Stdin(_) | Frame::StdinEnd | Frame::Resize(_) => {}
@@ -147,15 +172,15 @@ fn plain(frames: NodeStream) -> impl futures::Stream<Item = Result<Bytes, std::i
     })
 }
 
-/// Relays until the last frame has been sent, the client is gone or the server stops. Then both ends are dropped, which the node notices.
-async fn relay(socket: WebSocket, to_node: Option<NodeSink>, from_node: NodeStream, stopping: CancellationToken) {
+/// Relays until the last frame has been sent or the client is gone. Then both ends are dropped, which the node notices.
+async fn relay(socket: WebSocket, to_node: Option<NodeSink>, from_node: NodeStream) {
     let (to_client, from_client) = socket.split();
     let client = Client::default();
     // Each is dropped with the other: nothing of either is of use alone.
     tokio::select! {
-        () = outward(from_node, to_client, &client) => {}
+        biased;
         () = inward(from_client, to_node, &client) => {}
-        () = stopping.cancelled() => {}
+        () = outward(from_node, to_client, &client) => {}
     }
 }
 
@@ -176,10 +201,8 @@ async fn outward(mut frames: NodeStream, mut to_client: SplitSink<WebSocket, Mes
     loop {
         // Both are cancel-safe: a frame is taken whole or not at all.
         let (message, is_last) = tokio::select! {
-            next = frames.next() => {
-                let Some(frame) = next.map(readable) else { return };
-                (Message::Binary(frame.encode()), matches!(frame, Frame::Status(_)))
-            }
+            biased;
+            // First, or frames without end would leave a client that is gone unnoticed.
             _ = pings.tick() => {
                 let is_alive = client.heard.swap(false, Ordering::Relaxed) || client.waits_for_node.load(Ordering::Relaxed);
                 silent = if is_alive { Duration::ZERO } else { silent + PING_EVERY };
@@ -187,6 +210,10 @@ async fn outward(mut frames: NodeStream, mut to_client: SplitSink<WebSocket, Mes
                     return;
                 }
                 (Message::Ping(Bytes::new()), false)
+            }
+            next = frames.next() => {
+                let Some(frame) = next.map(readable) else { return };
+                (Message::Binary(frame.encode()), matches!(frame, Frame::Status(_)))
             }
         };
         // Whoever doesn't take it is gone; what else there was to say is of no use then.

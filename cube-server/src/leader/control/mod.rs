@@ -2,19 +2,22 @@
 //!
 //! | loop | runs | decides by |
 //! | --- | --- | --- |
-//! | `scheduler` | on a change that may let a pod be placed, and every 10 s | `plan::schedule` |
+//! | `scheduler` | on a change that may let a pod be placed, and every 10 s; every second behind a restore's fence | `plan::fence`, `plan::schedule` |
 //! | `nodes` | every second, and when a node says something of itself | `plan::health` |
-//! | `gc` | at the start and every hour | the store's limits |
+//! | `backups` | on schedule, if a folder for them is given | the age of the newest |
+//! | `gc` | at the start and every hour | the age and number of events |
 //!
 //! A loop takes no input: it re-reads what is stored, so that the start, the steady state and a recovery are one path. Each runs one pass at a
 //! time and ends when the server stops; a pass that fails is logged and made again. Knows neither HTTP nor SQL.
 
+mod backups;
 mod nodes;
 mod scheduler;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +25,7 @@ use cube_api::meta::{Name, Revision};
 use jiff::Timestamp;
 
 use crate::ambient::Ambient;
+use crate::leader::plan::fence::Waits;
 use crate::leader::store::{Change, Store, StoreError};
 use crate::tasks::Tasks;
 
@@ -32,25 +36,43 @@ pub trait SessionView: Send + Sync + 'static {
 }
 
 /// How long and how often.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// How long a node without a session stays Ready.
     pub not_ready_after: Duration,
+    /// How long a node may be without a session before its pods are replaced elsewhere; none: for ever. For twice that time after the leader's start
+    /// nobody is lost, and one that was restored from a backup waits as long for the nodes that the backup has.
+    pub lost_after: Option<Duration>,
     /// The longest between two passes of the scheduler.
     pub schedule_every: Duration,
     /// The longest between two looks at the nodes.
     pub check_nodes_every: Duration,
     /// Between two passes over old events.
     pub collect_garbage_every: Duration,
+    /// Backups on schedule; none: no such.
+    pub backups: Option<Backups>,
+}
+
+/// Where backups go, and how many.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backups {
+    /// The folder; made where it is missing.
+    pub folder: PathBuf,
+    /// Between two of them.
+    pub every: Duration,
+    /// How many of this cluster are kept.
+    pub keep: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self {
             not_ready_after: Duration::from_secs(10),
+            lost_after: Some(Duration::from_secs(30)),
             schedule_every: Duration::from_secs(10),
             check_nodes_every: Duration::from_secs(1),
             collect_garbage_every: Duration::from_secs(3_600),
+            backups: None,
         }
     }
 }
@@ -60,10 +82,12 @@ const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Starts the loops. They end with `tasks`.
 pub fn start(store: &Store, sessions: Arc<dyn SessionView>, ambient: &Ambient, tasks: &Tasks, options: Options) {
-    tasks.spawn_droppable("scheduler", scheduler::run(store.clone(), options.schedule_every));
-    let nodes = nodes::Nodes::new(store.clone(), sessions, ambient.clone(), options.not_ready_after);
-    tasks.spawn_droppable("nodes", nodes.run(options.check_nodes_every));
+    tasks.spawn_droppable("scheduler", scheduler::run(store.clone(), options.schedule_every, Waits::by(options.lost_after)));
+    tasks.spawn_droppable("nodes", nodes::Nodes::new(store.clone(), sessions, &options).run());
     tasks.spawn_droppable("gc", collect_garbage(store.clone(), options.collect_garbage_every));
+    if let Some(backups) = options.backups {
+        tasks.spawn_droppable("backups", backups::run(store.clone(), ambient.clone(), backups));
+    }
 }
 
 async fn collect_garbage(store: Store, every: Duration) {

@@ -1,48 +1,72 @@
-//! Says which nodes are ready.
+//! Says which nodes are ready and which are lost.
+//!
+//! Silence is measured by a clock that only moves on, and only as far as this loop watched it pass: a leader that was stopped or starved for a
+//! minute (or whose machine slept) heard nobody in it, which says nothing of the nodes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cube_api::meta::{Name, Revision};
-use cube_api::node::NodeCondition;
-use jiff::{SignedDuration, Timestamp};
+use cube_api::node::{Node, NodeCondition, NodeRole};
+use jiff::Timestamp;
+use tokio::time::Instant;
 
-use super::{AGAIN_AFTER, SessionView, log_failure, news};
-use crate::ambient::Ambient;
-use crate::leader::plan::health::{Seen, conditions};
-use crate::leader::store::{Change, Changed, State, Store, StoreError};
+use super::{AGAIN_AFTER, Options, SessionView, log_failure, news};
+use crate::leader::plan::health::{Limits, Seen, conditions};
+use crate::leader::store::{Change, Changed, Store, StoreError};
+
+/// Of the time between two looks so much counts at most, or twice what should lie between them.
+const LONGEST_GAP: Duration = Duration::from_secs(5);
 
 /// The loop, with what it remembers between two passes.
 pub(super) struct Nodes {
     store: Store,
     sessions: Arc<dyn SessionView>,
-    ambient: Ambient,
-    not_ready_after: SignedDuration,
-    /// When the leader started.
-    started: Timestamp,
-    /// When each node was last seen with a session. In memory only: after a restart `started` stands for it.
-    heard: BTreeMap<Name, Timestamp>,
+    every: Duration,
+    limits: Limits,
+    last_look: Instant,
+    /// How long the loop has watched since the leader started.
+    watched: Duration,
+    /// In memory only: after a restart nobody was heard before.
+    heard: BTreeMap<Name, Heard>,
+}
+
+/// When a node was last heard.
+struct Heard {
+    /// How long the loop had watched then.
+    at: Duration,
+    /// The node's own mark of it: it joined or reported since, if that is another one.
+    seen_at: Timestamp,
+}
+
+/// What a pass came to.
+struct Decided {
+    looked_at: Revision,
+    /// Each with the node's revision that was looked at.
+    changed: Vec<(Name, Revision, NodeCondition)>,
 }
 
 impl Nodes {
-    pub(super) fn new(store: Store, sessions: Arc<dyn SessionView>, ambient: Ambient, not_ready_after: Duration) -> Self {
-        let not_ready_after = SignedDuration::try_from(not_ready_after).unwrap_or(SignedDuration::MAX);
-        Self { store, sessions, started: ambient.now(), ambient, not_ready_after, heard: BTreeMap::new() }
+    pub(super) fn new(store: Store, sessions: Arc<dyn SessionView>, options: &Options) -> Self {
+        let Options { not_ready_after, lost_after, check_nodes_every: every, .. } = *options;
+        let start_grace = lost_after.unwrap_or_default().saturating_mul(2);
+        let limits = Limits { not_ready_after, lost_after, start_grace };
+        Self { store, sessions, every, limits, last_look: Instant::now(), watched: Duration::ZERO, heard: BTreeMap::new() }
     }
 
     /// Runs until it is dropped.
-    pub(super) async fn run(mut self, every: Duration) {
+    pub(super) async fn run(mut self) {
         loop {
-            let (looked_at, changed) = self.decide();
-            let mut at_most = every;
-            for (name, condition) in changed {
-                match self.store.set_condition(name, condition).await {
+            let Decided { looked_at, changed } = self.decide();
+            let mut at_most = self.every;
+            for (name, as_of, condition) in changed {
+                match self.write(name, as_of, condition).await {
                     // Refused: the node was deleted in the meantime.
                     Ok(()) | Err(StoreError::Refused(_)) => {}
                     Err(error) => {
                         log_failure("noting a node's condition", &error);
-                        at_most = AGAIN_AFTER.min(every);
+                        at_most = AGAIN_AFTER.min(self.every);
                     }
                 }
             }
@@ -50,22 +74,49 @@ impl Nodes {
         }
     }
 
-    fn decide(&mut self) -> (Revision, Vec<(Name, NodeCondition)>) {
-        let now = self.ambient.now();
+    async fn write(&self, name: Name, as_of: Revision, condition: NodeCondition) -> Result<(), StoreError> {
+        match condition {
+            NodeCondition::Lost { reason } => {
+                tracing::warn!(node = %name, "the node is lost: {reason}");
+                self.store.lose_node(name, as_of, reason).await
+            }
+            condition @ (NodeCondition::Ready | NodeCondition::NotReady { .. }) => self.store.set_condition(name, condition).await,
+        }
+    }
+
+    fn decide(&mut self) -> Decided {
+        let gap = self.last_look.elapsed();
+        self.last_look += gap;
+        self.watched += gap.min(LONGEST_GAP.max(self.every.saturating_mul(2)));
         let live = self.sessions.live();
-        self.heard.extend(live.keys().map(|name| (name.clone(), now)));
-        self.store.read(|state| {
-            self.heard.retain(|name, _| state.nodes.contains_key(name));
-            let seen = state.nodes.keys().filter_map(|name| seen(state, name, live.contains_key(name), self.heard.get(name)));
-            (state.revision, conditions(seen, self.started, now, self.not_ready_after))
+        let Self { store, limits, watched, heard, .. } = self;
+        let leaders_own = store.trouble();
+        store.read(|state| {
+            heard.retain(|name, _| state.nodes.contains_key(name));
+            let seen = state.nodes.iter().map(|(name, node)| {
+                let connected = live.contains_key(name);
+                let silent = silence(heard, node, connected, *watched);
+                // On one machine: what the leader lacks, its node lacks.
+                let own = leaders_own.as_deref().filter(|_| node.role == NodeRole::Leader);
+                Seen { name, condition: &node.condition, trouble: state.trouble(name).or(own), connected, silent }
+            });
+            let changed = conditions(&seen.collect::<Vec<_>>(), *watched, limits);
+            let with_revision = |(name, condition)| {
+                let revision = state.nodes.get(&name)?.revision;
+                Some((name, revision, condition))
+            };
+            Decided { looked_at: state.revision, changed: changed.into_iter().filter_map(with_revision).collect() }
         })
     }
 }
 
-fn seen<'a>(state: &'a State, name: &'a Name, connected: bool, heard: Option<&Timestamp>) -> Option<Seen<'a>> {
-    let node = state.nodes.get(name)?;
-    let last_heard = heard.map_or(node.seen_at, |heard| node.seen_at.max(*heard));
-    Some(Seen { name, condition: &node.condition, trouble: state.trouble(name), connected, last_heard })
+/// How long a node has been silent; notes that it was heard, if so.
+fn silence(heard: &mut BTreeMap<Name, Heard>, node: &Node, connected: bool, watched: Duration) -> Duration {
+    let last = heard.entry(node.name.clone()).or_insert(Heard { at: watched, seen_at: node.seen_at });
+    if connected || last.seen_at != node.seen_at {
+        *last = Heard { at: watched, seen_at: node.seen_at };
+    }
+    watched.saturating_sub(last.at)
 }
 
 /// A node joined, or said something of itself: perhaps that it is in trouble.

@@ -3,21 +3,46 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cube_api::Node;
-use cube_api::meta::Revision;
-use cube_api::pod::Phase;
+use cube_api::meta::{Name, Revision};
+use cube_api::{Node, Pod};
+use tokio::time::Instant;
 
 use super::{AGAIN_AFTER, log_failure, news};
-use crate::leader::plan::schedule::{Candidate, Predecessor, Unplaced, schedule};
-use crate::leader::store::{Change, Changed, NodeLoad, Placing, PodRow, State, Store};
+use crate::leader::plan::fence::{self, Again, Waits};
+use crate::leader::plan::schedule::{Candidate, Predecessor, Unplaced, hold, must_wait, schedule};
+use crate::leader::store::{Change, Changed, Fence, NodeLoad, Placing, PodRow, State, Store};
+
+/// Between two looks at a fence: nobody wakes the loop when its time is over.
+const LOOK_AT_FENCE_EVERY: Duration = Duration::from_secs(1);
 
 /// Runs until it is dropped. No timer stands between a commit that matters and the pass that it causes.
-pub(super) async fn run(store: Store, every: Duration) {
+pub(super) async fn run(store: Store, every: Duration, waits: Waits) {
+    let began = Instant::now();
     loop {
         let snapshot = store.read(Snapshot::of);
-        let placings = snapshot.decide();
-        let at_most = if placings.is_empty() { every } else { write(&store, placings, every).await };
+        let since_start = began.elapsed();
+        let at_most = match &snapshot.awaited {
+            Some(awaited) if fence::is_over(awaited, since_start, waits) => lift(&store, every).await,
+            Some(_) => LOOK_AT_FENCE_EVERY.min(every),
+            None => every,
+        };
+        let placings = snapshot.decide(since_start, waits);
+        let at_most = if placings.is_empty() { at_most } else { write(&store, placings, at_most).await };
         news(&store, snapshot.revision, at_most, matters).await;
+    }
+}
+
+/// How long to wait for news after it.
+async fn lift(store: &Store, every: Duration) -> Duration {
+    match store.lift_fence().await {
+        Ok(()) => {
+            tracing::info!("the wait after the restore is over: pods are placed");
+            every
+        }
+        Err(error) => {
+            log_failure("noting that the wait after a restore is over", &error);
+            AGAIN_AFTER.min(every)
+        }
     }
 }
 
@@ -25,23 +50,42 @@ pub(super) async fn run(store: Store, every: Duration) {
 /// nodes takes a while.
 struct Snapshot {
     revision: Revision,
-    /// Each with the pod of its name that has containers on a node still.
-    unbound: Vec<(Arc<PodRow>, Option<Arc<PodRow>>)>,
+    /// Each with the pod of its name that it has to wait for.
+    unbound: Vec<(Arc<PodRow>, Option<Old>)>,
     /// Empty where nothing is unbound.
     nodes: Vec<(Arc<Node>, Option<NodeLoad>)>,
+    /// The nodes that a restored leader waits for; none where it wasn't restored, or waits no more.
+    awaited: Option<Vec<Name>>,
+}
+
+/// A pod whose name another one has.
+struct Old {
+    row: Arc<PodRow>,
+    on_lost_node: bool,
 }
 
 impl Snapshot {
     fn of(state: &State) -> Self {
-        let unbound: Vec<_> = state.unbound().map(|row| (row.clone(), predecessor(state, row).cloned())).collect();
+        let unbound: Vec<_> = state.unbound().map(|row| (row.clone(), predecessor(state, row))).collect();
         let with_load = |node: &Arc<Node>| (node.clone(), state.load(&node.name).cloned());
         let nodes = if unbound.is_empty() { Vec::new() } else { state.nodes.values().map(with_load).collect() };
-        Self { revision: state.revision, unbound, nodes }
+        // One that was deleted since doesn't come back.
+        let known = |fence: &Arc<Fence>| fence.awaited.iter().filter(|name| state.nodes.contains_key(name)).cloned().collect();
+        Self { revision: state.revision, unbound, nodes, awaited: state.fence.as_ref().map(known) }
     }
 
-    fn decide(&self) -> Vec<Placing> {
-        let pods: Vec<_> = self.unbound.iter().map(|(row, predecessor)| unplaced(row, predecessor.as_deref())).collect();
-        schedule(&pods, self.nodes.iter().map(|(node, load)| candidate(node, load.as_ref())).collect())
+    fn decide(&self, since_start: Duration, waits: Waits) -> Vec<Placing> {
+        let (mut placings, mut free) = (Vec::new(), Vec::new());
+        for (row, predecessor) in &self.unbound {
+            let pod = unplaced(row, predecessor.as_ref());
+            let held = self.awaited.as_ref().and_then(|awaited| fence::holds(awaited, since_start, waits, Again::of(pod.spec)));
+            match held {
+                Some(reason) => placings.extend(hold(&pod, reason)),
+                None => free.push(pod),
+            }
+        }
+        placings.extend(schedule(&free, self.nodes.iter().map(|(node, load)| candidate(node, load.as_ref())).collect()));
+        placings
     }
 }
 
@@ -60,28 +104,34 @@ fn candidate<'a>(node: &'a Node, load: Option<&NodeLoad>) -> Candidate<'a> {
     Candidate::new(&node.name, &node.labels, node.condition.is_ready(), node.capacity, load)
 }
 
-fn predecessor<'a>(state: &'a State, row: &PodRow) -> Option<&'a Arc<PodRow>> {
+fn predecessor(state: &State, row: &PodRow) -> Option<Old> {
     let metadata = &row.pod.metadata;
     let mut others = state.namesakes(&metadata.name).into_iter().filter(|other| other.pod.metadata.uid != metadata.uid);
-    others.find(|other| other.pod.placement.node.is_some())
+    others.find_map(|other| {
+        let on_lost_node = state.is_on_lost_node(other);
+        let waits = other.pod.placement.node.is_some() && must_wait(&row.pod.spec, other, on_lost_node);
+        waits.then(|| Old { row: other.clone(), on_lost_node })
+    })
 }
 
-fn unplaced<'a>(row: &'a PodRow, predecessor: Option<&'a PodRow>) -> Unplaced<'a> {
+fn unplaced<'a>(row: &'a PodRow, predecessor: Option<&'a Old>) -> Unplaced<'a> {
     let metadata = &row.pod.metadata;
-    let predecessor = predecessor.and_then(|old| Some(Predecessor { uid: old.pod.metadata.uid, node: old.pod.placement.node.as_ref()? }));
+    let predecessor = predecessor.and_then(|Old { row, on_lost_node }| {
+        let Pod { metadata, placement, .. } = &row.pod;
+        Some(Predecessor { uid: metadata.uid, node: placement.node.as_ref()?, on_lost_node: *on_lost_node })
+    });
     let waiting_for = row.pod.placement.waiting_for.as_deref();
     Unplaced { uid: metadata.uid, name: &metadata.name, spec: &row.pod.spec, waiting_for, predecessor }
 }
 
 /// Whether a change may let a pod be placed, or changes the reason why none is: a new pod, room on a node, a node that is otherwise than before.
 fn matters(change: &Change) -> bool {
-    let finished = |row: &PodRow| match row.pod.status.phase {
-        Phase::Succeeded | Phase::Failed => true,
-        Phase::Pending | Phase::Running => false,
-    };
     match &change.object {
-        Changed::Pod { before: None, after: Some(after) } => after.pod.placement.node.is_none(),
-        Changed::Pod { before: Some(before), after: Some(after) } => !finished(before) && finished(after),
+        Changed::Pod { before: None, after: Some(after) } => after.is_unplaced(),
+        Changed::Pod { before: Some(before), after: Some(after) } => {
+            // Taking room matters too: what was decided without knowing of it was not written, and is to be decided again.
+            before.is_finished() != after.is_finished() || (after.is_unplaced() && !before.is_unplaced())
+        }
         Changed::Pod { before: _, after: None } => true,
         Changed::Node { before: Some(before), after: Some(after) } => {
             before.condition != after.condition || before.capacity != after.capacity || before.labels != after.labels

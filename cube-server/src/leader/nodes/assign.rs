@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use cube_api::ApiError;
-use cube_api::meta::{Name, Revision};
+use cube_api::meta::{Name, NodeId, Revision};
 use cube_api::routes::node;
 use cube_api::session::{AssignedPod, Assignment, AssignmentAccepted};
 use http::{Method, Request, StatusCode, header};
@@ -25,8 +25,11 @@ const PUT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest answer that is read, in bytes.
 const MAX_ANSWER: usize = 64 * 1024;
 
-/// Sends the node's assignment at once and whenever it changed. Never ends; drop it with the session.
-pub async fn keep_assigned(store: Store, ambient: Ambient, node: Name, client: SendRequest<Body>) {
+/// Sends the node's assignment at once and whenever it changed. Drop it with the session.
+///
+/// Ends, and the session with it, when the node was deleted or is another data folder's now: without a row a node would stay connected, and
+/// neither get pods nor be listed, until it happens to dial again.
+pub async fn keep_assigned(store: Store, ambient: Ambient, node: Name, node_id: NodeId, client: SendRequest<Body>) {
     let mut delivery = Delivery::new(node.clone(), client);
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
     let mut changes = None;
@@ -36,6 +39,9 @@ pub async fn keep_assigned(store: Store, ambient: Ambient, node: Name, client: S
             Some(watched) => watched,
             None => watch(&store).await,
         };
+        if store.read(|state| state.nodes.get(&node).is_none_or(|known| known.node_id != node_id)) {
+            return tracing::info!(%node, "the node was deleted: its session ends, so that it joins anew");
+        }
         let assignment = store.assignment(&node);
         let made_at = Revision(assignment.generation.0);
         match delivery.deliver(assignment).await {
@@ -80,7 +86,7 @@ async fn wait_for_change(changes: &mut Changes, node: &Name, seen: Revision) -> 
     false
 }
 
-/// Whether a change may change the node's assignment.
+/// Whether a change may change the node's assignment, or whether there is one.
 fn concerns(change: &Change, node: &Name) -> bool {
     match &change.object {
         Changed::Pod { before, after } => {
@@ -91,7 +97,11 @@ fn concerns(change: &Change, node: &Name) -> bool {
                 (Some(a), Some(b)) => (a.restarts, &a.retired, &a.pod.spec) != (b.restarts, &b.retired, &b.pod.spec),
             }
         }
-        Changed::Node { .. } => false,
+        // What it says of itself changes nothing; that it was deleted, or another data folder took it over, does.
+        Changed::Node { before: Some(before), after } => {
+            before.name == *node && after.as_ref().is_none_or(|after| after.node_id != before.node_id)
+        }
+        Changed::Node { before: None, after: _ } => false,
     }
 }
 

@@ -1,7 +1,7 @@
 //! The sessions: who is connected, the newest assignment to each node, and the streams of logs and exec.
 //!
 //! One task per session holds the connection and hands assignments over; it ends with the connection, when a newer session of the same node
-//! comes, or with the server. Knows no SQL and decides nothing: what a node should run is the store's word.
+//! comes, when the node is deleted, or with the server. Knows no SQL and decides nothing: what a node should run is the store's word.
 
 mod assign;
 mod sessions;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use cube_api::meta::{Name, Uid};
+use cube_api::meta::{Instance, Name, NodeId, Uid};
 use cube_api::routes::{ExecQuery, LogQuery, node};
 use cube_api::session::{Announcement, Welcome};
 use cube_api::{ApiError, ErrorCode};
@@ -25,6 +25,7 @@ use jiff::Timestamp;
 
 use crate::ambient::Ambient;
 use crate::leader::control::SessionView;
+use crate::leader::plan::claims::{Claim, Verdict};
 use crate::leader::store::{Store, StoreError};
 use crate::query;
 use crate::tasks::Tasks;
@@ -57,12 +58,14 @@ impl Nodes {
     }
 
     /// A node dials: joins it, and takes the connection over once the caller has answered `101` with this welcome. A session that the node
-    /// has already ends then: the newest wins. `Err` says why the node may not join.
+    /// has already ends then: the newest wins, unless that is a copy of the one that is connected ([`judge`](crate::leader::plan::claims::judge)).
+    /// `Err` says why the node may not join.
     pub async fn accept(&self, announcement: Announcement, upgrade: OnUpgrade) -> Result<Welcome, StoreError> {
-        let node = announcement.node.clone();
+        let (node, node_id, claim) = (announcement.node.clone(), announcement.node_id, Claim::from(&announcement));
+        self.refuse_copies(&node, &claim).await?;
         self.store.join(announcement, self.sessions.is_live(&node)).await?;
-        let welcome = Welcome { cluster_id: self.store.cluster_id(), epoch: self.store.epoch() };
-        let ticket = self.sessions.ticket();
+        let welcome = Welcome { cluster_id: self.store.cluster_id(), epoch: self.store.epoch(), life: Some(self.store.life()) };
+        let ticket = self.sessions.ticket(claim);
         let this = self.clone();
         self.tasks.spawn_droppable(format!("session of {node}"), async move {
             let upgraded = match tokio::time::timeout(UPGRADE_TIMEOUT, upgrade).await {
@@ -70,10 +73,47 @@ impl Nodes {
                 Ok(Err(error)) => return tracing::info!(%node, error = &error as &dyn Error, "the node hung up while it joined"),
                 Err(_) => return tracing::info!(%node, "the node did not take its welcome in time"),
             };
-            let work = |client| assign::keep_assigned(this.store, this.ambient, node.clone(), client);
+            let work = |client| assign::keep_assigned(this.store, this.ambient, node.clone(), node_id, client);
             this.sessions.run(&node, ticket, upgraded, work).await;
         });
         Ok(welcome)
+    }
+
+    /// Refuses a second process on a copy of the data folder of the one that is connected; that is an event once for each process.
+    async fn refuse_copies(&self, node: &Name, claim: &Claim) -> Result<(), StoreError> {
+        let (message, where_from) = match self.sessions.judge(node, claim) {
+            Verdict::Newest => return Ok(()),
+            Verdict::CopyElsewhere => (
+                format!(
+                    "this data folder is a copy of that of node '{node}', which is connected from another machine, or another boot of this one"
+                ),
+                format!("from machine {}", claim.machine_id),
+            ),
+            Verdict::Superseded => (
+                format!("node '{node}' is superseded by another process that uses a copy of this data folder on this machine"),
+                "on the same machine".to_owned(),
+            ),
+        };
+        if self.sessions.note_refused(node, claim) {
+            let event = format!("refused a second process that uses a copy of this node's data folder, {where_from}");
+            self.store.warn_of_node(node.clone(), "NodeCopied", event).await?;
+        }
+        let hint = "stop this cube-server, remove its data folder and start it with another --name; a cloned machine needs its own /etc/machine-id too";
+        Err(ApiError::new(ErrorCode::Conflict, message).hint(hint).into())
+    }
+
+    /// Refuses the report of a process while another one on a copy of its data folder has the session: their sequences are the same.
+    pub fn may_report(&self, node: &Name, node_id: NodeId, instance: Option<Instance>) -> Result<(), ApiError> {
+        if !instance.is_some_and(|instance| self.sessions.is_held_by_another(node, node_id, instance)) {
+            return Ok(());
+        }
+        let message = format!("another process has the session of node '{node}', on a copy of this data folder");
+        Err(ApiError::new(ErrorCode::Conflict, message).hint("its own session, or the refusal of one, says more"))
+    }
+
+    /// How many sessions were granted since the leader started: one that rises all the time tells of nodes that end each other's.
+    pub fn granted(&self) -> u64 {
+        self.sessions.granted()
     }
 
     /// The nodes that have a session. A peer that is silent loses its session within 8 s ([`crate::h2`]), so each was heard just now.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::body::Body;
-use cube_api::meta::Name;
+use cube_api::meta::{Instance, Name, NodeId};
 use cube_api::{ApiError, ErrorCode};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::stream::NodeStream;
 use super::unavailable;
 use crate::h2;
+use crate::leader::plan::claims::{Claim, Verdict, judge};
 use crate::tasks::Tasks;
 
 /// For a node to begin its answer. A node asks Docker first, and gives up on it after 60 s with a better message than ours.
@@ -28,6 +29,9 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(65);
 const ERROR_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest error that is read, in bytes.
 const MAX_ERROR: usize = 64 * 1024;
+
+/// The processes that a session remembers to have superseded or refused. Each was one of the same data folder while the session lived.
+const MAX_REMEMBERED: usize = 16;
 
 /// The live sessions.
 pub struct Sessions {
@@ -40,14 +44,22 @@ pub struct Sessions {
 #[derive(Clone)]
 struct Session {
     ticket: Ticket,
+    /// Earlier processes of the node, refused as long as this session lives; the newest last.
+    superseded: Vec<Instance>,
+    /// Processes that were refused, and that was said.
+    refused: Vec<Instance>,
     client: SendRequest<Body>,
     bulk: Arc<Semaphore>,
     end: CancellationToken,
 }
 
-/// Orders the sessions of a node: a higher one is newer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Ticket(u64);
+/// A session to be: whose it is, and its place in the order.
+#[derive(Debug, Clone)]
+pub struct Ticket {
+    /// A higher one is newer.
+    number: u64,
+    claim: Claim,
+}
 
 impl Sessions {
     /// None yet.
@@ -56,8 +68,13 @@ impl Sessions {
     }
 
     /// The next session's place in the order.
-    pub fn ticket(&self) -> Ticket {
-        Ticket(self.tickets.fetch_add(1, Ordering::Relaxed))
+    pub fn ticket(&self, claim: Claim) -> Ticket {
+        Ticket { number: self.tickets.fetch_add(1, Ordering::Relaxed), claim }
+    }
+
+    /// How many sessions were granted.
+    pub fn granted(&self) -> u64 {
+        self.tickets.load(Ordering::Relaxed)
     }
 
     /// Whether a node has a session.
@@ -68,6 +85,32 @@ impl Sessions {
     /// The nodes that have one.
     pub fn names(&self) -> Vec<Name> {
         self.live.lock().expect(UNPOISONED).keys().cloned().collect()
+    }
+
+    /// Whether a process may have the node's session, as of now.
+    pub fn judge(&self, node: &Name, newcomer: &Claim) -> Verdict {
+        let live = self.live.lock().expect(UNPOISONED);
+        let session = live.get(node);
+        judge(newcomer, session.map(|session| &session.ticket.claim), session.map_or(&[], |session| &session.superseded))
+    }
+
+    /// Notes that a process was refused the node's session; whether that is news.
+    pub fn note_refused(&self, node: &Name, refused: &Claim) -> bool {
+        let mut live = self.live.lock().expect(UNPOISONED);
+        match (live.get_mut(node), refused.instance) {
+            (Some(session), Some(instance)) if !session.refused.contains(&instance) => {
+                remember(&mut session.refused, instance);
+                true
+            }
+            (Some(_) | None, _) => false,
+        }
+    }
+
+    /// Whether another process of the same data folder has the node's session.
+    pub fn is_held_by_another(&self, node: &Name, node_id: NodeId, instance: Instance) -> bool {
+        let live = self.live.lock().expect(UNPOISONED);
+        let holder = live.get(node).map(|session| &session.ticket.claim).filter(|claim| claim.node_id == node_id);
+        holder.and_then(|claim| claim.instance).is_some_and(|holder| holder != instance)
     }
 
     /// Holds a session on a connection until it ends; `work` runs as long, unless it ends by itself.
@@ -85,33 +128,47 @@ impl Sessions {
             Err(error) => return tracing::info!(%node, error = &error as &dyn std::error::Error, "the session failed at its start"),
         };
         let bulk = Arc::new(Semaphore::new(h2::MAX_BULK_STREAMS));
-        let session = Session { ticket, client: client.clone(), bulk, end: end.clone() };
+        let (superseded, refused) = (Vec::new(), Vec::new());
+        let session = Session { ticket, superseded, refused, client: client.clone(), bulk, end: end.clone() };
         let Some(_registered) = self.register(node, session) else {
-            return tracing::info!(%node, "a session was dropped: a newer one of the same node is there already");
+            return tracing::info!(%node, "a session was dropped: one that goes before it is there already");
         };
         tracing::info!(%node, "the node is connected");
         tokio::select! {
+            biased;
+            () = end.cancelled() => tracing::info!(%node, "the node's session was closed: a newer one took its place, or the leader stops"),
             ended = connection => match ended {
                 Ok(()) => tracing::info!(%node, "the node's session ended: it hung up or fell silent"),
                 Err(error) => tracing::info!(%node, error = &error as &dyn std::error::Error, "the node's session broke"),
             },
-            () = end.cancelled() => tracing::info!(%node, "the node's session was closed: a newer one took its place, or the leader stops"),
             () = work(client) => {}
         }
     }
 
-    /// Makes it the node's session and ends the one before; `None` if that one is newer.
-    fn register(&self, node: &Name, session: Session) -> Option<Registered<'_>> {
+    /// Makes it the node's session and ends the one before; `None` if that one is newer, or came in between and is not to be disturbed.
+    fn register(&self, node: &Name, mut session: Session) -> Option<Registered<'_>> {
         let mut live = self.live.lock().expect(UNPOISONED);
         if let Some(other) = live.get(node) {
-            if other.ticket > session.ticket {
+            let (newcomer, holder) = (&session.ticket.claim, &other.ticket.claim);
+            let may = match judge(newcomer, Some(holder), &other.superseded) {
+                Verdict::Newest => true,
+                Verdict::CopyElsewhere | Verdict::Superseded => false,
+            };
+            if other.ticket.number > session.ticket.number || !may {
                 return None;
+            }
+            if holder.node_id == newcomer.node_id {
+                session.superseded.clone_from(&other.superseded);
+                session.refused.clone_from(&other.refused);
+            }
+            if let Some(instance) = holder.instance.filter(|instance| newcomer.instance != Some(*instance)) {
+                remember(&mut session.superseded, instance);
             }
             other.end.cancel();
         }
-        let ticket = session.ticket;
+        let number = session.ticket.number;
         live.insert(node.clone(), session);
-        Some(Registered { sessions: self, node: node.clone(), ticket })
+        Some(Registered { sessions: self, node: node.clone(), number })
     }
 
     /// Sends a request whose answer is a stream of frames.
@@ -143,16 +200,22 @@ const UNPOISONED: &str = "nothing panics while it is held";
 struct Registered<'a> {
     sessions: &'a Sessions,
     node: Name,
-    ticket: Ticket,
+    number: u64,
 }
 
 impl Drop for Registered<'_> {
     fn drop(&mut self) {
         let mut live = self.sessions.live.lock().expect(UNPOISONED);
-        if live.get(&self.node).is_some_and(|session| session.ticket == self.ticket) {
+        if live.get(&self.node).is_some_and(|session| session.ticket.number == self.number) {
             live.remove(&self.node);
         }
     }
+}
+
+fn remember(instances: &mut Vec<Instance>, instance: Instance) {
+    instances.push(instance);
+    let surplus = instances.len().saturating_sub(MAX_REMEMBERED);
+    instances.drain(..surplus);
 }
 
 /// What a node answered instead of what it was asked for.

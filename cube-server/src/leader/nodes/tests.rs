@@ -28,6 +28,12 @@ fn name(text: &str) -> Name {
     text.parse().expect("a name")
 }
 
+/// Of one data folder on one machine.
+fn claim(instance: Option<u128>) -> Claim {
+    let instance = instance.map(|number| Instance(uuid::Uuid::from_u128(number)));
+    Claim { node_id: NodeId(uuid::Uuid::from_u128(1)), instance, machine_id: "m".to_owned(), boot_id: "b".to_owned() }
+}
+
 fn uid() -> Uid {
     Uid(uuid::Uuid::from_u128(7))
 }
@@ -63,7 +69,7 @@ impl Wire {
                 _ = h2::serve(TokioIo::new(nodes), router, h2::Executor::new(&tasks, &ended)) => {}
             }
         });
-        self.lead(node, self.sessions.ticket(), leaders);
+        self.lead(node, self.sessions.ticket(claim(None)), leaders);
         wait_for("the session", || self.sessions.is_live(&name(node))).await;
         end
     }
@@ -214,7 +220,7 @@ async fn the_newest_session_wins_and_the_older_ends() {
     let says = |word: &'static str| {
         Router::new().route(node::LOGS, get(async move || frames::body(stream::iter([stdout(word)]).chain(stream::pending()))))
     };
-    let overtaken = wire.sessions.ticket();
+    let overtaken = wire.sessions.ticket(claim(None));
     wire.connect("n1", says("old")).await;
     let mut old = wire.logs("n1").await.expect("a stream");
     assert_eq!(next(&mut old).await, Some(stdout("old")));
@@ -234,7 +240,7 @@ async fn the_newest_session_wins_and_the_older_ends() {
 async fn a_node_that_falls_silent_loses_its_session_before_it_is_not_ready() {
     let wire = Wire::new();
     let (leaders, _silent) = tokio::io::duplex(64 * 1024);
-    wire.lead("n1", wire.sessions.ticket(), leaders);
+    wire.lead("n1", wire.sessions.ticket(claim(None)), leaders);
     wait_for("the session", || wire.sessions.is_live(&name("n1"))).await;
     let began = Instant::now();
     wait_for("the session's end", || !wire.sessions.is_live(&name("n1"))).await;
@@ -253,4 +259,20 @@ async fn bulk_streams_are_limited_and_come_back() {
     assert_eq!(wire.logs("n1").await.err().map(|e| e.code), Some(ErrorCode::Busy));
     open.pop();
     assert!(wire.logs("n1").await.is_ok());
+}
+
+/// Both were let in while nobody was connected, and now one is.
+#[tokio::test]
+async fn a_copy_that_comes_second_does_not_end_the_session_that_came_first() {
+    let wire = Wire::new();
+    let copy = Claim { machine_id: "m2".to_owned(), ..claim(Some(2)) };
+    let (leaders, _node) = tokio::io::duplex(64 * 1024);
+    wire.lead("n1", wire.sessions.ticket(claim(Some(1))), leaders);
+    wait_for("the session", || wire.sessions.is_live(&name("n1"))).await;
+    let (late, _copys) = tokio::io::duplex(1024);
+    let node = name("n1");
+    let second = wire.sessions.run(&node, wire.sessions.ticket(copy.clone()), TokioIo::new(late), |_| std::future::pending());
+    tokio::time::timeout(LIMIT, second).await.expect("it ends at once");
+    assert!(wire.sessions.is_held_by_another(&name("n1"), copy.node_id, Instance(uuid::Uuid::from_u128(2))));
+    assert!(!wire.sessions.is_held_by_another(&name("n1"), copy.node_id, Instance(uuid::Uuid::from_u128(1))));
 }

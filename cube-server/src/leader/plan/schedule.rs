@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cube_api::meta::{Labels, Name, Uid};
 use cube_api::node::Capacity;
-use cube_api::pod::PodSpec;
+use cube_api::pod::{OnNodeLoss, PodSpec};
 
-use crate::leader::store::{HostPort, NodeLoad, Placing, reserved};
+use crate::leader::store::{HostPort, NodeLoad, Placing, PodRow, reserved};
 
 /// A pod without a node.
 #[derive(Debug, Clone, Copy)]
@@ -19,7 +19,7 @@ pub struct Unplaced<'a> {
     pub spec: &'a PodSpec,
     /// Why it waited until now, if that was said.
     pub waiting_for: Option<&'a str>,
-    /// A pod of its name that has containers on a node still.
+    /// A pod of its name that it has to wait for ([`must_wait`]).
     pub predecessor: Option<Predecessor<'a>>,
 }
 
@@ -30,6 +30,18 @@ pub struct Predecessor<'a> {
     pub uid: Uid,
     /// Where its containers are.
     pub node: &'a Name,
+    /// Whether that node is lost.
+    pub on_lost_node: bool,
+}
+
+/// Whether a pod must not start before `old`, which had its name, is known to have stopped. On a node that is lost that may be never, so only a
+/// pod that must not run twice waits for it, and any pod for such a one: `onNodeLoss: wait` is kept under a name over every change of the spec.
+pub fn must_wait(spec: &PodSpec, old: &PodRow, on_lost_node: bool) -> bool {
+    let waits = |spec: &PodSpec| match spec.on_node_loss {
+        OnNodeLoss::Wait => true,
+        OnNodeLoss::Replace => false,
+    };
+    !on_lost_node || (!old.is_finished() && (waits(spec) || waits(&old.pod.spec)))
 }
 
 /// A node, and what is taken of it. Placing a pod takes more.
@@ -148,10 +160,18 @@ pub fn schedule(pods: &[Unplaced<'_>], mut nodes: Vec<Candidate<'_>>) -> Vec<Pla
     decided.collect()
 }
 
+/// Notes that a pod is not to be placed, unless that was noted.
+pub fn hold(pod: &Unplaced<'_>, reason: String) -> Option<Placing> {
+    (pod.waiting_for != Some(&*reason)).then_some(Placing::Hold { uid: pod.uid, reason })
+}
+
 fn place(pod: &Unplaced<'_>, nodes: &mut [Candidate<'_>]) -> Placing {
     let uid = pod.uid;
-    if let Some(Predecessor { uid: old, node }) = pod.predecessor {
-        return Placing::Hold { uid, reason: format!("waiting for the previous pod/{} ({old}) on node {node} to stop", pod.name) };
+    if let Some(Predecessor { uid: old, node, on_lost_node }) = pod.predecessor {
+        let waits = format!("waiting for the previous pod/{} ({old}) on node {node} to stop", pod.name);
+        let remedy = "that node is lost (onNodeLoss: wait); if that machine is dead, make sure that it is off, then";
+        let reason = if on_lost_node { format!("{waits}: {remedy}: cube delete node/{node} --force") } else { waits };
+        return Placing::Hold { uid, reason };
     }
     let need = Need::of(pod.spec);
     let mut unfit = BTreeMap::<Unfit, usize>::new();

@@ -11,6 +11,7 @@ use cube_api::node::Node;
 use jiff::Timestamp;
 
 use super::PodRow;
+use super::fence::Fence;
 use super::state::{KeptNode, KeptPod, Machine, State, Write};
 use crate::ambient::Ambient;
 
@@ -44,9 +45,11 @@ impl<'a> Draft<'a> {
         self.began_at
     }
 
-    /// A new pod's identity.
+    /// A new pod's identity: greater than every kept one's, so that their order is the order in which they were accepted, also within a
+    /// millisecond and after the clock was set back.
     pub(super) fn new_uid(&self) -> Uid {
-        Uid(self.ambient.uuid())
+        let newest = self.state.pods.last_key_value().map_or(Uid::NONE, |(uid, _)| *uid);
+        Uid(self.ambient.uuid_after(newest.0))
     }
 
     /// Makes or changes a pod; answers it with its new revision.
@@ -94,6 +97,14 @@ impl<'a> Draft<'a> {
         let before = self.state.events_through(&node_id);
         if before != after {
             self.keep(Write::EventsThrough { node_id, before, after });
+        }
+    }
+
+    /// Notes what a restored leader waits for; `None`: nothing any more.
+    pub(super) fn put_fence(&mut self, after: Option<Arc<Fence>>) {
+        let before = self.state.fence.clone();
+        if before != after {
+            self.keep(Write::Fence { before, after });
         }
     }
 

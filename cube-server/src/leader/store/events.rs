@@ -15,6 +15,14 @@ use super::rows::ReadError;
 const KEPT_FOR: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// How many are kept of one object.
 const KEPT_OF_AN_OBJECT: usize = 200;
+/// How many are kept of all objects together: some 40 MB.
+const KEPT_IN_ALL: usize = 100_000;
+/// After so many new ones the old ones are looked at, besides once an hour.
+pub(super) const LOOKED_AT_AFTER: usize = 10_000;
+/// How many are kept in any case when the disk is full: what happens then must be told.
+const KEPT_ON_A_FULL_DISK: usize = 1_000;
+/// Some 300 KB of rows: their deletion has to fit into what room there is.
+const FORGOTTEN_AT_ONCE: usize = 1_000;
 /// How many an answer has when the query doesn't say.
 const DEFAULT_LIMIT: usize = 1_000;
 /// The most that an answer has: some 3 MB.
@@ -60,7 +68,7 @@ pub(super) fn read(connection: &Connection, wanted: &Wanted) -> Result<Vec<Event
     .map_err(failed)?;
     let mut found = Vec::new();
     while let Some(row) = rows.next().map_err(failed)? {
-        found.push(event_of(row).map_err(|error| error.in_a("event"))?);
+        found.push(event_of(row).map_err(|error| error.in_a("event", row))?);
     }
     found.reverse();
     Ok(found)
@@ -71,12 +79,31 @@ pub(super) fn oldest_kept(now: Timestamp) -> Timestamp {
     now.checked_sub(KEPT_FOR).unwrap_or(Timestamp::MIN)
 }
 
-/// Drops events that are too old, and each object's over its number.
+/// Drops events that are too old, each object's over its number, and the oldest over the number of all.
 pub(super) fn forget(connection: &Connection, oldest: Timestamp) -> rusqlite::Result<usize> {
     const SURPLUS: &str = "DELETE FROM events WHERE id IN (SELECT id FROM
         (SELECT id, row_number() OVER (PARTITION BY object ORDER BY revision DESC) AS place FROM events) WHERE place > ?1)";
     let old = connection.execute("DELETE FROM events WHERE last_at < ?1", [oldest.as_microsecond()])?;
-    Ok(old + connection.execute(SURPLUS, [KEPT_OF_AN_OBJECT])?)
+    let surplus = connection.execute(SURPLUS, [KEPT_OF_AN_OBJECT])?;
+    Ok(old + surplus + forget_over(connection, KEPT_IN_ALL)?)
+}
+
+/// Drops all but the newest so many.
+fn forget_over(connection: &Connection, most: usize) -> rusqlite::Result<usize> {
+    const OVER: &str = "DELETE FROM events WHERE revision <= (SELECT revision FROM events ORDER BY revision DESC LIMIT 1 OFFSET ?1)";
+    connection.execute(OVER, [most])
+}
+
+/// Drops the oldest events, a piece at a time and never the newest: for room on a full disk.
+pub(super) fn forget_oldest(connection: &Connection) -> rusqlite::Result<usize> {
+    const OLDEST: &str = "DELETE FROM events WHERE id IN (SELECT id FROM events
+        WHERE revision < (SELECT revision FROM events ORDER BY revision DESC LIMIT 1 OFFSET ?1) ORDER BY revision LIMIT ?2)";
+    connection.execute(OLDEST, [KEPT_ON_A_FULL_DISK, FORGOTTEN_AT_ONCE])
+}
+
+/// How many there are.
+pub(super) fn count(connection: &Connection) -> rusqlite::Result<u64> {
+    connection.prepare_cached("SELECT count(*) FROM events")?.query_row([], |row| row.get(0))
 }
 
 /// The word of the `kind` column.
@@ -113,4 +140,30 @@ fn event_of(row: &Row<'_>) -> Result<Event, ReadError> {
 
 fn time(row: &Row<'_>, column: &str) -> Result<Timestamp, ReadError> {
     Ok(Timestamp::from_microsecond(row.get(column)?).map_err(serde_json::Error::custom)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use include_dir::{Dir, include_dir};
+
+    use super::*;
+
+    static MIGRATIONS: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/../migrations/leader");
+
+    #[test]
+    fn of_too_many_events_the_newest_stay() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let as_it_is = |_: &mut Connection| Ok::<_, crate::sqlite::OpenError>(());
+        let (connection, ()) = crate::sqlite::open(&folder.path().join("leader.db"), &MIGRATIONS, &[], as_it_is).expect("a database");
+        for number in 1..=20 {
+            let sql = "INSERT INTO events VALUES (NULL, 'pod/x' || ?1, '', 'Normal', 'Created', '', 1, 0, 0, 'leader', 100 + ?1)";
+            connection.execute(sql, [number]).expect("a row");
+        }
+        assert_eq!(forget_over(&connection, 20).expect("a statement"), 0);
+        assert_eq!(forget_over(&connection, 12).expect("a statement"), 8);
+        let left: (u64, u64) =
+            connection.query_row("SELECT count(*), min(revision) FROM events", [], |row| Ok((row.get(0)?, row.get(1)?))).expect("a row");
+        assert_eq!(left, (12, 109));
+        assert_eq!(count(&connection).expect("a statement"), 12);
+    }
 }

@@ -9,11 +9,14 @@ use cube_api::routes::DeleteQuery;
 use cube_api::{ApiError, ErrorCode};
 
 use super::draft::Draft;
-use super::{Placing, PodRow, Retired};
+use super::{Placing, PodRow, Retired, lost};
 
 fn standing(draft: &Draft<'_>, name: &Name) -> Result<Arc<PodRow>, ApiError> {
-    let missing = || ApiError::new(ErrorCode::NotFound, format!("pod/{name} not found")).hint("`cube list pod` shows what there is");
-    draft.state().standing(name).cloned().ok_or_else(missing)
+    draft.state().standing(name).cloned().ok_or_else(|| missing(name))
+}
+
+fn missing(name: &Name) -> ApiError {
+    ApiError::new(ErrorCode::NotFound, format!("pod/{name} not found")).hint("`cube list pod` shows what there is")
 }
 
 /// Marks the pod of a name for deletion, or forgets it.
@@ -22,6 +25,7 @@ pub(super) fn delete(draft: &mut Draft<'_>, name: &Name, query: &DeleteQuery) ->
     let mut row = PodRow::clone(&old);
     row.pod.metadata.deletion_requested_at.get_or_insert(draft.now);
     if query.force {
+        nothing_pinned(draft, name)?;
         forget_all(draft, name);
         return Ok(row.pod);
     }
@@ -44,7 +48,24 @@ pub(super) fn delete(draft: &mut Draft<'_>, name: &Name, query: &DeleteQuery) ->
     if first {
         draft.pod_event(&row, EventKind::Normal, "Deleting", format!("deleted by the user, {grace_seconds}s to stop"));
     }
+    if draft.state().is_on_lost_node(&row) && row.pinned_to().is_none() {
+        lost::let_go(draft, &row);
+    }
     Ok(row.pod.clone())
+}
+
+/// Refuses to forget what must not run twice and may run now: its node, or its node's end, has to say that it doesn't.
+fn nothing_pinned(draft: &Draft<'_>, name: &Name) -> Result<(), ApiError> {
+    let namesakes = draft.state().namesakes(name);
+    let Some(node) = namesakes.iter().find_map(|row| row.pinned_to()) else { return Ok(()) };
+    let message = format!(
+        "pod/{name} may still run on node {node}, and with onNodeLoss: wait it is not forgotten before it is known to have stopped"
+    );
+    let hint = format!(
+        "delete it without --force; if that machine is dead, make sure that it is off, then `cube delete node/{node} --force`, and delete the \
+         pod that takes its place"
+    );
+    Err(ApiError::new(ErrorCode::Conflict, message).hint(hint))
 }
 
 /// Drops every row of a name without its node's word.
@@ -64,15 +85,19 @@ fn forget_all(draft: &mut Draft<'_>, name: &Name) {
 
 /// Asks the pod's node to start every container anew.
 pub(super) fn restart(draft: &mut Draft<'_>, name: &Name) -> Result<Pod, ApiError> {
-    let old = standing(draft, name)?;
+    let old = draft.state().shown(name).cloned().ok_or_else(|| missing(name))?;
     if old.retired.is_some() {
         let message = format!("pod/{name} is being deleted");
         return Err(ApiError::new(ErrorCode::Conflict, message).hint("wait until it is gone, then apply it again"));
     }
     let Some(node) = &old.pod.placement.node else {
-        // Nothing of it runs yet, and nothing has failed: it starts as soon as it has a node.
-        return Ok(old.pod.clone());
+        return Ok(restart_unplaced(draft, &old));
     };
+    if old.is_finished() && draft.state().is_on_lost_node(&old) {
+        let message = format!("pod/{name} can't start again: its node {node} is lost");
+        let hint = format!("`cube delete pod/{name}` and apply it again: it then goes to another node");
+        return Err(ApiError::new(ErrorCode::Conflict, message).hint(hint));
+    }
     let mut row = PodRow::clone(&old);
     row.restarts += 1;
     match row.pod.status.phase {
@@ -87,6 +112,19 @@ pub(super) fn restart(draft: &mut Draft<'_>, name: &Name) -> Result<Pod, ApiErro
     let row = draft.put_pod(row);
     draft.pod_event(&row, EventKind::Normal, "Restarting", "a restart of every container was asked for by the user");
     Ok(row.pod.clone())
+}
+
+/// One that is finished without a node was given up when its node was lost: it is to be run again, wherever. Of any other nothing runs yet, and
+/// nothing has failed: it starts as soon as it has a node.
+fn restart_unplaced(draft: &mut Draft<'_>, old: &Arc<PodRow>) -> Pod {
+    if !old.is_finished() {
+        return old.pod.clone();
+    }
+    let mut row = PodRow::clone(old);
+    row.pod.status = PodStatus::default();
+    let row = draft.put_pod(row);
+    draft.pod_event(&row, EventKind::Normal, "Restarting", "the user asked to run it again, on any node");
+    row.pod.clone()
 }
 
 /// A finished pod uses nothing, so others may have what it had: they keep it.
@@ -116,12 +154,15 @@ pub(super) fn place(draft: &mut Draft<'_>, placings: Vec<Placing>) {
 
 fn unplaced(draft: &Draft<'_>, uid: &Uid) -> Option<PodRow> {
     let row = draft.state().pods.get(uid)?;
-    (row.pod.placement.node.is_none() && row.retired.is_none()).then(|| PodRow::clone(row))
+    (row.is_unplaced() && row.retired.is_none()).then(|| PodRow::clone(row))
 }
 
 fn bind(draft: &mut Draft<'_>, uid: &Uid, node: Name, reason: &str) {
     let Some(mut row) = unplaced(draft, uid) else { return };
-    if !draft.state().nodes.contains_key(&node) {
+    // One that was lost in the meantime has been relieved of its pods already: this one would be forgotten there.
+    let Some(known) = draft.state().nodes.get(&node).filter(|known| !known.condition.is_lost()) else { return };
+    // A restart, or a pod that was taken over, may have had the room since the scheduler looked.
+    if draft.state().load(&node).is_some_and(|load| load.lacks_for(&row.pod.spec, &known.capacity).is_some()) {
         return;
     }
     let message = format!("on node {node}: {reason}");

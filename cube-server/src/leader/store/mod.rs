@@ -3,49 +3,71 @@
 //! One writer commits what is waiting in one transaction (group commit); a write is acknowledged after the commit that holds it. Reads come from
 //! a typed state in memory that follows the commits.
 //!
-//! The way of a write: a method of [`Store`] queues a decision (`apply.rs`, `lifecycle.rs`, `nodes.rs`, `report.rs`: plain functions over the
-//! draft of `draft.rs`) -> `writer.rs` runs what is queued, writes the rows (`rows.rs`), commits -> `watch.rs` publishes the state and the changes.
-//! It knows neither HTTP nor how pods are placed.
+//! The way of a write: a method of [`Store`] queues a decision (`apply.rs`, `lifecycle.rs`, `nodes.rs`, `fence.rs`, `lost.rs`, `report.rs`: plain
+//! functions over the draft of `draft.rs`) -> `writer.rs` runs what is queued, writes the rows (`rows.rs`), commits -> `watch.rs` publishes the state and the changes.
+//! `backup.rs` and `restore.rs` work on the file. It knows neither HTTP nor how pods are placed.
 
 mod apply;
+pub mod backup;
 mod draft;
+mod error;
 mod events;
+mod fence;
 mod lifecycle;
+mod lost;
+mod metrics;
 mod nodes;
 mod report;
+pub mod restore;
 mod rows;
+mod space;
 mod state;
 #[cfg(test)]
 mod tests;
 mod watch;
 mod writer;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
 use cube_api::ApiError;
-use cube_api::event::Event;
+use cube_api::event::{Event, EventKind};
 use cube_api::manifest::Resource;
-use cube_api::meta::{ClusterId, Name, Revision, Uid};
+use cube_api::meta::{ClusterId, LifeId, Name, Revision, Uid};
 use cube_api::node::{Node, NodeCondition};
-use cube_api::pod::Pod;
+use cube_api::pod::{OnNodeLoss, Phase, Pod};
 use cube_api::routes::{Applied, DeleteQuery, EventQuery};
 use cube_api::session::{Announcement, Assignment, Epoch, Report, ReportAccepted};
 use include_dir::{Dir, include_dir};
+use jiff::Timestamp;
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot, watch as latest};
+use tokio::sync::{mpsc, oneshot};
 
+pub use self::error::StoreError;
+pub use self::fence::Fence;
+pub use self::metrics::StoreMetrics;
 pub use self::state::{HostPort, NodeLoad, State, reserved};
 pub use self::watch::{Change, Changed, Changes};
 
+use self::backup::{BackupError, Contents};
 use self::draft::Draft;
+use self::rows::Loaded;
+use self::space::Space;
 use self::watch::Published;
 use self::writer::{Job, Outcome, Work, Writer};
 use crate::ambient::Ambient;
+use crate::disk::{self, Disk, FileSystem};
+use crate::sqlite::room::Room;
 use crate::tasks::Tasks;
-use crate::{blocking, sqlite};
+use crate::{blocking, latest, sqlite};
+
+/// The leader's database in its data folder.
+pub const FILE: &str = "leader.db";
+
+/// Tables that nobody decides by.
+const LOGS: [&str; 1] = ["events"];
 
 static MIGRATIONS: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/../migrations/leader");
 
@@ -61,12 +83,31 @@ pub struct Store {
 struct Inner {
     cluster_id: ClusterId,
     epoch: Epoch,
+    life: LifeId,
     ambient: Ambient,
     published: Arc<Published>,
     revision: latest::Receiver<Revision>,
     queue: mpsc::Sender<Work>,
     /// Reads events beside the writer. The lock is held by blocking threads only.
     reader: Arc<Mutex<Connection>>,
+    path: PathBuf,
+    room: Room,
+    metrics: StoreMetrics,
+}
+
+/// What there is of the store at a moment, for [`crate::leader::metrics`].
+#[derive(Debug, Clone, Copy)]
+pub struct Figures {
+    /// Writes that wait, and the most that may.
+    pub queue: (usize, usize),
+    /// Changes in the ring, and about their bytes.
+    pub ring: (usize, usize),
+    /// Bytes of the database and of its WAL.
+    pub files: (u64, u64),
+    /// Events that are kept.
+    pub events: u64,
+    /// Of the disk, where it can be told.
+    pub disk: Option<disk::Space>,
 }
 
 /// A pod as the leader keeps it.
@@ -87,8 +128,31 @@ pub struct Retired {
     pub reason: String,
     /// Seconds between the stop signal and SIGKILL.
     pub grace_seconds: u32,
-    /// Whether a new pod has its name already (else the name is freed when this one is gone).
+    /// Whether its name is free for a new pod, or has one, already (else it is freed when this one is gone).
     pub replaced: bool,
+}
+
+impl PodRow {
+    /// Whether its containers have ended for good.
+    pub fn is_finished(&self) -> bool {
+        match self.pod.status.phase {
+            Phase::Pending | Phase::Running => false,
+            Phase::Succeeded | Phase::Failed => true,
+        }
+    }
+
+    /// Whether it waits for a node.
+    pub fn is_unplaced(&self) -> bool {
+        self.pod.placement.node.is_none() && !self.is_finished()
+    }
+
+    /// The node where alone it may run, and may run now (`onNodeLoss: wait`): only that node's word, or that it is dead, frees its name.
+    pub fn pinned_to(&self) -> Option<&Name> {
+        match self.pod.spec.on_node_loss {
+            OnNodeLoss::Wait if !self.is_finished() => self.pod.placement.node.as_ref(),
+            OnNodeLoss::Wait | OnNodeLoss::Replace => None,
+        }
+    }
 }
 
 /// A decision of the scheduler.
@@ -119,58 +183,45 @@ pub enum Placing {
     },
 }
 
-/// Why the store didn't do it.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The request is refused; nothing was changed.
-    #[error(transparent)]
-    Refused(#[from] ApiError),
-    /// SQLite failed; nothing was changed.
-    #[error("the store failed to {operation}")]
-    Sqlite {
-        /// What it did.
-        operation: &'static str,
-        /// SQLite's reason.
-        source: rusqlite::Error,
-    },
-    /// A row doesn't hold what was written.
-    #[error("the store holds a {what} that can't be read")]
-    Corrupt {
-        /// Which kind of row.
-        what: &'static str,
-        /// Why not.
-        source: serde_json::Error,
-    },
-    /// The write queue is full.
-    #[error("the store has too many writes waiting")]
-    Busy,
-    /// The store is closing.
-    #[error("the store is closed")]
-    Closed,
-}
-
 impl Store {
     /// Opens or makes the database, counts the epoch up, reads the state and starts the writer, which ends with `tasks`: it finishes what is
     /// queued then.
     pub async fn open(path: &Path, ambient: Ambient, tasks: &Tasks) -> anyhow::Result<Self> {
-        let file = path.to_owned();
+        Self::open_on(path, Arc::new(FileSystem::of(path, space::RESERVE)), ambient, tasks).await
+    }
+
+    /// As [`Store::open`], on this disk.
+    pub async fn open_on(path: &Path, disk: Arc<dyn Disk>, ambient: Ambient, tasks: &Tasks) -> anyhow::Result<Self> {
+        if restore::was_cut_off(path) {
+            anyhow::bail!("a restore of {} was cut off before its end: run it again, with the same backup", path.display());
+        }
         let new_cluster = ClusterId(ambient.uuid());
-        let (connection, reader, loaded) = blocking::run(move || {
-            let mut connection = sqlite::open(&file, &MIGRATIONS)?;
-            let loaded = rows::load(&mut connection, new_cluster)?;
-            let reader = sqlite::open_read_only(&file)?;
-            anyhow::Ok((connection, reader, loaded))
-        })
-        .await
-        .context("can't open the leader's store")?;
+        let (file, room) = (path.to_owned(), Room::new(disk));
+        let opening = room.clone();
+        let (connection, reader, loaded) =
+            blocking::run(move || open_with_reserve(&file, &opening, new_cluster)).await.context("can't open the leader's store")?;
 
         let (cluster_id, epoch) = (loaded.cluster_id, loaded.epoch);
         let (queue, waiting) = mpsc::channel(QUEUE);
         let (moved, revision) = latest::channel(loaded.state.revision);
         let published = Arc::new(Published::new(loaded.state.clone()));
-        let writer = Writer::new(connection, loaded.state, ambient.clone(), cluster_id, published.clone(), moved);
+        let metrics = StoreMetrics::default();
+        let writer = Writer {
+            connection,
+            state: loaded.state,
+            ambient: ambient.clone(),
+            cluster_id,
+            published: published.clone(),
+            moved,
+            space: Space { room: room.clone(), told: false },
+            metrics: metrics.clone(),
+            new_events: 0,
+        };
         tasks.spawn("store writer", writer.run(waiting, tasks.stopping().clone()));
-        let inner = Inner { cluster_id, epoch, ambient, published, revision, queue, reader: Arc::new(Mutex::new(reader)) };
+        let life = LifeId(ambient.uuid());
+        let reader = Arc::new(Mutex::new(reader));
+        let path = path.to_owned();
+        let inner = Inner { cluster_id, epoch, life, ambient, published, revision, queue, reader, path, room, metrics };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -179,9 +230,14 @@ impl Store {
         self.inner.cluster_id
     }
 
-    /// This life of the leader.
+    /// The place of this life of the leader among the lives of its database.
     pub fn epoch(&self) -> Epoch {
         self.inner.epoch
+    }
+
+    /// This life of the leader.
+    pub fn life(&self) -> LifeId {
+        self.inner.life
     }
 
     /// Looks at the state. `look` must be short: writers wait for it.
@@ -201,12 +257,12 @@ impl Store {
 
     /// Every change after `from`; `Err(Expired)` where those are no longer kept, `Err(BadRequest)` where `from` hasn't happened.
     pub fn watch(&self, from: Revision) -> Result<Changes, ApiError> {
-        Changes::after(from, self.inner.published.clone(), self.inner.revision.clone())
+        Changes::after(from, self.inner.published.clone(), self.inner.revision.clone(), &self.inner.metrics)
     }
 
-    /// The pod of a name as the API shows it: the live one, else a retired one on its way out.
+    /// The pod of a name as the API shows it ([`State::shown`]).
     pub fn pod(&self, name: &Name) -> Option<Arc<PodRow>> {
-        self.read(|state| state.standing(name).cloned())
+        self.read(|state| state.shown(name).cloned())
     }
 
     /// The complete set of pods that are the node's, with the revision as generation.
@@ -214,8 +270,39 @@ impl Store {
         self.read(|state| state.assignment(node, self.inner.cluster_id, self.inner.epoch))
     }
 
+    /// Why nothing new is taken, while the disk is full.
+    pub fn trouble(&self) -> Option<String> {
+        let room = &self.inner.room;
+        room.is_short().then(|| format!("the leader's disk is full: {}", room.remedy()))
+    }
+
+    /// What the store counts.
+    pub fn metrics(&self) -> &StoreMetrics {
+        &self.inner.metrics
+    }
+
+    /// What there is now.
+    pub async fn figures(&self) -> Result<Figures, StoreError> {
+        let inner = self.inner.clone();
+        blocking::run(move || {
+            let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+            let failed = |source| StoreError::Sqlite { operation: "count its events", source };
+            Ok(Figures {
+                queue: (inner.queue.max_capacity() - inner.queue.capacity(), inner.queue.max_capacity()),
+                ring: inner.published.ring(),
+                files: (bytes(&inner.path), bytes(&inner.path.with_extension("db-wal"))),
+                events: events::count(&inner.reader.lock().unwrap_or_else(PoisonError::into_inner)).map_err(failed)?,
+                disk: inner.room.disk().space().ok(),
+            })
+        })
+        .await
+    }
+
     /// Applies all resources, or none.
     pub async fn apply(&self, resources: Vec<Resource>, dry_run: bool) -> Result<Applied, StoreError> {
+        if !dry_run {
+            self.has_room()?;
+        }
         self.decide("apply", move |draft| {
             let applied = apply::apply(draft, resources)?;
             if !dry_run {
@@ -227,12 +314,14 @@ impl Store {
     }
 
     /// Marks a pod for deletion; one that never had a node, or `force`, is gone at once. Repeating it is not an error while the pod is there.
+    /// `force` is refused for one that must not run twice and may still run ([`PodRow::pinned_to`]).
     pub async fn delete_pod(&self, name: Name, query: DeleteQuery) -> Result<Pod, StoreError> {
         self.write("delete a pod", move |draft| lifecycle::delete(draft, &name, &query)).await
     }
 
     /// Asks for a restart of every container.
     pub async fn restart_pod(&self, name: Name) -> Result<Pod, StoreError> {
+        self.has_room()?;
         self.write("restart a pod", move |draft| lifecycle::restart(draft, &name)).await
     }
 
@@ -248,7 +337,31 @@ impl Store {
     /// A node dials: keeps it, or refuses a second machine of its name (`session_live` tells whether the known one is connected) or another
     /// cluster's node.
     pub async fn join(&self, announcement: Announcement, session_live: bool) -> Result<(), StoreError> {
-        self.write("let a node join", move |draft| nodes::join(draft, announcement, session_live)).await
+        self.write("let a node join", move |draft| {
+            let (node, held, is_known) = (announcement.node.clone(), announcement.pods.clone(), announcement.cluster_id.is_some());
+            nodes::join(draft, announcement, session_live)?;
+            fence::joined(draft, &node, held, is_known);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Ends what a restore began: pods may be placed again.
+    pub async fn lift_fence(&self) -> Result<(), StoreError> {
+        self.write("end the wait after a restore", |draft| {
+            draft.put_fence(None);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Notes what a person should know of a node.
+    pub async fn warn_of_node(&self, node: Name, reason: &'static str, message: String) -> Result<(), StoreError> {
+        self.write("note an event of a node", move |draft| {
+            draft.node_event(&node, EventKind::Warning, reason, message);
+            Ok(())
+        })
+        .await
     }
 
     /// Sets a node's condition, with an event if it changed.
@@ -256,7 +369,16 @@ impl Store {
         self.write("set a node's condition", move |draft| nodes::set_condition(draft, &node, condition)).await
     }
 
-    /// Forgets a node; refused while it is Ready or pods are bound to it, unless `force`, which forgets those pods too.
+    /// Marks a node lost and replaces its pods, those that wait for it excepted; nothing, if the node has changed since `as_of`.
+    pub async fn lose_node(&self, node: Name, as_of: Revision, reason: String) -> Result<(), StoreError> {
+        self.write("mark a node lost", move |draft| {
+            lost::lose(draft, &node, as_of, reason);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Forgets a node; refused while it is Ready or pods are bound to it, unless `force`, which replaces those pods elsewhere.
     pub async fn delete_node(&self, name: Name, force: bool) -> Result<Node, StoreError> {
         self.write("delete a node", move |draft| nodes::delete(draft, &name, force)).await
     }
@@ -286,6 +408,29 @@ impl Store {
         answered.await.map_err(|_| StoreError::Closed)?
     }
 
+    /// Backs the database up into a folder, beside its writer, and deletes the oldest such backups of this cluster over `keep`.
+    pub async fn back_up(&self, folder: PathBuf, keep: usize) -> Result<(PathBuf, Contents), BackupError> {
+        let Inner { path, cluster_id, ambient, .. } = &*self.inner;
+        let (path, cluster_id, now) = (path.clone(), *cluster_id, ambient.now());
+        blocking::run(move || backup::take_scheduled(&path, cluster_id, &folder, keep, now)).await
+    }
+
+    /// When the newest backup in a folder was taken; none if it has none of this cluster.
+    pub async fn last_backup(&self, folder: PathBuf) -> Result<Option<Timestamp>, BackupError> {
+        let cluster_id = self.inner.cluster_id;
+        let found = blocking::run(move || backup::scheduled(&folder, Some(cluster_id))).await?;
+        Ok(found.last().map(|newest| newest.taken_at))
+    }
+
+    /// Refuses what people ask for that makes the database grow, while the disk is full: what makes room, and what was promised before, goes on.
+    fn has_room(&self) -> Result<(), StoreError> {
+        if !self.inner.room.is_short() {
+            return Ok(());
+        }
+        self.inner.metrics.no_space.inc();
+        Err(space::no_space(&self.inner.room))
+    }
+
     async fn write<T: Send + 'static>(
         &self,
         operation: &'static str,
@@ -306,8 +451,27 @@ impl Store {
 
     fn enqueue(&self, work: Work) -> Result<(), StoreError> {
         self.inner.queue.try_send(work).map_err(|refused| match refused {
-            mpsc::error::TrySendError::Full(_) => StoreError::Busy,
+            mpsc::error::TrySendError::Full(_) => {
+                self.inner.metrics.busy.inc();
+                StoreError::Busy
+            }
             mpsc::error::TrySendError::Closed(_) => StoreError::Closed,
         })
     }
+}
+
+/// A full disk must not keep a leader from serving what it has: counting the epoch up takes room out of the reserve, if need be.
+fn open_with_reserve(path: &Path, room: &Room, new_cluster: ClusterId) -> anyhow::Result<(Connection, Connection, Loaded)> {
+    let lacks = |error: &anyhow::Error| room.is_cause(error.as_ref());
+    let opened = room.with_reserve(lacks, || {
+        let read = |connection: &mut Connection| {
+            room.limit_pages(connection);
+            rows::load(connection, new_cluster)
+        };
+        let (connection, loaded) = sqlite::open::<_, StoreError>(path, &MIGRATIONS, &LOGS, read)?;
+        Ok((connection, sqlite::open_read_only(path)?, loaded))
+    })?;
+    // Only now: what the start needed was not to be had out of it.
+    room.look();
+    Ok(opened)
 }

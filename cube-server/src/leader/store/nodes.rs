@@ -8,6 +8,7 @@ use cube_api::session::{Announcement, NodeFacts};
 use cube_api::{ApiError, ErrorCode};
 
 use super::draft::Draft;
+use super::lost;
 use super::state::{KeptNode, Machine};
 
 fn known(draft: &Draft<'_>, name: &Name) -> Result<KeptNode, ApiError> {
@@ -31,7 +32,10 @@ pub(super) fn join(draft: &mut Draft<'_>, announcement: Announcement, session_li
         same_cluster(draft, &announcement.node, theirs)?;
     }
     match draft.state().kept_node(&announcement.node) {
-        None => welcome_new(draft, announcement),
+        None => {
+            keeps_its_name(draft, &announcement)?;
+            welcome_new(draft, announcement);
+        }
         Some(known) if known.node.node_id == announcement.node_id => welcome_back(draft, &known, announcement),
         Some(known) => {
             may_take_over(&known, &announcement, session_live)?;
@@ -40,6 +44,17 @@ pub(super) fn join(draft: &mut Draft<'_>, announcement: Announcement, session_li
         }
     }
     Ok(())
+}
+
+/// A data folder keeps its name: what runs on its machine carries the name, and only a node of that name may stop it.
+fn keeps_its_name(draft: &Draft<'_>, announcement: &Announcement) -> Result<(), ApiError> {
+    let Some(known) = draft.state().nodes.values().find(|node| node.node_id == announcement.node_id) else { return Ok(()) };
+    let (name, new) = (&known.name, &announcement.node);
+    let message = format!("this data folder is that of node '{name}', it can't be node '{new}' as well");
+    let hint = format!(
+        "start it with --name {name}; to rename it, run `cube-server reset` there and `cube delete node/{name} --force`, then start it with --name {new}"
+    );
+    Err(ApiError::new(ErrorCode::Conflict, message).hint(hint))
 }
 
 fn welcome_new(draft: &mut Draft<'_>, announcement: Announcement) {
@@ -131,7 +146,8 @@ pub(super) fn set_condition(draft: &mut Draft<'_>, name: &Name, condition: NodeC
     Ok(())
 }
 
-fn change_condition(draft: &mut Draft<'_>, name: &Name, condition: NodeCondition) {
+/// As [`set_condition`], of a node that is there.
+pub(super) fn change_condition(draft: &mut Draft<'_>, name: &Name, condition: NodeCondition) {
     let Some(known) = draft.state().kept_node(name) else { return };
     if known.node.condition == condition {
         return;
@@ -139,32 +155,34 @@ fn change_condition(draft: &mut Draft<'_>, name: &Name, condition: NodeCondition
     let (kind, reason, message) = match &condition {
         NodeCondition::Ready => (EventKind::Normal, "NodeReady", "connected and ready for pods".to_owned()),
         NodeCondition::NotReady { reason } => (EventKind::Warning, "NodeNotReady", reason.clone()),
+        NodeCondition::Lost { reason } => (EventKind::Warning, "NodeLost", reason.clone()),
     };
+    let is_found = known.node.condition.is_lost() && !condition.is_lost();
     draft.put_node(Node { condition, ..(*known.node).clone() }, known.machine);
     draft.node_event(name, kind, reason, message);
+    if is_found {
+        lost::found(draft, name);
+    }
 }
 
-/// Forgets a node; `force`: with its pods, and though it is connected.
+/// Forgets a node; `force`: though it has pods, which are replaced, and though it is Ready. Whether it has a session is the caller's to look at.
 pub(super) fn delete(draft: &mut Draft<'_>, name: &Name, force: bool) -> Result<Node, ApiError> {
     let known = known(draft, name)?;
-    let bound: Vec<_> = draft.state().load(name).into_iter().flat_map(|load| load.bound.iter().copied()).collect();
+    let bound = draft.state().load(name).map_or(0, |load| load.bound.len());
     if !force && known.node.condition.is_ready() {
-        let message = format!("node/{name} is connected");
-        return Err(ApiError::new(ErrorCode::Conflict, message).hint("stop its cube-server first, or delete it with --force"));
-    }
-    if !force && !bound.is_empty() {
-        let pods = if bound.len() == 1 { "1 pod is".to_owned() } else { format!("{} pods are", bound.len()) };
-        let message = format!("{pods} bound to node/{name}");
-        let hint = "start the node again and delete its pods, or delete it with --force: its containers may then remain on its machine";
+        let message = format!("node/{name} is Ready: it was connected a moment ago");
+        let hint = "stop its cube-server and wait until it is NotReady, or delete it with --force";
         return Err(ApiError::new(ErrorCode::Conflict, message).hint(hint));
     }
-    for uid in bound {
-        let Some(row) = draft.state().pods.get(&uid).cloned() else { continue };
-        draft.drop_pod(&uid);
-        let message = format!("forgotten with node {name}, which was deleted by force: its containers may remain there");
-        draft.pod_event(&row, EventKind::Warning, "Deleted", message);
+    if !force && bound > 0 {
+        let pods = if bound == 1 { "1 pod is".to_owned() } else { format!("{bound} pods are") };
+        let message = format!("{pods} bound to node/{name}");
+        let hint = "start the node again and delete its pods; or, if its machine is dead and off, delete it with --force: its pods are then \
+                    replaced on other nodes";
+        return Err(ApiError::new(ErrorCode::Conflict, message).hint(hint));
     }
     let view = draft.state().node_view(&known.node);
+    lost::bury(draft, name);
     draft.drop_node(name);
     draft.node_event(name, EventKind::Normal, "NodeDeleted", "deleted by the user");
     Ok(view)

@@ -1,7 +1,7 @@
 //! What a node reports, taken so that every part of it may come twice, late, or from a data folder that isn't the node's any more.
 
 use cube_api::event::{Event, EventKind};
-use cube_api::meta::{Name, ResourceKind, ResourceRef, Revision};
+use cube_api::meta::{Name, ResourceKind, ResourceRef, Revision, Uid};
 use cube_api::node::Node;
 use cube_api::pod::{ContainerStatus, PodStatus};
 use cube_api::session::{NodeEvent, PodReport, Report, ReportAccepted};
@@ -49,6 +49,10 @@ fn take_events(draft: &mut Draft<'_>, known: &KeptNode, mut events: Vec<NodeEven
         }
         through = event.sequence;
         // A pod whose row is gone may still have its last words; another node's pod is not this one's to speak of.
+        if event.uid == Uid::NONE {
+            draft.event(of_node(event, &known.node.name));
+            continue;
+        }
         let foreign = draft.state().pods.get(&event.uid).is_some_and(|row| row.pod.placement.node.as_ref() != Some(&known.node.name));
         if !foreign {
             draft.event(kept(event, &known.node.name));
@@ -58,6 +62,12 @@ fn take_events(draft: &mut Draft<'_>, known: &KeptNode, mut events: Vec<NodeEven
         draft.put_events_through(known.node.node_id, Some(through));
     }
     through
+}
+
+/// What a node says of itself, and of no other one, whatever name it gives.
+fn of_node(event: NodeEvent, node: &Name) -> Event {
+    let object = ResourceRef { kind: ResourceKind::Node, name: node.clone() };
+    Event { object, uid: None, ..kept(event, node) }
 }
 
 fn kept(event: NodeEvent, node: &Name) -> Event {
@@ -81,7 +91,12 @@ fn take_pod(draft: &mut Draft<'_>, node: &Name, report: PodReport) {
     if old.pod.placement.node.as_ref() != Some(node) || report.sequence <= kept.report_sequence {
         return;
     }
-    let status = with_counts_that_never_fall(report.status, &old.pod.status);
+    // The node's word of a life that is over: it would take a pod that starts again for a finished one and give its room to others.
+    let is_outdated = old.retired.is_none() && report.restarts.is_some_and(|acted_on| acted_on < old.restarts);
+    let status = match is_outdated {
+        true => old.pod.status.clone(),
+        false => with_counts_that_never_fall(report.status, &old.pod.status),
+    };
     if let Some(retired) = &old.retired
         && report.stopped
     {
@@ -92,6 +107,8 @@ fn take_pod(draft: &mut Draft<'_>, node: &Name, report: PodReport) {
         // Noted though the status may be the same: the report before it, late on a broken connection, would else bring back what it said.
         let mut row = PodRow::clone(&old);
         row.pod.status = status;
+        // A leader that was restored from a backup doesn't know of each restart that its node has acted on: the next must be one more.
+        row.restarts = row.restarts.max(report.restarts.unwrap_or(0));
         draft.put_reported_pod(row, report.sequence);
     }
 }

@@ -7,10 +7,12 @@ use cube_api::meta::{ClusterId, Name, NodeId, Revision};
 use cube_api::node::Node;
 use cube_api::pod::Pod;
 use cube_api::session::Epoch;
+use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 use serde::Serialize;
 use serde::de::{DeserializeOwned, Error as _};
 
+use super::fence::Fence;
 use super::state::{KeptNode, KeptPod, Machine, State, Write};
 use super::{PodRow, StoreError, events};
 
@@ -25,9 +27,9 @@ pub(super) struct Loaded {
 pub(super) fn load(connection: &mut Connection, new_cluster: ClusterId) -> Result<Loaded, StoreError> {
     let failed = |source| StoreError::Sqlite { operation: "read its state", source };
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-    let (cluster_id, epoch, revision) = begin_life(&transaction, new_cluster)?;
+    let (cluster_id, epoch, revision, fence) = begin_life(&transaction, new_cluster)?;
     let mut state = State::default();
-    state.revision = revision;
+    (state.revision, state.fence) = (revision, fence);
     for write in all(&transaction, "SELECT * FROM pods", "pod", pod_of)?
         .into_iter()
         .map(|kept| Write::Pod { revision, before: None, after: Some(kept) })
@@ -40,21 +42,26 @@ pub(super) fn load(connection: &mut Connection, new_cluster: ClusterId) -> Resul
     Ok(Loaded { cluster_id, epoch, state })
 }
 
-fn begin_life(transaction: &Transaction<'_>, new_cluster: ClusterId) -> Result<(ClusterId, Epoch, Revision), StoreError> {
+/// What the meta row says at a start.
+type Life = (ClusterId, Epoch, Revision, Option<Arc<Fence>>);
+
+fn begin_life(transaction: &Transaction<'_>, new_cluster: ClusterId) -> Result<Life, StoreError> {
     let failed = |source| StoreError::Sqlite { operation: "count its epoch up", source };
     let known = transaction
-        .query_row("UPDATE meta SET epoch = epoch + 1 RETURNING cluster_id, epoch, revision", [], |row| {
-            Ok((row.get::<_, String>(0)?, row.get::<_, u64>(1)?, row.get::<_, u64>(2)?))
+        .query_row("UPDATE meta SET epoch = epoch + 1 RETURNING cluster_id, epoch, revision, fence", [], |row| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, u64>(1)?, row.get::<_, u64>(2)?, row.get::<_, Option<String>>(3)?))
         })
         .optional()
         .map_err(failed)?;
-    if let Some((cluster_id, epoch, revision)) = known {
-        return Ok((parsed("cluster id", &cluster_id)?, Epoch(epoch), Revision(revision)));
+    if let Some((cluster_id, epoch, revision, fence)) = known {
+        let unreadable = |source| StoreError::Corrupt { what: "fence", which: "the meta row".to_owned(), source };
+        let fence = fence.map(|text| serde_json::from_str(&text).map_err(unreadable)).transpose()?.map(Arc::new);
+        return Ok((parsed("cluster id", &cluster_id)?, Epoch(epoch), Revision(revision), fence));
     }
     transaction
         .execute("INSERT INTO meta (id, cluster_id, epoch, revision) VALUES (1, ?1, 1, 0)", [new_cluster.to_string()])
         .map_err(failed)?;
-    Ok((new_cluster, Epoch(1), Revision(0)))
+    Ok((new_cluster, Epoch(1), Revision(0), None))
 }
 
 fn node_writes(transaction: &Transaction<'_>, revision: Revision) -> Result<impl Iterator<Item = Write> + use<>, StoreError> {
@@ -74,7 +81,7 @@ fn all<T>(
     let mut rows = statement.query([]).map_err(failed)?;
     let mut found = Vec::new();
     while let Some(row) = rows.next().map_err(failed)? {
-        found.push(read(row).map_err(|error| error.in_a(what))?);
+        found.push(read(row).map_err(|error| error.in_a(what, row))?);
     }
     Ok(found)
 }
@@ -98,10 +105,17 @@ impl From<serde_json::Error> for ReadError {
 }
 
 impl ReadError {
-    pub(super) fn in_a(self, what: &'static str) -> StoreError {
+    /// With the row's first column, which is its key.
+    pub(super) fn in_a(self, what: &'static str, row: &Row<'_>) -> StoreError {
+        let which = match row.get::<_, Value>(0) {
+            Ok(Value::Text(key)) => key,
+            Ok(Value::Integer(key)) => key.to_string(),
+            Ok(Value::Null | Value::Real(_) | Value::Blob(_)) | Err(_) => "one without a key".to_owned(),
+        };
         match self {
-            Self::Sqlite(source) => StoreError::Sqlite { operation: "read a row", source },
-            Self::Json(source) => StoreError::Corrupt { what, source },
+            // Not the type that was written.
+            Self::Sqlite(source) => StoreError::Corrupt { what, which, source: serde_json::Error::custom(source) },
+            Self::Json(source) => StoreError::Corrupt { what, which, source },
         }
     }
 }
@@ -112,7 +126,7 @@ pub(super) fn json<T: DeserializeOwned>(row: &Row<'_>, column: &str) -> Result<T
 }
 
 fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(what: &'static str, text: &str) -> Result<T, StoreError> {
-    text.parse().map_err(|error: T::Err| StoreError::Corrupt { what, source: serde_json::Error::custom(error) })
+    text.parse().map_err(|error: T::Err| StoreError::Corrupt { what, which: text.to_owned(), source: serde_json::Error::custom(error) })
 }
 
 fn pod_of(row: &Row<'_>) -> Result<KeptPod, ReadError> {
@@ -154,6 +168,7 @@ pub(super) fn write(connection: &Connection, writes: &[Write]) -> rusqlite::Resu
             Write::EventsThrough { node_id, before: _, after: None } => {
                 delete(connection, "DELETE FROM node_sequences WHERE node_id = ?1", &node_id.to_string())?;
             }
+            Write::Fence { before: _, after } => put_fence(connection, after.as_deref())?,
             Write::Event(event) => put_event(connection, event)?,
         }
     }
@@ -209,6 +224,10 @@ fn put_sequence(connection: &Connection, node_id: &NodeId, through: u64) -> rusq
     const SQL: &str = "INSERT INTO node_sequences (node_id, events_through) VALUES (?1, ?2)
         ON CONFLICT (node_id) DO UPDATE SET events_through = excluded.events_through";
     connection.prepare_cached(SQL)?.execute(params![node_id.to_string(), through]).map(drop)
+}
+
+fn put_fence(connection: &Connection, fence: Option<&Fence>) -> rusqlite::Result<()> {
+    connection.execute("UPDATE meta SET fence = ?1", [fence.map(text).transpose()?]).map(drop)
 }
 
 fn put_event(connection: &Connection, event: &Event) -> rusqlite::Result<()> {

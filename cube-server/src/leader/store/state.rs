@@ -10,11 +10,12 @@ use std::sync::Arc;
 use cube_api::event::Event;
 use cube_api::meta::{ClusterId, Name, NodeId, Revision, Uid};
 use cube_api::node::{Capacity, Node};
-use cube_api::pod::{Phase, PodSpec, Protocol};
+use cube_api::pod::{PodSpec, Protocol};
 use cube_api::quantity::{Bytes, MilliCpu};
 use cube_api::session::{AssignedPod, Assignment, Epoch, Generation, Want};
 
 use super::PodRow;
+use super::fence::Fence;
 
 /// The state in memory, as of one revision.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -27,9 +28,11 @@ pub struct State {
     pub names: BTreeMap<Name, Uid>,
     /// Every node that ever joined and wasn't deleted.
     pub nodes: BTreeMap<Name, Arc<Node>>,
+    /// What a leader that was restored from a backup waits for before it places pods.
+    pub fence: Option<Arc<Fence>>,
     /// All pods of a name, retired ones too.
     namesakes: BTreeMap<Name, BTreeSet<Uid>>,
-    /// Pods without a node.
+    /// Pods that wait for a node.
     unbound: BTreeSet<Uid>,
     loads: BTreeMap<Name, NodeLoad>,
     machines: BTreeMap<Name, Machine>,
@@ -110,6 +113,7 @@ pub(super) enum Write {
     Pod { revision: Revision, before: Option<KeptPod>, after: Option<KeptPod> },
     Node { revision: Revision, before: Option<KeptNode>, after: Option<KeptNode> },
     EventsThrough { node_id: NodeId, before: Option<u64>, after: Option<u64> },
+    Fence { before: Option<Arc<Fence>>, after: Option<Arc<Fence>> },
     Event(Event),
 }
 
@@ -119,6 +123,7 @@ impl Write {
             Self::Pod { revision, before, after } => Self::Pod { revision, before: after, after: before },
             Self::Node { revision, before, after } => Self::Node { revision, before: after, after: before },
             Self::EventsThrough { node_id, before, after } => Self::EventsThrough { node_id, before: after, after: before },
+            Self::Fence { before, after } => Self::Fence { before: after, after: before },
             Self::Event(event) => Self::Event(event),
         }
     }
@@ -130,6 +135,13 @@ impl State {
         self.pods.get(self.names.get(name)?)
     }
 
+    /// The pod of a name for whoever asks for it: the live one, else a retired one on its way out, unless its node is lost and its name free: that
+    /// way may have no end.
+    pub fn shown(&self, name: &Name) -> Option<&Arc<PodRow>> {
+        let is_let_go = |row: &PodRow| row.retired.as_ref().is_some_and(|retired| retired.replaced) && self.is_on_lost_node(row);
+        self.standing(name).filter(|row| !is_let_go(row))
+    }
+
     /// All pods of a name, oldest generation first: those on their way out, then the one that stands for it.
     pub fn namesakes(&self, name: &Name) -> Vec<&Arc<PodRow>> {
         let uids = self.namesakes.get(name).into_iter().flatten();
@@ -138,9 +150,15 @@ impl State {
         rows
     }
 
-    /// Pods without a node, in the order in which they were accepted.
+    /// Pods that wait for a node, in the order in which they were accepted.
     pub fn unbound(&self) -> impl Iterator<Item = &Arc<PodRow>> {
         self.unbound.iter().filter_map(|uid| self.pods.get(uid))
+    }
+
+    /// Whether the pod's node is lost.
+    pub fn is_on_lost_node(&self, row: &PodRow) -> bool {
+        let node = row.pod.placement.node.as_ref().and_then(|node| self.nodes.get(node));
+        node.is_some_and(|node| node.condition.is_lost())
     }
 
     /// What the pods of a node use of it; none where no pod is bound to it.
@@ -213,6 +231,7 @@ impl State {
             Write::EventsThrough { node_id, before: _, after: None } => {
                 self.events_through.remove(node_id);
             }
+            Write::Fence { before: _, after } => self.fence = after.clone(),
             Write::Event(_) => {}
         }
     }
@@ -229,9 +248,10 @@ impl State {
         self.report_sequences.insert(uid, kept.report_sequence);
         self.namesakes.entry(row.pod.metadata.name.clone()).or_default().insert(uid);
         match &row.pod.placement.node {
-            None => {
+            None if row.is_unplaced() => {
                 self.unbound.insert(uid);
             }
+            None => {}
             Some(node) => self.loads.entry(node.clone()).or_default().add(row),
         }
     }
@@ -319,9 +339,8 @@ struct Uses {
 
 impl Uses {
     fn of(row: &PodRow) -> Option<Self> {
-        match row.pod.status.phase {
-            Phase::Succeeded | Phase::Failed => return None,
-            Phase::Pending | Phase::Running => {}
+        if row.is_finished() {
+            return None;
         }
         let (cpu, memory) = reserved(&row.pod.spec);
         Some(Self { cpu: cpu.0, memory: memory.0 })

@@ -1,7 +1,10 @@
 //! The store on real SQLite files.
 
+mod backup;
+mod lost;
 mod model;
 mod report;
+mod space;
 mod watch;
 mod write;
 
@@ -9,7 +12,7 @@ use std::time::Duration;
 
 use cube_api::manifest::Resource;
 use cube_api::meta::{ClusterId, Name, NodeId, Uid};
-use cube_api::pod::{Phase, PodStatus};
+use cube_api::pod::{OnNodeLoss, Phase, PodStatus, RestartPolicy};
 use cube_api::routes::{ApplyAction, EventQuery};
 use cube_api::session::{Announcement, PodReport, Report};
 use cube_api::{Event, Pod};
@@ -73,6 +76,7 @@ impl Leader {
         let facts = announcement("any", node_id, "m").facts;
         Report {
             node_id: NodeId(Uuid::from_u128(node_id)),
+            instance: None,
             cluster_id: self.store.cluster_id(),
             facts,
             pods: Vec::new(),
@@ -102,6 +106,27 @@ pub(super) fn pod(name: &str, image: &str, app: &str) -> Resource {
     Resource::Pod(serde_json::from_value(manifest).expect("a manifest"))
 }
 
+/// The pod with `onNodeLoss: wait`.
+pub(super) fn waiting(pod: Resource) -> Resource {
+    let Resource::Pod(mut manifest) = pod;
+    manifest.spec.on_node_loss = OnNodeLoss::Wait;
+    Resource::Pod(manifest)
+}
+
+/// The pod with `restartPolicy: Never`.
+pub(super) fn never(pod: Resource) -> Resource {
+    let Resource::Pod(mut manifest) = pod;
+    manifest.spec.restart_policy = RestartPolicy::Never;
+    Resource::Pod(manifest)
+}
+
+/// The pod without its host port, so that one node may have several.
+pub(super) fn portless(pod: Resource) -> Resource {
+    let Resource::Pod(mut manifest) = pod;
+    manifest.spec.containers.iter_mut().for_each(|container| container.ports.clear());
+    Resource::Pod(manifest)
+}
+
 pub(super) fn announcement(node: &str, node_id: u128, machine: &str) -> Announcement {
     let capacity = json!({"cpu": "4", "memory": "4Gi", "pods": 100});
     let facts = json!({"version": "0.1.0", "engine": "20.10", "capacity": capacity});
@@ -110,7 +135,7 @@ pub(super) fn announcement(node: &str, node_id: u128, machine: &str) -> Announce
 }
 
 pub(super) fn pod_report(uid: Uid, sequence: u64, phase: Phase, stopped: bool) -> PodReport {
-    PodReport { uid, sequence, status: PodStatus { phase, ..PodStatus::default() }, stopped }
+    PodReport { uid, sequence, restarts: None, status: PodStatus { phase, ..PodStatus::default() }, stopped }
 }
 
 /// The message and hint of a refusal.

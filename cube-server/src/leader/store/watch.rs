@@ -10,10 +10,11 @@ use cube_api::meta::Revision;
 use cube_api::node::Node;
 use cube_api::pod::{Container, ContainerState, ContainerStatus, Terminated};
 use cube_api::{ApiError, ErrorCode};
-use tokio::sync::watch as latest;
 
 use super::PodRow;
+use super::metrics::{StoreMetrics, Watcher};
 use super::state::{State, Write};
+use crate::latest;
 
 /// The changes that are kept. A cluster of 1,000 pods that all start makes some 5,000.
 const RING: usize = 16_384;
@@ -59,10 +60,16 @@ pub struct Changes {
     /// The newest revision that was taken out of the ring.
     place: Revision,
     taken: VecDeque<Change>,
+    watcher: Watcher,
 }
 
 impl Changes {
-    pub(super) fn after(from: Revision, published: Arc<Published>, newest: latest::Receiver<Revision>) -> Result<Self, ApiError> {
+    pub(super) fn after(
+        from: Revision,
+        published: Arc<Published>,
+        newest: latest::Receiver<Revision>,
+        metrics: &StoreMetrics,
+    ) -> Result<Self, ApiError> {
         let inner = published.inner.read().unwrap_or_else(PoisonError::into_inner);
         if from > inner.state.revision {
             let message = format!("revision {from} hasn't happened: the newest is {}", inner.state.revision);
@@ -73,7 +80,7 @@ impl Changes {
             return Err(ApiError::new(ErrorCode::Expired, message).hint("list again and watch from the list's revision"));
         }
         drop(inner);
-        Ok(Self { published, newest, place: from, taken: VecDeque::new() })
+        Ok(Self { published, newest, place: from, taken: VecDeque::new(), watcher: Watcher::new(metrics.clone()) })
     }
 
     /// The next change; `None` when the watcher fell too far behind (list again) or the store is closing. May be dropped and called again.
@@ -95,6 +102,7 @@ impl Changes {
     fn take_piece(&mut self) -> Option<()> {
         let inner = self.published.inner.read().unwrap_or_else(PoisonError::into_inner);
         if self.place < inner.ring.floor {
+            self.watcher.is_left_behind();
             return None;
         }
         let first = inner.ring.changes.partition_point(|change| change.revision <= self.place);
@@ -136,6 +144,12 @@ impl Published {
         look(&self.inner.read().unwrap_or_else(PoisonError::into_inner).state)
     }
 
+    /// How many changes the ring has, and about what they take of memory.
+    pub(super) fn ring(&self) -> (usize, usize) {
+        let ring = &self.inner.read().unwrap_or_else(PoisonError::into_inner).ring;
+        (ring.changes.len(), ring.bytes)
+    }
+
     /// Follows a commit.
     pub(super) fn follow(&self, revision: Revision, writes: Vec<Write>) {
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
@@ -151,21 +165,38 @@ impl Published {
 
 impl Ring {
     fn push(&mut self, change: Change) {
-        self.bytes += bytes_of(&change);
+        self.bytes += bytes_of_change(&change);
         self.changes.push_back(change);
         while self.changes.len() > RING || self.bytes > RING_BYTES {
             let Some(oldest) = self.changes.pop_front() else { break };
-            self.bytes -= bytes_of(&oldest);
+            self.bytes -= bytes_of_change(&oldest);
             self.floor = oldest.revision;
         }
     }
 }
 
+/// What a row takes at least.
+const PLAIN: usize = 2_048;
+
+/// About what writes take of memory, and of the database.
+pub(super) fn bytes_of(writes: &[Write]) -> usize {
+    let bytes = writes.iter().map(|write| match write {
+        Write::Pod { revision: _, before: _, after: Some(kept) } => bytes_of_pod(&kept.row),
+        Write::Pod { after: None, .. } | Write::Node { .. } | Write::EventsThrough { .. } | Write::Fence { .. } => PLAIN,
+        Write::Event(event) => PLAIN + event.message.len(),
+    });
+    bytes.sum()
+}
+
 /// About what a change takes of memory: its newest row (the one before it is the newest of an earlier change).
-fn bytes_of(change: &Change) -> usize {
-    const PLAIN: usize = 2_048;
-    let Changed::Pod { before, after } = &change.object else { return PLAIN };
-    let Some(PodRow { pod, .. }) = after.as_ref().or(before.as_ref()).map(|row| &**row) else { return PLAIN };
+fn bytes_of_change(change: &Change) -> usize {
+    match &change.object {
+        Changed::Pod { before, after } => after.as_ref().or(before.as_ref()).map_or(PLAIN, |row| bytes_of_pod(row)),
+        Changed::Node { .. } => PLAIN,
+    }
+}
+
+fn bytes_of_pod(PodRow { pod, .. }: &PodRow) -> usize {
     let words = |words: &[String]| words.iter().map(|word| size_of::<String>() + word.len()).sum::<usize>();
     let spec = pod.spec.containers.iter().map(|container| {
         let env = container.env.iter().map(|(name, value)| 2 * size_of::<String>() + name.len() + value.len()).sum::<usize>();
@@ -191,7 +222,7 @@ fn change_of(write: Write) -> Option<Change> {
         Write::Node { revision, before, after } => {
             Some(Change { revision, object: Changed::Node { before: before.map(|kept| kept.node), after: after.map(|kept| kept.node) } })
         }
-        Write::EventsThrough { .. } | Write::Event(_) => None,
+        Write::EventsThrough { .. } | Write::Fence { .. } | Write::Event(_) => None,
     }
 }
 

@@ -1,26 +1,37 @@
 //! The one writer: it owns the connection, takes what is waiting, and commits it in one transaction.
 //!
 //! Each operation has a savepoint, so that a refusal or a failure of one leaves the others of its batch alone. Answers go out after the commit;
-//! if that fails, everyone hears so and the state in memory goes back.
+//! if that fails, everyone hears so and the state in memory goes back. A batch that finds the disk full is written again with room out of the
+//! reserve (`sqlite/room.rs`), so that deletes and reports go on; what people ask for that needs room is refused by [`super::Store`] meanwhile.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cube_api::ApiError;
 use cube_api::meta::{ClusterId, Revision};
 use jiff::Timestamp;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
-use tokio::sync::{mpsc, oneshot, watch as latest};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::draft::Draft;
+use super::metrics::StoreMetrics;
+use super::space::{self, Space};
 use super::state::{State, Write};
-use super::watch::Published;
+use super::watch::{Published, bytes_of};
 use super::{StoreError, events, rows};
 use crate::ambient::Ambient;
-use crate::blocking;
+use crate::{blocking, latest};
 
 /// The most operations in one commit: a bound on how long the first of them waits for the last.
 const BATCH: usize = 256;
+
+/// How often the disk's room is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// The largest batch, in bytes of its rows, that the reserve helps to write: a piece of it has 2 MiB, and a row is written twice (WAL, database).
+const RESCUED_BYTES: usize = 1 << 20;
 
 /// What an operation that isn't refused comes to.
 pub(super) enum Outcome<T> {
@@ -80,42 +91,44 @@ fn answer_with<T: Send + 'static>(answer: oneshot::Sender<Result<T, StoreError>>
 
 /// The writer's own things. It moves to a blocking thread for each batch and back.
 pub(super) struct Writer {
-    connection: Connection,
+    pub(super) connection: Connection,
     /// Ahead of the published one while a transaction is open, equal to it in between.
-    state: State,
-    ambient: Ambient,
-    cluster_id: ClusterId,
-    published: Arc<Published>,
-    moved: latest::Sender<Revision>,
+    pub(super) state: State,
+    pub(super) ambient: Ambient,
+    pub(super) cluster_id: ClusterId,
+    pub(super) published: Arc<Published>,
+    pub(super) moved: latest::Sender<Revision>,
+    pub(super) space: Space,
+    pub(super) metrics: StoreMetrics,
+    /// Since the old ones were last forgotten for their number.
+    pub(super) new_events: usize,
 }
 
 impl Writer {
-    pub(super) fn new(
-        connection: Connection,
-        state: State,
-        ambient: Ambient,
-        cluster_id: ClusterId,
-        published: Arc<Published>,
-        moved: latest::Sender<Revision>,
-    ) -> Self {
-        Self { connection, state, ambient, cluster_id, published, moved }
-    }
-
     /// Runs until it is told to stop or every handle is gone; then it finishes what is queued and closes the database.
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Work>, stopping: CancellationToken) {
+        let mut look = tokio::time::interval_at(Instant::now() + LOOK_EVERY, LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let mut batch = Vec::with_capacity(BATCH);
-            // Both are cancel-safe: recv_many takes nothing out unless it is the one that ends.
+            // All are cancel-safe: recv_many takes nothing out unless it is the one that ends.
             tokio::select! {
                 biased;
                 () = stopping.cancelled(), if !queue.is_closed() => {
                     queue.close();
                     continue;
                 }
+                _ = look.tick() => {}
                 taken = queue.recv_many(&mut batch, BATCH) => if taken == 0 { break },
             }
             self = blocking::run(move || {
-                self.commit(batch);
+                if batch.is_empty() {
+                    self.look_for_room();
+                } else {
+                    self.commit(batch);
+                    self.bound_events();
+                }
+                self.tell_room();
                 self
             })
             .await;
@@ -123,9 +136,46 @@ impl Writer {
         blocking::run(move || self.close()).await;
     }
 
+    /// Events are bounded by their number, too, and not only once an hour: a loop of applies makes millions in that time.
+    fn bound_events(&mut self) {
+        if self.new_events < events::LOOKED_AT_AFTER {
+            return;
+        }
+        self.new_events = 0;
+        let oldest = events::oldest_kept(self.ambient.now());
+        if let Err(error) = self.alone("forget old events", |inside| events::forget(inside, oldest)) {
+            tracing::warn!(error = cube_api::error::chain(&error), "old events stay for now");
+        }
+    }
+
     fn commit(&mut self, batch: Vec<Work>) {
-        let start = self.state.revision;
-        let (committed, answers) = self.transact(batch);
+        let mut jobs = Vec::with_capacity(batch.len());
+        for work in batch {
+            match work {
+                Work::Decide(job) => jobs.push(job),
+                Work::CollectGarbage { oldest, answer } => {
+                    let forgotten = self.alone("forget old events", |inside| events::forget(inside, oldest));
+                    answer_with(answer, forgotten)(Ok(()));
+                }
+            }
+        }
+        if !jobs.is_empty() {
+            self.commit_jobs(jobs);
+        }
+    }
+
+    fn commit_jobs(&mut self, jobs: Vec<Job>) {
+        let (start, began) = (self.state.revision, Instant::now());
+        let (committed, answers) = self.transact(jobs);
+        match &committed {
+            Ok(writes) => {
+                self.metrics.committed(answers.len(), began.elapsed());
+                self.new_events += writes.iter().filter(|write| matches!(write, Write::Event(_))).count();
+            }
+            // Of a full disk the log says so once.
+            Err(error) if self.space.room.is_short() => tracing::debug!(%error, "a commit failed: nothing of it is kept"),
+            Err(error) => tracing::error!(%error, "a commit failed: nothing of it is kept"),
+        }
         let committed = committed.map(|writes| {
             let revision = self.state.revision;
             self.published.follow(revision, writes);
@@ -134,50 +184,139 @@ impl Writer {
             }
         });
         for answer in answers {
-            answer(committed.as_ref().copied().map_err(|error| StoreError::Sqlite { operation: "commit", source: same(error) }));
+            answer(committed.as_ref().copied().map_err(|error| self.space.failure("commit", same(error))));
         }
     }
 
     /// The writes, if they are committed, and everyone who waits for an answer.
-    fn transact(&mut self, batch: Vec<Work>) -> (rusqlite::Result<Vec<Write>>, Vec<Answer>) {
+    fn transact(&mut self, jobs: Vec<Job>) -> (rusqlite::Result<Vec<Write>>, Vec<Answer>) {
         let start = self.state.revision;
-        let Self { connection, state, ambient, cluster_id, .. } = self;
-        let mut transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate);
-        let mut writes = Vec::new();
-        let mut answers = Vec::new();
-        for work in batch {
-            let before = state.revision;
-            match work {
-                Work::Decide(job) => {
-                    let mut draft = Draft::new(state, ambient, *cluster_id);
-                    let decided = (job.decide)(&mut draft);
-                    let own = draft.into_writes();
-                    let stored = if decided.keeps { in_savepoint(&mut transaction, |inside| rows::write(inside, &own)) } else { Ok(()) };
-                    if decided.keeps && stored.is_ok() {
-                        writes.extend(own);
-                    } else {
-                        take_back(state, own, before);
-                    }
-                    answers.push(match stored {
-                        Ok(()) => decided.answer,
-                        Err(source) => fail(decided.answer, StoreError::Sqlite { operation: job.operation, source }),
-                    });
-                }
-                Work::CollectGarbage { oldest, answer } => {
-                    let forgotten = in_savepoint(&mut transaction, |inside| events::forget(inside, oldest));
-                    let result = forgotten.map_err(|source| StoreError::Sqlite { operation: "forget old events", source });
-                    answers.push(answer_with(answer, result));
-                }
-            }
-        }
-        match finish(transaction, state.revision) {
+        let (writes, answers, stored) = self.decide_and_write(jobs);
+        let stored = stored.or_else(|error| self.write_with_reserve(error, &writes));
+        match stored {
             Ok(()) => (Ok(writes), answers),
             Err(source) => {
-                tracing::error!(error = %source, "a commit failed: nothing of it is kept");
-                take_back(state, writes, start);
+                take_back(&mut self.state, writes, start);
                 (Err(source), answers)
             }
         }
+    }
+
+    /// Decides each job, on what those before it did, and writes it. From the first that finds no room on they are only decided: SQLite
+    /// may have ended the transaction.
+    fn decide_and_write(&mut self, jobs: Vec<Job>) -> (Vec<Write>, Vec<Answer>, rusqlite::Result<()>) {
+        let Self { connection, state, ambient, cluster_id, space, .. } = self;
+        space.room.limit_pages(connection);
+        let mut transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate);
+        let (mut writes, mut answers, mut lacking) = (Vec::new(), Vec::with_capacity(jobs.len()), None);
+        for job in jobs {
+            let before = state.revision;
+            let mut draft = Draft::new(state, ambient, *cluster_id);
+            let decided = (job.decide)(&mut draft);
+            let own = draft.into_writes();
+            if !decided.keeps {
+                take_back(state, own, before);
+                answers.push(decided.answer);
+                continue;
+            }
+            let stored = if lacking.is_none() { in_savepoint(&mut transaction, |inside| rows::write(inside, &own)) } else { Ok(()) };
+            match stored {
+                Ok(()) => {
+                    writes.extend(own);
+                    answers.push(decided.answer);
+                }
+                Err(source) if space.room.is_lacking(&source) => {
+                    lacking = Some(source);
+                    writes.extend(own);
+                    answers.push(decided.answer);
+                }
+                Err(source) => {
+                    take_back(state, own, before);
+                    answers.push(fail(decided.answer, StoreError::Sqlite { operation: job.operation, source }));
+                }
+            }
+        }
+        let stored = match lacking {
+            Some(error) => Err(error),
+            None => finish(transaction, state.revision),
+        };
+        (writes, answers, stored)
+    }
+
+    /// Writes a batch that found no room once more, with the reserve's help. A large one must not use the reserve up: it fails, and those
+    /// who asked for something new are refused before they wait here from then on.
+    fn write_with_reserve(&mut self, error: rusqlite::Error, writes: &[Write]) -> rusqlite::Result<()> {
+        let Self { connection, state, space: Space { room, .. }, .. } = self;
+        if !room.is_lacking(&error) {
+            return Err(error);
+        }
+        if bytes_of(writes) > RESCUED_BYTES {
+            room.give_piece();
+            return Err(error);
+        }
+        room.again(
+            error,
+            |error| room.is_lacking(error),
+            || {
+                room.make_ready(connection);
+                let mut transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate);
+                in_savepoint(&mut transaction, |inside| rows::write(inside, writes))?;
+                finish(transaction, state.revision)
+            },
+        )
+    }
+
+    /// Statements in a transaction of their own.
+    fn alone<T>(
+        &mut self,
+        operation: &'static str,
+        mut statements: impl FnMut(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        let Self { connection, space, .. } = self;
+        let done = space.room.with_reserve(
+            |error| space.room.is_lacking(error),
+            || {
+                space.room.make_ready(connection);
+                let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+                let done = statements(&transaction)?;
+                transaction.commit().map(|()| done)
+            },
+        );
+        done.map_err(|source| space.failure(operation, source))
+    }
+
+    /// Takes the reserve back if there is room for it; if there is none, old events make some within the database.
+    fn look_for_room(&mut self) {
+        self.space.room.look();
+        if !self.space.room.is_short() {
+            return;
+        }
+        let forgotten = match self.alone("count free pages", space::has_free_pages) {
+            Ok(true) => Ok(0),
+            Ok(false) => self.alone("forget events to make room", events::forget_oldest),
+            Err(error) => Err(error),
+        };
+        match forgotten {
+            Ok(0) => {}
+            Ok(forgotten) => tracing::info!(forgotten, "the oldest events were forgotten: the disk is full"),
+            Err(error) => tracing::warn!(error = cube_api::error::chain(&error), "no room can be made in the database"),
+        }
+    }
+
+    /// Notes a change of the disk's room with the leader's own node.
+    fn tell_room(&mut self) {
+        let short = self.space.room.is_short();
+        if short == self.space.told {
+            return;
+        }
+        self.space.told = short;
+        let remedy = self.space.room.remedy();
+        let (unheard, _) = oneshot::channel();
+        let tell = move |draft: &mut Draft<'_>| {
+            space::tell(draft, short, &remedy);
+            Ok(Outcome::Keep(()))
+        };
+        self.commit_jobs(vec![Job::new("note the disk's room", tell, unheard)]);
     }
 
     /// Brings the WAL into the database file, so that a copy of that file alone is whole.

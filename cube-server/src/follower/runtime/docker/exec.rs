@@ -87,6 +87,7 @@ impl Running {
         // of a client that is gone.
         let served = async {
             let end = tokio::select! {
+                biased;
                 end = pump_out(self.tty, first, read, &outputs) => end,
                 () = self.pump_in(inputs, write) => End::Gone,
             };
@@ -105,9 +106,10 @@ impl Running {
             }
         };
         let finished = tokio::select! {
+            biased;
+            () = stopping.cancelled() => false,
             finished = served => finished,
             () = outputs.closed() => false,
-            () = stopping.cancelled() => false,
         };
         if !finished {
             self.end_process().await;

@@ -12,7 +12,7 @@ mod pause;
 mod streams;
 mod translate;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bollard::errors::Error;
-use bollard::models::{ContainerCreateBody, CreateImageInfo, ProgressDetail};
+use bollard::models::{ContainerCreateBody, ContainerSummary, CreateImageInfo, ProgressDetail};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, CreateImageOptionsBuilder, ImportImageOptionsBuilder, InspectContainerOptions,
     KillContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions,
@@ -30,27 +30,29 @@ use cube_api::node::Capacity;
 use cube_api::quantity::{Bytes, MilliCpu};
 use futures::FutureExt;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 
 use self::streams::JsonLines;
 use super::demux::LogLines;
 use super::{
-    CALL_TIMEOUT, ContainerId, ContainerSpec, EngineInfo, ExecHandle, ExecRequest, Hint, Identity, LogBatch, LogLine, LogRequest, Observed,
-    PullProgress, RunState, Runtime, RuntimeError, SandboxSpec, Scope, StopSignal,
+    CALL_TIMEOUT, Census, ContainerId, ContainerSpec, EngineInfo, ExecHandle, ExecRequest, Hint, Identity, LogBatch, LogLine, LogRequest,
+    Observed, PULL_IDLE, PullProgress, RunState, Runtime, RuntimeError, SandboxSpec, Scope, StopSignal,
 };
+use crate::latest;
 use crate::tasks::Tasks;
 
 /// Where Docker listens unless something else is said.
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
-
-/// A pull that brings nothing for so long has failed.
-const PULL_IDLE: Duration = Duration::from_secs(120);
 
 /// Layers whose progress is counted; an image has at most 127.
 const MAX_LAYERS: usize = 256;
 
 /// How many containers are inspected at a time. Docker answers one in 1 to 2 ms and gains nothing from more on few cores.
 const INSPECTIONS: usize = 8;
+
+/// Docker answers nothing about a container whose lock is held, such as by a start that hangs in the kernel, and everything about the others:
+/// after so long it is silent about that one. Short, since everything else waits for the list meanwhile.
+const SILENCE: Duration = Duration::from_secs(5);
 
 /// A Docker engine. Clones share it.
 #[derive(Clone)]
@@ -120,20 +122,41 @@ impl Docker {
         absent_is_none(call.await)
     }
 
-    /// Lists by labels, then inspects: the list itself lacks start time, exit code and the reason of an end.
-    async fn listed(&self, labels: Vec<String>) -> Result<Vec<Observed>, RuntimeError> {
+    /// Lists by labels, then inspects: the list itself lacks start time, exit code and the reason of an end. What Docker is silent about comes
+    /// beside.
+    async fn looked_at(&self, labels: Vec<String>) -> Result<(Vec<Observed>, Vec<ContainerSummary>), RuntimeError> {
         let filters = HashMap::from([("label", labels)]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         let found = self.call("list the containers", |api| api.list_containers(Some(options))).await?;
-        let ids = found.into_iter().filter_map(|container| container.id);
-        let inspections = stream::iter(ids).map(|id| async move { self.inspected(&id).await }).buffered(INSPECTIONS);
-        // One that went in between is simply not there any more.
-        let containers: Vec<_> = inspections.try_filter_map(async |container| Ok(container)).try_collect().await?;
-        Ok(containers.into_iter().filter_map(translate::observed).collect())
+        let inspections = stream::iter(found).map(|summary| async move {
+            let id = summary.id.clone().unwrap_or_default();
+            match tokio::time::timeout(SILENCE, self.inspected(&id)).await {
+                Ok(answer) => answer.map(Ok),
+                Err(_) => Ok(Err(summary)),
+            }
+        });
+        let (mut containers, mut silent) = (Vec::new(), Vec::new());
+        let mut inspections = std::pin::pin!(inspections.buffered(INSPECTIONS));
+        while let Some(inspected) = inspections.try_next().await? {
+            match inspected {
+                // One that went in between is simply not there any more.
+                Ok(container) => containers.extend(container.and_then(translate::observed)),
+                Err(summary) => silent.push(summary),
+            }
+        }
+        Ok((containers, silent))
+    }
+
+    async fn listed(&self, labels: Vec<String>) -> Result<Vec<Observed>, RuntimeError> {
+        let (containers, silent) = self.looked_at(labels).await?;
+        match silent.first() {
+            Some(one) => Err(unanswered(one)),
+            None => Ok(containers),
+        }
     }
 
     async fn create(&self, scope: &Scope, identity: &Identity, body: ContainerCreateBody) -> Result<ContainerId, RuntimeError> {
-        let name = translate::name(identity);
+        let name = identity.container_name();
         let options = CreateContainerOptionsBuilder::default().name(&name).build();
         let created = match self.call("create the container", |api| api.create_container(Some(options), body)).await {
             Ok(created) => return Ok(ContainerId(created.id)),
@@ -166,7 +189,7 @@ impl Docker {
         .await
     }
 
-    async fn pulled(&self, image: &str, progress: &watch::Sender<PullProgress>) -> Result<(), RuntimeError> {
+    async fn pulled(&self, image: &str, progress: &latest::Sender<PullProgress>) -> Result<(), RuntimeError> {
         const OPERATION: &str = "pull the image";
         let options = CreateImageOptionsBuilder::default().from_image(&with_tag(image)).build();
         let mut answers = std::pin::pin!(self.api(OPERATION)?.create_image(Some(options), None, None));
@@ -182,6 +205,15 @@ impl Docker {
                 None => return Ok(()),
             }
         }
+    }
+}
+
+/// Docker lists a container and is silent about it.
+fn unanswered(container: &ContainerSummary) -> RuntimeError {
+    let name = container.names.iter().flatten().next().map_or("", |name| name.trim_start_matches('/'));
+    RuntimeError::Unavailable {
+        operation: "inspect a container",
+        problem: format!("no answer about '{name}' in {} seconds", SILENCE.as_secs()),
     }
 }
 
@@ -201,7 +233,7 @@ fn with_tag(image: &str) -> String {
 }
 
 /// Adds one line of a pull to the sums over its layers.
-fn note_progress(layers: &mut BTreeMap<String, PullProgress>, info: CreateImageInfo, progress: &watch::Sender<PullProgress>) {
+fn note_progress(layers: &mut BTreeMap<String, PullProgress>, info: CreateImageInfo, progress: &latest::Sender<PullProgress>) {
     let (Some(layer), Some(ProgressDetail { current: Some(current), total: Some(total) })) = (info.id, info.progress_detail) else {
         return;
     };
@@ -234,8 +266,30 @@ impl Runtime for Docker {
         Ok(EngineInfo { version: info.server_version.unwrap_or_default(), capacity })
     }
 
+    async fn scopes(&self) -> Result<BTreeMap<Scope, usize>, RuntimeError> {
+        let filters = HashMap::from([("label", vec![translate::CLUSTER])]);
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let found = self.call("list cube's containers", |api| api.list_containers(Some(options))).await?;
+        let mut scopes = BTreeMap::new();
+        for scope in found.into_iter().filter_map(|container| translate::scope(&container.labels?)) {
+            *scopes.entry(scope).or_default() += 1;
+        }
+        Ok(scopes)
+    }
+
     async fn list(&self, scope: &Scope) -> Result<Vec<Observed>, RuntimeError> {
         self.listed(scope_labels(scope)).await
+    }
+
+    async fn census(&self, scope: &Scope) -> Result<Census, RuntimeError> {
+        let (containers, silent) = self.looked_at(scope_labels(scope)).await?;
+        // Silent about all of them is no single container's trouble.
+        if let (Some(one), true) = (silent.first(), containers.is_empty()) {
+            return Err(unanswered(one));
+        }
+        let uid = |summary: &ContainerSummary| summary.labels.as_ref()?.get(translate::POD_UID)?.parse().ok();
+        let silent: BTreeSet<Uid> = silent.iter().filter_map(uid).collect();
+        Ok(Census { containers, silent })
     }
 
     async fn list_pod(&self, scope: &Scope, uid: Uid) -> Result<Vec<Observed>, RuntimeError> {
@@ -285,7 +339,7 @@ impl Runtime for Docker {
         }
     }
 
-    async fn pull(&self, image: &str, progress: watch::Sender<PullProgress>) -> Result<String, RuntimeError> {
+    async fn pull(&self, image: &str, progress: latest::Sender<PullProgress>) -> Result<String, RuntimeError> {
         self.pulled(image, &progress).await?;
         let problem = || RuntimeError::Image { problem: format!("'{image}' is not there after its pull") };
         self.image(image).await?.ok_or_else(problem)

@@ -28,13 +28,6 @@ const SANDBOX: &str = "io.cube.sandbox";
 /// The longest of Docker's sentences that is passed on, in bytes: a failed mount can quote pages.
 const MAX_WORDS: usize = 400;
 
-/// The name of a container. Ours have single underscores between DNS labels (which have none), and a sandbox's has two in a row, so that no
-/// container's name can be taken for it.
-pub fn name(identity: &Identity) -> String {
-    let container = identity.container.as_ref().map_or("", |name| name.as_str());
-    format!("cube_{}_{container}_{}_{}", identity.pod, identity.uid, identity.attempt)
-}
-
 /// What to create a sandbox with.
 pub fn sandbox_body(spec: &SandboxSpec, image: &str) -> ContainerCreateBody {
     let published: Vec<&Port> = spec.published.iter().filter(|port| port.host_port.is_some()).collect();
@@ -118,6 +111,11 @@ fn labels(scope: &Scope, identity: &Identity, sandbox: Option<&ContainerId>) -> 
 /// Whether a container carries this scope.
 pub fn is_in(scope: &Scope, labels: &HashMap<String, String>) -> bool {
     labels.get(CLUSTER) == Some(&scope.cluster.to_string()) && labels.get(NODE).map(String::as_str) == Some(scope.node.as_str())
+}
+
+/// Whose a container is; none where its labels aren't cube's or were tampered with.
+pub fn scope(labels: &HashMap<String, String>) -> Option<Scope> {
+    Some(Scope { cluster: labels.get(CLUSTER)?.parse().ok()?, node: labels.get(NODE)?.parse().ok()? })
 }
 
 /// What a container's labels say it is for; none where they are not ours or were tampered with.
@@ -212,6 +210,8 @@ pub fn pull_error(operation: &'static str, failure: Error) -> RuntimeError {
         Error::DockerResponseServerError { message, .. } | Error::DockerStreamError { error: message } => {
             RuntimeError::Image { problem: readable(&message) }
         }
+        // Docker says nothing before the registry's first answer: it is the registry that hangs.
+        Error::RequestTimeoutError => RuntimeError::Image { problem: "the registry didn't answer in time".to_owned() },
         other => error(operation, other),
     }
 }
@@ -299,6 +299,11 @@ mod tests {
     fn an_engine_in_trouble_says_nothing_about_the_pod() {
         assert!(refusal("start the container", 500, "open /var/lib/docker/x: read-only file system").is_engine_trouble());
         assert!(refusal("start the container", 503, "").is_engine_trouble());
+    }
+
+    #[test]
+    fn a_registry_that_hangs_is_the_image_s_trouble_and_not_the_engine_s() {
+        assert!(!pull_error("pull the image", Error::RequestTimeoutError).is_engine_trouble());
     }
 
     #[test]

@@ -1,147 +1,350 @@
-//! What the scripted engine holds, and what happens to it. Time comes in as tokio's and the ambient clock; nothing here waits.
+//! What the scripted engine holds, and what happens to it: a state machine over a queue of events in time order. Time comes in as an argument;
+//! nothing here waits, and nobody has to look at it for time to go by.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use cube_api::meta::{Name, Uid};
 use cube_api::pod::{Port, Protocol};
-use tokio::time::Instant;
+use jiff::Timestamp;
+use tokio::sync::Notify;
 
-use super::{Call, Failure, Operation, Pull, Script};
-use crate::ambient::Ambient;
-use crate::follower::runtime::{ContainerId, Identity, LogLine, Observed, RunState, RuntimeError, Scope};
+use super::desk::Desk;
+use super::log::Log;
+use super::look::Tally;
+use super::script::{Pull, Script};
+use crate::follower::runtime::{ContainerId, Identity, Observed, RunState, RuntimeError, Scope};
 
-#[derive(Default)]
-pub(super) struct World {
-    pub(super) scripts: BTreeMap<String, Script>,
-    pub(super) pulled: Vec<String>,
-    pub(super) containers: BTreeMap<ContainerId, Container>,
-    pub(super) made: u64,
-    pub(super) starts: BTreeMap<(Uid, Option<Name>), u32>,
-    pub(super) most_live: BTreeMap<(Uid, Option<Name>), usize>,
-    pub(super) calls: Vec<Call>,
-    pub(super) failures: VecDeque<(Operation, Failure)>,
-    pub(super) down: bool,
-    pub(super) latency: Duration,
-    pub(super) live_execs: usize,
-    /// Every end and removal, in order, for the hints.
-    pub(super) ends: Vec<(Scope, Uid)>,
+/// As Docker: a hint that nobody fetched in time is lost.
+const KEPT_HINTS: usize = 256;
+
+/// `docker stop` by hand kills after so long.
+const HAND_GRACE: Duration = Duration::from_secs(10);
+
+/// A point in time.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment {
+    /// By the engine's own clock, since the engine began.
+    pub(super) elapsed: Duration,
+    /// The time of day on its machine.
+    pub(super) wall: Timestamp,
 }
 
-pub(super) struct Container {
-    pub(super) scope: Scope,
-    pub(super) published: Vec<Port>,
-    pub(super) image: String,
-    pub(super) observed: Observed,
-    pub(super) log: Vec<LogLine>,
-    /// When and how it ends by itself.
-    pub(super) fate: Option<(Instant, i64, bool)>,
+/// A call's part in the engine, once its time has come.
+pub(super) type Carry = Box<dyn FnOnce(&mut World, Moment) + Send>;
+
+/// What will happen.
+enum Event {
+    /// A call is carried out.
+    Call(Carry),
+    /// A process ends, if that run of its container still goes on.
+    End { id: ContainerId, run: u32, code: i64, oom: bool },
 }
 
 /// A pod's container, or its sandbox: over all attempts.
 pub(super) type Key = (Uid, Option<Name>);
 
+/// Who did something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum By {
+    Call,
+    Hand,
+}
+
+#[derive(Default)]
+pub(super) struct World {
+    pub(super) desk: Desk,
+    pub(super) scripts: BTreeMap<String, Script>,
+    pub(super) pulled: BTreeSet<String>,
+    /// Images that the node had and that somebody removed.
+    pub(super) removed: BTreeSet<String>,
+    pub(super) containers: BTreeMap<ContainerId, Container>,
+    pub(super) tallies: BTreeMap<Key, Tally>,
+    pub(super) live_execs: usize,
+    pub(super) down: bool,
+    /// How often it went down: what was open before is broken.
+    pub(super) outages: u64,
+    pub(super) changed_at: Duration,
+    /// Told of every change, and of everything that is to happen.
+    pub(super) news: Arc<Notify>,
+    made: u64,
+    events: BTreeMap<(Duration, u64), Event>,
+    scheduled: u64,
+    hints: VecDeque<(Scope, Uid)>,
+    hints_lost: u64,
+}
+
+pub(super) struct Container {
+    pub(super) name: String,
+    /// Whose, by its labels; none has no labels of ours.
+    pub(super) scope: Option<Scope>,
+    /// Nobody's business but the test's.
+    pub(super) foreign: bool,
+    pub(super) published: Vec<Port>,
+    pub(super) image: String,
+    pub(super) observed: Observed,
+    pub(super) log: Log,
+    /// How often it was started.
+    pub(super) runs: u32,
+    /// Which run of its sandbox it joined.
+    pub(super) joined: Option<u32>,
+    /// Its process would have ended while it was frozen: so it ends when it goes on.
+    overdue: Option<(i64, bool)>,
+}
+
+impl Container {
+    pub(super) fn new(scope: Option<Scope>, identity: &Identity, image: &str, image_id: String) -> Self {
+        let id = ContainerId(String::new());
+        let state = RunState::Created;
+        let observed = Observed { id, identity: identity.clone(), sandbox: None, image_id, tty: false, ip: None, state };
+        let (name, image) = (identity.container_name(), image.to_owned());
+        let (published, log) = (Vec::new(), Log::default());
+        Self { name, scope, foreign: false, published, image, observed, log, runs: 0, joined: None, overdue: None }
+    }
+
+    pub(super) fn is_live(&self) -> bool {
+        match self.observed.state {
+            RunState::Running { .. } | RunState::Paused { .. } => true,
+            RunState::Created | RunState::Exited { .. } | RunState::Removing => false,
+        }
+    }
+}
+
+// Time.
 impl World {
-    /// Ends what should have ended by now.
-    pub(super) fn settle(&mut self, ambient: &Ambient) {
-        let now = Instant::now();
-        let due = |container: &Container| container.fate.filter(|(at, _, _)| *at <= now);
-        let due: Vec<_> = self.containers.iter().filter_map(|(id, container)| Some((id.clone(), due(container)?))).collect();
-        for (id, (_, code, oom)) in due {
-            self.end(ambient, &id, code, oom);
+    pub(super) fn new(news: Arc<Notify>) -> Self {
+        Self { news, ..Self::default() }
+    }
+
+    /// Lets everything happen that is due by `now`, in order, each at its own time.
+    pub(super) fn settle(&mut self, now: Moment) {
+        while let Some(next) = self.events.first_entry().filter(|next| next.key().0 <= now.elapsed) {
+            let ((elapsed, _), event) = next.remove_entry();
+            let at = Moment { elapsed, wall: now.wall - (now.elapsed - elapsed) };
+            match event {
+                Event::Call(carry) => carry(self, at),
+                Event::End { id, run, code, oom } => self.due_end(&id, run, (code, oom), at),
+            }
         }
     }
 
-    pub(super) fn end(&mut self, ambient: &Ambient, id: &ContainerId, code: i64, oom: bool) {
-        let Some(container) = self.containers.get_mut(id) else { return };
-        let (RunState::Running { since } | RunState::Paused { since }) = container.observed.state else { return };
-        container.fate = None;
-        container.observed.state = RunState::Exited { code, oom, error: None, started: Some(since), finished: Some(ambient.now()) };
-        self.ends.push((container.scope.clone(), container.observed.identity.uid));
+    /// When something happens next.
+    pub(super) fn next_event(&self) -> Option<Duration> {
+        self.events.first_key_value().map(|((at, _), _)| *at)
     }
 
-    pub(super) fn remove(&mut self, id: &ContainerId) {
-        if let Some(container) = self.containers.remove(id) {
-            self.ends.push((container.scope, container.observed.identity.uid));
-        }
+    pub(super) fn carry_at(&mut self, at: Duration, carry: Carry) {
+        self.schedule(at, Event::Call(carry));
     }
 
-    pub(super) fn identity(&self, id: &ContainerId) -> Option<Identity> {
-        Some(self.containers.get(id)?.observed.identity.clone())
+    fn schedule(&mut self, at: Duration, event: Event) {
+        self.scheduled += 1;
+        self.events.insert((at, self.scheduled), event);
+        self.news.notify_waiters();
     }
 
-    pub(super) fn has_image(&self, image: &str) -> bool {
-        match self.scripts.get(image).map(|script| &script.pull) {
-            Some(Pull::Present) => true,
-            Some(Pull::After(_)) => self.pulled.iter().any(|pulled| pulled == image),
-            Some(Pull::Missing) | None => false,
-        }
+    fn changed(&mut self, at: Moment) {
+        self.changed_at = self.changed_at.max(at.elapsed);
+        self.news.notify_waiters();
     }
 
-    pub(super) fn create(&mut self, scope: &Scope, container: Container) -> ContainerId {
-        let same = |other: &&Container| other.scope == *scope && other.observed.identity == container.observed.identity;
-        if let Some(existing) = self.containers.values().find(same) {
-            return existing.observed.id.clone();
+    /// The engine is gone, and with it every call that it had not carried out.
+    pub(super) fn go_down(&mut self, at: Moment) {
+        self.down = true;
+        self.outages += 1;
+        self.desk.held.clear();
+        self.events.retain(|_, event| match event {
+            Event::Call(_) => false,
+            Event::End { .. } => true,
+        });
+        self.changed(at);
+    }
+}
+
+// What is done to containers.
+impl World {
+    pub(super) fn create(&mut self, container: Container, at: Moment) -> Result<ContainerId, RuntimeError> {
+        if let Some(holder) = self.containers.values().find(|other| other.name == container.name) {
+            let same = holder.scope == container.scope && holder.observed.identity == container.observed.identity && !holder.foreign;
+            let problem = format!("a container named '{}' exists that is not this node's: remove or rename it", holder.name);
+            let refused = RuntimeError::Refused { operation: "create the container", problem };
+            return if same { Ok(holder.observed.id.clone()) } else { Err(refused) };
         }
         self.made += 1;
         let id = ContainerId(format!("fake-{}", self.made));
         let observed = Observed { id: id.clone(), ..container.observed.clone() };
         self.containers.insert(id.clone(), Container { observed, ..container });
-        id
+        self.changed(at);
+        Ok(id)
     }
 
-    pub(super) fn start(&mut self, ambient: &Ambient, id: &ContainerId) -> Result<(), RuntimeError> {
+    pub(super) fn start(&mut self, id: &ContainerId, by: By, at: Moment) -> Result<(), RuntimeError> {
         let container = self.containers.get(id).ok_or(RuntimeError::Gone)?;
-        if is_live(container) {
+        if container.is_live() {
             return Ok(());
         }
-        let (key, script) = (key(container), self.scripts.get(&container.image).cloned().unwrap_or_default());
-        let earlier = self.starts.get(&key).copied().unwrap_or(0);
-        let problem = self.obstacle(container).or(script.start_error);
-        let now = ambient.now();
+        let script = self.scripts.get(&container.image).cloned().unwrap_or_default();
+        let obstacle = self.obstacle(container);
+        let joined = container.observed.sandbox.as_ref().and_then(|sandbox| self.containers.get(sandbox)).map(|sandbox| sandbox.runs);
         let container = self.containers.get_mut(id).ok_or(RuntimeError::Gone)?;
-        if let Some(problem) = problem {
-            container.observed.state =
-                RunState::Exited { code: 127, oom: false, error: Some(problem.clone()), started: None, finished: None };
+        // Docker's codes: 128 for what is around the process, 127 for a program that isn't there.
+        let problem = obstacle.map(|problem| (128, problem)).or_else(|| script.start_error.clone().map(|problem| (127, problem)));
+        if let Some((code, problem)) = problem {
+            let error = Some(problem.clone());
+            container.observed.state = RunState::Exited { code, oom: false, error, started: None, finished: None };
+            self.changed(at);
             return Err(RuntimeError::Refused { operation: "start the container", problem });
         }
-        container.observed.state = RunState::Running { since: now };
-        container.log.extend(script.output.iter().map(|line| LogLine { at: Some(now), bytes: Bytes::from(format!("{line}\n")) }));
-        let fate = |code| script.run_for.map(|length| (Instant::now() + length, code, script.oom));
-        let code = if script.oom { 137 } else { script.exit_code };
-        container.fate = if earlier < script.fail_first { Some((Instant::now(), 1, false)) } else { fate(code) };
-        self.starts.insert(key.clone(), earlier + 1);
-        let live = self.containers.values().filter(|other| is_live(other) && self::key(other) == key).count();
-        let most = self.most_live.entry(key).or_default();
-        *most = live.max(*most);
+        container.observed.state = RunState::Running { since: at.wall };
+        container.runs += 1;
+        (container.joined, container.overdue) = (joined, None);
+        container.log.begin(&script, at);
+        let run = container.runs;
+        let earlier = self.tally(id).map_or(0, |tally| tally.started(by));
+        let fate = if earlier < script.fail_first {
+            Some((Duration::ZERO, 1, false))
+        } else {
+            script.run_for.map(|length| (length, if script.oom { 137 } else { script.exit_code }, script.oom))
+        };
+        if let Some((length, code, oom)) = fate {
+            self.schedule(at.elapsed + length, Event::End { id: id.clone(), run, code, oom });
+        }
+        self.changed(at);
         Ok(())
     }
 
     /// Why a container can't start for what others do.
     fn obstacle(&self, container: &Container) -> Option<String> {
         let sandbox = container.observed.sandbox.as_ref();
-        if sandbox.is_some_and(|sandbox| !self.containers.get(sandbox).is_some_and(is_live)) {
+        if sandbox.is_some_and(|sandbox| !self.containers.get(sandbox).is_some_and(Container::is_live)) {
             return Some("cannot join network of a non running container".to_owned());
         }
         let taken = |port: &&Port| {
-            let mut others = self.containers.values().filter(|other| is_live(other)).flat_map(|other| &other.published);
+            let mut others = self.containers.values().filter(|other| other.is_live()).flat_map(|other| &other.published);
             others.any(|other| collide(other, port))
         };
-        let port = container.published.iter().find(taken)?.host_port?;
-        Some(format!("Bind for 0.0.0.0:{port} failed: port is already allocated"))
+        let port = container.published.iter().find(taken)?;
+        let address = port.host_ip.map_or_else(|| "0.0.0.0".to_owned(), |ip| ip.to_string());
+        Some(format!("Bind for {address}:{} failed: port is already allocated", port.host_port?))
+    }
+
+    pub(super) fn end(&mut self, id: &ContainerId, code: i64, oom: bool, at: Moment) {
+        let Some(container) = self.containers.get_mut(id) else { return };
+        let (RunState::Running { since } | RunState::Paused { since }) = container.observed.state else { return };
+        let finished = Some(at.wall.max(since));
+        container.observed.state = RunState::Exited { code, oom, error: None, started: Some(since), finished };
+        container.overdue = None;
+        container.log.end(at.elapsed);
+        self.tally(id).map(Tally::ended);
+        self.hint(id);
+        self.changed(at);
+    }
+
+    /// A process's time is up, unless it is another run's or it is frozen.
+    fn due_end(&mut self, id: &ContainerId, run: u32, (code, oom): (i64, bool), at: Moment) {
+        let Some(container) = self.containers.get_mut(id).filter(|container| container.runs == run) else { return };
+        match container.observed.state {
+            RunState::Paused { .. } => container.overdue = Some((code, oom)),
+            RunState::Running { .. } => self.end(id, code, oom, at),
+            RunState::Created | RunState::Exited { .. } | RunState::Removing => {}
+        }
+    }
+
+    /// SIGTERM (or the image's own signal); whether the process heeds it.
+    pub(super) fn terminate(&mut self, id: &ContainerId, at: Moment) -> bool {
+        self.resume(id, at);
+        let Some(container) = self.containers.get(id) else { return true };
+        let deaf = self.scripts.get(&container.image).is_some_and(|script| script.ignores_stop);
+        if !deaf {
+            self.end(id, 143, false, at);
+        }
+        !deaf
+    }
+
+    pub(super) fn kill(&mut self, id: &ContainerId, at: Moment) {
+        self.end(id, 137, false, at);
+    }
+
+    /// SIGTERM, and SIGKILL ten seconds later: what `docker stop` does.
+    pub(super) fn stop_by_hand(&mut self, id: &ContainerId, at: Moment) {
+        if !self.terminate(id, at)
+            && let Some(container) = self.containers.get(id)
+        {
+            let run = container.runs;
+            self.schedule(at.elapsed + HAND_GRACE, Event::End { id: id.clone(), run, code: 137, oom: false });
+        }
+    }
+
+    pub(super) fn pause(&mut self, id: &ContainerId, at: Moment) {
+        let Some(container) = self.containers.get_mut(id) else { return };
+        if let RunState::Running { since } = container.observed.state {
+            container.observed.state = RunState::Paused { since };
+            self.hint(id);
+            self.changed(at);
+        }
+    }
+
+    pub(super) fn resume(&mut self, id: &ContainerId, at: Moment) {
+        let Some(container) = self.containers.get_mut(id) else { return };
+        let RunState::Paused { since } = container.observed.state else { return };
+        container.observed.state = RunState::Running { since };
+        let overdue = container.overdue.take();
+        self.hint(id);
+        self.changed(at);
+        if let Some((code, oom)) = overdue {
+            self.end(id, code, oom, at);
+        }
+    }
+
+    pub(super) fn remove(&mut self, id: &ContainerId, at: Moment) {
+        let Some(container) = self.containers.get(id) else { return };
+        if container.is_live() {
+            self.tally(id).map(Tally::ended);
+        }
+        self.hint(id);
+        self.containers.remove(id);
+        self.changed(at);
+    }
+
+    /// None for a foreign container: it must not be counted as the one whose name it has.
+    fn tally(&mut self, id: &ContainerId) -> Option<&mut Tally> {
+        let container = self.containers.get(id).filter(|container| !container.foreign)?;
+        let identity = &container.observed.identity;
+        Some(self.tallies.entry((identity.uid, identity.container.clone())).or_default())
+    }
+
+    pub(super) fn has_image(&self, image: &str) -> bool {
+        match self.scripts.get(image).map(|script| &script.pull) {
+            Some(Pull::Present) => !self.removed.contains(image),
+            Some(Pull::After(_)) => self.pulled.contains(image),
+            Some(Pull::Missing) | None => false,
+        }
     }
 }
 
-pub(super) fn is_live(container: &Container) -> bool {
-    match container.observed.state {
-        RunState::Running { .. } | RunState::Paused { .. } => true,
-        RunState::Created | RunState::Exited { .. } | RunState::Removing => false,
+// Hints.
+impl World {
+    fn hint(&mut self, id: &ContainerId) {
+        let Some(Container { scope: Some(scope), observed, .. }) = self.containers.get(id) else { return };
+        self.hints.push_back((scope.clone(), observed.identity.uid));
+        if self.hints.len() > KEPT_HINTS {
+            self.hints.pop_front();
+            self.hints_lost += 1;
+        }
     }
-}
 
-fn key(container: &Container) -> Key {
-    (container.observed.identity.uid, container.observed.identity.container.clone())
+    /// How many hints there ever were.
+    pub(super) fn hinted(&self) -> u64 {
+        self.hints_lost + self.hints.len() as u64
+    }
+
+    /// The first hint for a scope from that place on, and the place after it.
+    pub(super) fn hint_from(&self, scope: &Scope, from: u64) -> Option<(Uid, u64)> {
+        let skip = usize::try_from(from.saturating_sub(self.hints_lost)).unwrap_or(usize::MAX);
+        let found = self.hints.iter().enumerate().skip(skip).find(|(_, (of, _))| of == scope);
+        found.map(|(place, (_, uid))| (*uid, self.hints_lost + place as u64 + 1))
+    }
 }
 
 fn collide(one: &Port, other: &Port) -> bool {

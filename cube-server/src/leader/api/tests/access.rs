@@ -20,6 +20,7 @@ const ROUTES: &[(&str, Methods)] = &[
     (routes::NODE_REPORT, &[("POST", Some(Action::BeNode))]),
     (routes::EVENTS, &[("GET", Some(Action::Read))]),
     (routes::SESSION, &[("POST", Some(Action::BeNode))]),
+    (routes::METRICS, &[("GET", Some(Action::Read))]),
     (routes::HEALTHZ, &[("GET", None)]),
     (routes::READYZ, &[("GET", None)]),
     (routes::VERSION, &[("GET", None)]),

@@ -42,6 +42,44 @@ async fn a_body_that_breaks_off_changes_nothing() {
     assert!(leader.api.store.read(|state| state.pods.is_empty()));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_body_that_drips_is_refused_after_a_minute() {
+    let leader = Leader::start().await;
+    let drip = stream::unfold((), async |()| {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        Some((Ok::<_, std::io::Error>(Bytes::from_static(b" ")), ()))
+    });
+    let began = tokio::time::Instant::now();
+    let answer = leader.as_admin(Method::POST, "/v1/apply", Body::from_stream(Box::pin(drip))).await;
+    let error = refused(answer, ErrorCode::BadRequest).await;
+    assert!(error.message.contains("within 60 s"), "{}", error.message);
+    assert_eq!(began.elapsed().as_secs(), 60);
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_bodies_are_read_so_many_at_a_time_and_small_ones_meanwhile() {
+    let leader = Leader::start().await;
+    let places = leader.api.large_bodies.clone().acquire_many_owned(super::super::answers::LARGE_BODIES as u32).await.expect("open");
+    leader.apply(json!([pod("small", "nginx", "a")])).await;
+    let large = || Body::from(format!("{}{}", json!([pod("large", "nginx", "a")]), " ".repeat(1 << 20)));
+    let error = refused(leader.as_admin(Method::POST, "/v1/apply", large()).await, ErrorCode::Busy).await;
+    assert!(error.hint.is_some());
+    drop(places);
+    assert_eq!(leader.as_admin(Method::POST, "/v1/apply", large()).await.status(), StatusCode::OK);
+    assert_eq!(leader.api.large_bodies.available_permits(), super::super::answers::LARGE_BODIES, "the place comes back");
+}
+
+#[tokio::test]
+async fn a_body_that_is_nested_deeply_is_refused() {
+    let leader = Leader::start().await;
+    for open in ["[", "{\"a\":", "[{\"spec\":"] {
+        let deep = open.repeat(200_000);
+        refused(leader.as_admin(Method::POST, "/v1/apply", deep.clone()).await, ErrorCode::Invalid).await;
+        let node = leader.credential(&Role::Node(name("n1")));
+        refused(leader.send(Method::POST, "/v1/nodes/n1/report", Some(&node), deep.into()).await, ErrorCode::BadRequest).await;
+    }
+}
+
 #[tokio::test]
 async fn a_body_that_is_no_manifest_or_no_report_is_said_to_be_none() {
     let leader = Leader::start().await;

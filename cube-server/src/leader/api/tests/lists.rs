@@ -58,10 +58,11 @@ impl Leader {
         });
         let status = |phase| serde_json::from_value(json!({"phase": phase})).expect("a status");
         let phase = if stopped { Phase::Failed } else { Phase::Running };
-        let pods = wanted.into_iter().map(|uid| PodReport { uid, sequence, status: status(phase), stopped }).collect();
+        let pods = wanted.into_iter().map(|uid| PodReport { uid, sequence, restarts: None, status: status(phase), stopped }).collect();
         let facts =
             serde_json::from_value(json!({"version": "0.1.0", "engine": "20.10", "capacity": {"cpu": "4", "memory": "4Gi", "pods": 100}}));
         let report = Report {
+            instance: None,
             node_id: NodeId(NODE_ID),
             cluster_id: self.api.store.cluster_id(),
             facts: facts.expect("facts"),
@@ -209,4 +210,32 @@ proptest! {
             Ok(())
         })?;
     }
+}
+
+#[tokio::test]
+async fn a_long_list_is_written_while_it_is_read_and_is_whole() {
+    let leader = Leader::start().await;
+    let large = |number: usize| {
+        let mut pod = pod(&format!("web-{number:03}"), "nginx", "a");
+        pod["spec"]["containers"][0]["env"] = json!({"LARGE": "x".repeat(20_000)});
+        pod
+    };
+    for part in 0..2 {
+        leader.apply((0..100).map(|number| large(part * 100 + number)).collect()).await;
+    }
+    let mut body = leader.get("/v1/pods").await.into_body().into_data_stream();
+    let first = futures::StreamExt::next(&mut body).await.expect("a piece").expect("a body that isn't cut");
+    assert!(first.len() < 128 * 1024, "{} bytes at once", first.len());
+    // What happens meanwhile is not in it.
+    leader.delete("web-150").await;
+    let mut text = first.to_vec();
+    while let Some(piece) = futures::StreamExt::next(&mut body).await {
+        text.extend_from_slice(&piece.expect("a body that isn't cut"));
+    }
+    let list: cube_api::routes::List<cube_api::Pod> = serde_json::from_slice(&text).expect("a list");
+    assert_eq!(list.items.len(), 200);
+    assert!(list.items.is_sorted_by(|a, b| a.metadata.name < b.metadata.name));
+    assert!(list.items.iter().all(|pod| pod.metadata.revision <= list.revision));
+    let short = leader.get("/v1/nodes").await;
+    assert!(http_body::Body::size_hint(short.body()).exact().is_some(), "a short one has a length");
 }

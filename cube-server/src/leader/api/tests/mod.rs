@@ -2,6 +2,7 @@
 
 mod access;
 mod bodies;
+mod health;
 mod lists;
 mod watches;
 
@@ -26,6 +27,7 @@ use tempfile::TempDir;
 
 use super::{Api, router};
 use crate::ambient::{Ambient, Source};
+use crate::disk::scripted::Scripted;
 use crate::leader::nodes::Nodes;
 use crate::leader::store::Store;
 use crate::tasks::Tasks;
@@ -50,6 +52,7 @@ struct Leader {
     api: Api,
     tasks: Tasks,
     ahead: Arc<AtomicI64>,
+    disk: Arc<Scripted>,
     folder: TempDir,
 }
 
@@ -61,10 +64,11 @@ impl Leader {
     async fn start_in(folder: TempDir) -> Self {
         let (ahead, tasks) = (Arc::<AtomicI64>::default(), Tasks::default());
         let ambient = Ambient::new(Clock(Arc::clone(&ahead)));
-        let store = Store::open(&folder.path().join("leader.db"), ambient.clone(), &tasks).await.expect("a store that opens");
+        let (path, disk) = (folder.path().join("leader.db"), Scripted::new());
+        let store = Store::open_on(&path, disk.clone(), ambient.clone(), &tasks).await.expect("a store that opens");
         let nodes = Nodes::new(store.clone(), ambient.clone(), tasks.clone());
         let keys = Keys::new(&Token::new(TOKEN).expect("not blank"));
-        Self { api: Api { store, nodes, keys, ambient, stopping: tasks.stopping().clone() }, tasks, ahead, folder }
+        Self { api: Api::new(store, nodes, keys, ambient, tasks.clone()), tasks, ahead, disk, folder }
     }
 
     /// Another life of the leader, on the same database.

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::put;
 use cube_api::ErrorCode;
-use cube_api::meta::{ClusterId, Uid};
+use cube_api::meta::{ClusterId, NodeId, Uid};
 use cube_api::session::{Epoch, Generation, Want};
 use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
@@ -38,6 +38,46 @@ fn only_changes_of_what_an_assignment_is_made_of_wake_a_node() {
     assert!(concerns(&change(bound(), Some(restarted)), &node), "restarted");
     assert!(!concerns(&change(bound(), Some(pod(Some("n1"), "b"))), &node), "only its status");
     assert!(!concerns(&change(None, Some(pod(Some("n2"), "a"))), &node), "another node's");
+}
+
+async fn store_with_node(node_id: u128, tasks: &Tasks) -> (tempfile::TempDir, Store) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let store = Store::open(&folder.path().join("leader.db"), Ambient::system(), tasks).await.expect("a store");
+    join(&store, node_id).await;
+    (folder, store)
+}
+
+async fn join(store: &Store, node_id: u128) {
+    let facts = serde_json::json!({"version": "0.1.0", "engine": "20.10", "capacity": {"cpu": "4", "memory": "4Gi", "pods": 100}});
+    let text =
+        serde_json::json!({"node": "n1", "nodeId": uuid::Uuid::from_u128(node_id), "machineId": "m", "role": "Follower", "facts": facts});
+    store.join(serde_json::from_value(text).expect("an announcement"), false).await.expect("a node that may join");
+}
+
+#[tokio::test]
+async fn a_session_ends_when_its_node_is_deleted_or_another_data_folder_has_its_name() {
+    let tasks = Tasks::default();
+    let take = |generation| Ok(AssignmentAccepted { generation: Generation(generation) });
+    let node: Name = "n1".parse().expect("a name");
+    let limit = Duration::from_secs(10);
+    for is_deleted in [true, false] {
+        let (Delivery { client, .. }, mut seen) = delivery(&tasks, take).await;
+        let (_folder, store) = store_with_node(1, &tasks).await;
+        let work = keep_assigned(store.clone(), Ambient::system(), node.clone(), NodeId(uuid::Uuid::from_u128(1)), client.clone());
+        let change = async {
+            assert!(seen.recv().await.is_some_and(|assignment| assignment.pods.is_empty()), "it is the node's");
+            match is_deleted {
+                true => drop(store.delete_node(node.clone(), true).await.expect("a delete")),
+                false => join(&store, 2).await,
+            }
+        };
+        let both = async { tokio::join!(work, change) };
+        tokio::time::timeout(limit, both).await.unwrap_or_else(|_| panic!("deleted {is_deleted}: the session goes on without a row"));
+        // As a node that was deleted between its join and its session.
+        let late = keep_assigned(store, Ambient::system(), node.clone(), NodeId(uuid::Uuid::from_u128(1)), client);
+        tokio::time::timeout(limit, late).await.expect("there is no such node");
+    }
+    assert!(tasks.shut_down(limit).await);
 }
 
 fn assignment(generation: u64, pods: usize) -> Assignment {

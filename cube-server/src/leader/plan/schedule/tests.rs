@@ -95,7 +95,7 @@ fn a_selector_is_kept() {
 fn a_pod_waits_for_its_predecessor_and_says_so_once() {
     let nodes = [node("a", true, 4_000, 1_024, 10)];
     let (web, n1, spec) = (name("web"), name("n1"), spec(0, 0, None));
-    let predecessor = Some(Predecessor { uid: Uid(uuid::Uuid::from_u128(7)), node: &n1 });
+    let predecessor = Some(Predecessor { uid: Uid(uuid::Uuid::from_u128(7)), node: &n1, on_lost_node: false });
     let pod = Unplaced { uid: Uid(uuid::Uuid::from_u128(8)), name: &web, spec: &spec, waiting_for: None, predecessor };
     let placings = schedule(&[pod], candidates(&nodes));
     let said = reason(&placings[0]);

@@ -10,26 +10,28 @@ use crate::leader::store::State;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Apply { name: usize, image: usize, app: usize },
+    Apply { name: usize, image: usize, app: usize, kind: usize },
     Delete { name: usize, force: bool },
     Restart { name: usize },
     Place { node: usize },
     Report { node: usize, sequence: u64, phase: Phase, stopped: bool },
     Join { node: usize, node_id: u128 },
     DeleteNode { node: usize, force: bool },
+    LoseNode { node: usize },
     Reopen,
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
     let phase = prop::sample::select(vec![Phase::Pending, Phase::Running, Phase::Succeeded, Phase::Failed]);
     prop_oneof![
-        4 => (0..3usize, 0..2usize, 0..2usize).prop_map(|(name, image, app)| Step::Apply { name, image, app }),
+        4 => (0..3usize, 0..2usize, 0..2usize, 0..3usize).prop_map(|(name, image, app, kind)| Step::Apply { name, image, app, kind }),
         2 => (0..3usize, prop::bool::weighted(0.2)).prop_map(|(name, force)| Step::Delete { name, force }),
         1 => (0..3usize).prop_map(|name| Step::Restart { name }),
         4 => (0..2usize).prop_map(|node| Step::Place { node }),
         4 => (0..2usize, 1..9u64, phase, any::<bool>()).prop_map(|(node, sequence, phase, stopped)| Step::Report { node, sequence, phase, stopped }),
         2 => (0..2usize, 1..4u128).prop_map(|(node, node_id)| Step::Join { node, node_id }),
         1 => (0..2usize, prop::bool::weighted(0.3)).prop_map(|(node, force)| Step::DeleteNode { node, force }),
+        2 => (0..2usize).prop_map(|node| Step::LoseNode { node }),
         1 => Just(Step::Reopen),
     ]
 }
@@ -44,8 +46,9 @@ fn refused_at_most<T>(result: Result<T, StoreError>) {
 async fn take(leader: Leader, step: &Step) -> Leader {
     let (pods, nodes) = (["a", "b", "c"], ["n1", "n2"]);
     match *step {
-        Step::Apply { name, image, app } => {
+        Step::Apply { name, image, app, kind } => {
             let manifest = pod(pods[name], ["nginx:1", "nginx:2"][image], ["x", "y"][app]);
+            let manifest = [manifest.clone(), waiting(manifest.clone()), never(manifest)][kind].clone();
             refused_at_most(leader.store.apply(vec![manifest], false).await);
         }
         Step::Delete { name: index, force } => {
@@ -68,6 +71,11 @@ async fn take(leader: Leader, step: &Step) -> Leader {
             refused_at_most(leader.store.join(announcement(nodes[node], node_id, "machine"), false).await);
         }
         Step::DeleteNode { node, force } => refused_at_most(leader.store.delete_node(name(nodes[node]), force).await),
+        Step::LoseNode { node } => {
+            let revision = leader.store.read(|state| state.nodes.get(&name(nodes[node])).map(|node| node.revision));
+            let lost = leader.store.lose_node(name(nodes[node]), revision.unwrap_or_default(), "silent".to_owned());
+            lost.await.expect("no refusal");
+        }
         Step::Reopen => {
             let before = leader.store.read(Clone::clone);
             let leader = leader.restart().await;
@@ -92,13 +100,17 @@ fn check(state: &State, bound: &mut Bound) {
         bound.extend(now.map(|node| (*uid, node.clone())));
         assert!(now.is_none_or(|node| state.nodes.contains_key(node)), "a pod's node is known");
         assert!(row.retired.is_none() || now.is_some(), "a pod without a node has nothing to stop");
+        let on_lost_node = now.is_some_and(|node| state.nodes[node].condition.is_lost());
+        let may_stay = row.pinned_to().is_some() || row.is_finished() || row.retired.as_ref().is_some_and(|retired| retired.replaced);
+        assert!(!on_lost_node || may_stay, "a lost node keeps the name of no pod that doesn't wait for it");
+        assert!(row.pod.placement.waiting_for.is_none() || now.is_none() || on_lost_node, "only a pod whose node is lost waits for it");
     }
     assert!(live.values().all(|count| *count == 1), "a name has one live pod");
     for (name, uid) in &state.names {
         let stands = &state.pods[uid];
         assert!(stands.retired.is_none() || !live.contains_key(name), "the live pod stands for its name");
     }
-    assert_eq!(state.unbound().count(), state.pods.values().filter(|row| row.pod.placement.node.is_none()).count());
+    assert_eq!(state.unbound().count(), state.pods.values().filter(|row| row.is_unplaced()).count());
 }
 
 proptest! {

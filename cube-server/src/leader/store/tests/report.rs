@@ -52,6 +52,25 @@ async fn a_report_that_comes_after_a_newer_one_changes_nothing_though_the_newer_
 }
 
 #[tokio::test]
+async fn an_end_from_before_a_restart_that_was_asked_for_frees_no_room() {
+    let leader = Leader::start().await;
+    leader.join("n1", 1).await;
+    let uid = leader.run_on("n1", pod("web", "nginx", "a")).await;
+    let take = async |sequence, restarts, phase| {
+        let mut report = leader.report(1);
+        report.pods.push(PodReport { restarts, ..pod_report(uid, sequence, phase, false) });
+        leader.store.report(name("n1"), report).await.expect("a report");
+        let unfinished = leader.store.read(|state| state.load(&name("n1")).map(|load| load.unfinished));
+        (leader.store.pod(&name("web")).expect("a pod").pod.status.phase, unfinished)
+    };
+    assert_eq!(take(1, Some(0), Phase::Running).await, (Phase::Running, Some(1)));
+    leader.store.restart_pod(name("web")).await.expect("a restart");
+    // It ended while its node couldn't be told of the restart.
+    assert_eq!(take(2, Some(0), Phase::Succeeded).await, (Phase::Running, Some(1)));
+    assert_eq!(take(3, Some(1), Phase::Succeeded).await, (Phase::Succeeded, Some(0)));
+}
+
+#[tokio::test]
 async fn a_report_of_nothing_new_writes_nothing() {
     let leader = Leader::start().await;
     leader.join("n1", 1).await;
@@ -114,7 +133,7 @@ async fn restart_counts_never_fall_when_a_node_comes_back_with_a_new_data_folder
 
 /// A clock that a test sets.
 #[derive(Clone)]
-struct SetClock(Arc<Mutex<Timestamp>>);
+pub(super) struct SetClock(pub(super) Arc<Mutex<Timestamp>>);
 
 impl Source for SetClock {
     fn now(&self) -> Timestamp {
@@ -155,4 +174,92 @@ async fn a_query_of_events_gives_the_newest_in_order_and_goes_on_from_a_revision
     assert_eq!(rest, two[1..]);
     let error = refusal(leader.store.events(EventQuery { object: Some("web".to_owned()), ..EventQuery::default() }).await);
     assert_eq!(error.message, "'web' is not an object");
+}
+
+#[tokio::test]
+async fn an_end_from_before_a_restart_does_not_end_the_pod_again() {
+    let leader = Leader::start().await;
+    leader.join("n1", 1).await;
+    let uid = leader.run_on("n1", pod("web", "nginx", "a")).await;
+    let ended = async |sequence, restarts| {
+        let mut report = leader.report(1);
+        report.pods.push(PodReport { restarts, ..pod_report(uid, sequence, Phase::Failed, false) });
+        leader.store.report(name("n1"), report).await.expect("a report");
+        leader.store.pod(&name("web")).expect("a pod").pod.status.phase
+    };
+    assert_eq!(ended(1, Some(0)).await, Phase::Failed);
+    assert_eq!(leader.store.restart_pod(name("web")).await.expect("a restart").status.phase, Phase::Pending);
+    // On its way while the restart was committed: sent again, or with something new in it.
+    assert_eq!(ended(2, Some(0)).await, Phase::Pending);
+    assert_eq!(ended(3, Some(0)).await, Phase::Pending);
+    assert_eq!(leader.store.read(|state| state.node_view(&state.nodes[&name("n1")]).pods), 1, "its room is its own");
+    assert_eq!(ended(4, Some(1)).await, Phase::Failed);
+}
+
+#[tokio::test]
+async fn a_node_speaks_of_itself_and_of_no_other_node() {
+    let leader = Leader::start().await;
+    leader.join("n1", 1).await;
+    leader.join("n2", 2).await;
+    let mut report = leader.report(1);
+    report.events = vec![NodeEvent { pod: name("n2"), ..event(cube_api::Uid::NONE, 1, "found something") }];
+    leader.store.report(name("n1"), report).await.expect("a report");
+    let said: Vec<_> = leader.events("node/n1").await.into_iter().map(|event| event.message).collect();
+    assert!(said.iter().any(|message| message == "found something"), "{said:?}");
+    assert!(leader.events("node/n2").await.iter().all(|event| event.message != "found something"));
+}
+
+#[tokio::test]
+async fn a_data_folder_is_one_node_and_the_refusal_says_how_to_rename_it() {
+    let leader = Leader::start().await;
+    leader.join("n1", 1).await;
+    let error = refusal(leader.store.join(announcement("n2", 1, "machine-1"), false).await);
+    assert!(
+        error.message.contains("node 'n1'") && error.hint.as_deref().is_some_and(|hint| hint.contains("cube-server reset")),
+        "{error:?}"
+    );
+    assert!(leader.store.read(|state| !state.nodes.contains_key(&name("n2"))));
+}
+
+#[tokio::test]
+async fn pods_wait_in_the_order_in_which_they_were_accepted_whatever_the_clock_says() {
+    let clock = SetClock(Arc::new(Mutex::new(Timestamp::UNIX_EPOCH + SignedDuration::from_hours(100))));
+    let leader = Leader::start_at(Ambient::new(clock.clone())).await;
+    let names: Vec<_> = (0..20).map(|number| format!("web-{number:02}")).collect();
+    for (number, name) in names.iter().enumerate() {
+        leader.apply(pod(name, "nginx", "a")).await;
+        // Back by an hour now and then; otherwise within one millisecond.
+        if number % 5 == 4 {
+            *clock.0.lock().expect("the clock") -= SignedDuration::from_hours(1);
+        }
+    }
+    let order = leader.store.read(|state| state.unbound().map(|row| row.pod.metadata.name.to_string()).collect::<Vec<_>>());
+    assert_eq!(order, names);
+}
+
+#[tokio::test]
+async fn a_flood_of_events_is_bounded_without_waiting_for_the_hourly_pass() {
+    let leader = Leader::start().await;
+    leader.join("n1", 1).await;
+    let web = leader.run_on("n1", pod("web", "nginx", "a")).await;
+    for flood in 0..6 {
+        let mut report = leader.report(1);
+        report.events.extend((1..=2_000).map(|number| node_event(web, flood * 2_000 + number)));
+        leader.store.report(name("n1"), report).await.expect("a report");
+    }
+    let kept = leader.store.figures().await.expect("figures").events;
+    assert!(kept < 4_000, "{kept} of 12,000 events of one pod are kept");
+    assert!(leader.events("pod/web").await.pop().is_some_and(|newest| newest.message.ends_with(" 12000")));
+}
+
+fn node_event(uid: Uid, sequence: u64) -> cube_api::session::NodeEvent {
+    cube_api::session::NodeEvent {
+        sequence,
+        uid,
+        pod: name("web"),
+        kind: cube_api::event::EventKind::Normal,
+        reason: "Started".to_owned(),
+        message: format!("number {sequence}"),
+        at: jiff::Timestamp::now(),
+    }
 }

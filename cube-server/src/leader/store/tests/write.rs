@@ -201,6 +201,21 @@ async fn a_pod_is_bound_once_and_only_to_a_node_that_is_there() {
 }
 
 #[tokio::test]
+async fn a_pod_is_not_bound_where_a_restart_took_the_room_after_the_scheduler_looked() {
+    let leader = Leader::start().await;
+    leader.join("n1", 1).await;
+    let finished = leader.run_on("n1", pod("web", "nginx", "a")).await;
+    let mut report = leader.report(1);
+    report.pods.push(pod_report(finished, 1, Phase::Succeeded, false));
+    leader.store.report(name("n1"), report).await.expect("a report");
+    let uid = leader.apply(pod("next", "nginx", "a")).await.1.metadata.uid;
+    leader.store.restart_pod(name("web")).await.expect("there is room: nothing is placed yet");
+    let bind = Placing::Bind { uid, node: name("n1"), reason: "it fitted".to_owned() };
+    leader.store.place(vec![bind]).await.expect("a placing");
+    assert_eq!(leader.store.read(|state| state.pods[&uid].pod.placement.node.clone()), None, "host port 8080 is taken");
+}
+
+#[tokio::test]
 async fn a_finished_pod_that_is_restarted_has_its_room_before_its_node_says_so() {
     let leader = Leader::start().await;
     leader.join("n1", 1).await;
@@ -254,12 +269,12 @@ async fn a_taken_name_is_refused_with_a_remedy_unless_it_is_the_same_machine_and
 async fn a_node_with_pods_is_forgotten_by_force_only() {
     let leader = Leader::start().await;
     leader.join("n1", 1).await;
-    leader.run_on("n1", pod("web", "nginx", "a")).await;
-    assert_eq!(refusal(leader.store.delete_node(name("n1"), false).await).message, "node/n1 is connected");
+    let uid = leader.run_on("n1", pod("web", "nginx", "a")).await;
+    assert_eq!(refusal(leader.store.delete_node(name("n1"), false).await).message, "node/n1 is Ready: it was connected a moment ago");
     let away = NodeCondition::NotReady { reason: "away".to_owned() };
     leader.store.set_condition(name("n1"), away).await.expect("a condition");
     assert_eq!(refusal(leader.store.delete_node(name("n1"), false).await).message, "1 pod is bound to node/n1");
     leader.store.delete_node(name("n1"), true).await.expect("a forced delete");
-    assert!(leader.store.read(|state| state.nodes.is_empty() && state.pods.is_empty()));
+    assert!(leader.store.read(|state| state.nodes.is_empty() && !state.pods.contains_key(&uid)));
     assert_eq!(leader.reasons("node/n1").await, ["NodeJoined", "NodeNotReady", "NodeDeleted"]);
 }
