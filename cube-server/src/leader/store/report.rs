@@ -36,6 +36,11 @@ fn reporter(draft: &Draft<'_>, node: &Name, report: &Report) -> Result<KeptNode,
         let message = format!("node '{node}' is superseded: data folder {} has its name now", known.node.node_id);
         return Err(ApiError::new(ErrorCode::Conflict, message).hint("start this one with another --name"));
     }
+    // What became of its pods was decided without it: a late word of theirs would undo that.
+    if known.node.condition.is_lost() {
+        let message = format!("node '{node}' was silent for so long that it is lost: its pods may have been replaced");
+        return Err(ApiError::new(ErrorCode::Conflict, message).hint("it reports again when its next session begins"));
+    }
     Ok(known)
 }
 

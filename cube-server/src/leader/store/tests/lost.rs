@@ -214,6 +214,24 @@ async fn what_has_finished_on_a_lost_node_stays_as_it_is_and_is_not_restarted_th
 }
 
 #[tokio::test]
+async fn a_lost_nodes_late_word_changes_nothing_until_it_joins_again() {
+    let leader = Leader::with_nodes().await;
+    let uid = leader.run_on("n2", pod("web", "nginx", "a")).await;
+    leader.says(2, uid, 1, Phase::Failed, false).await;
+    leader.lose("n2").await;
+    let before = leader.store.read(Clone::clone);
+    // Sent before it was cut off: would the pod be running there, it ought to have been replaced.
+    let mut late = leader.report(2);
+    late.pods.push(pod_report(uid, 2, Phase::Running, false));
+    let refused = refusal(leader.store.report(name("n2"), late).await);
+    assert_eq!(refused.message, "node 'n2' was silent for so long that it is lost: its pods may have been replaced");
+    assert_eq!(leader.store.read(Clone::clone), before);
+    leader.join("n2", 2).await;
+    leader.says(2, uid, 2, Phase::Running, false).await;
+    assert_eq!(leader.shown("web").pod.status.phase, Phase::Running);
+}
+
+#[tokio::test]
 async fn a_node_that_is_declared_dead_takes_no_pod_of_the_user_with_it() {
     let leader = Leader::with_nodes().await;
     for manifest in
