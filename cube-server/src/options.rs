@@ -323,6 +323,33 @@ mod tests {
         assert!(refused(&["--node-not-ready-after", "0s"]).contains("no time at all"));
     }
 
+    fn hollow(arguments: &[&str]) -> Result<HollowOptions, String> {
+        let words = ["cube-server", "hollow", "--leader", "leader:4242"].iter().chain(arguments);
+        match Options::try_parse_from(words).map_err(|error| error.to_string())?.role {
+            RoleOptions::Hollow(options) => Ok(options),
+            other => Err(format!("{other:?}")),
+        }
+    }
+
+    #[test]
+    fn hollow_nodes_are_as_large_as_their_options_say() {
+        let options = hollow(&["--nodes", "500"]).expect("all that is needed");
+        assert_eq!((options.cpu, options.memory, options.max_pods), (MilliCpu(4_000), Bytes(8 << 30), 110));
+        assert_eq!((options.name_prefix.as_str(), options.join_every), ("hollow", Duration::from_millis(2)));
+        let options = hollow(&["--nodes", "1", "--cpu", "500m", "--memory", "64Mi", "--max-pods", "7"]).expect("all that is needed");
+        assert_eq!((options.cpu, options.memory, options.max_pods), (MilliCpu(500), Bytes(64 << 20), 7));
+    }
+
+    #[test]
+    fn hollow_nodes_that_could_not_be_are_refused() {
+        let refused = |arguments: &[&str]| hollow(arguments).expect_err("a refusal");
+        assert!(refused(&[]).contains("--nodes"));
+        assert!(refused(&["--nodes", "0"]).contains("0 is not in 1.."));
+        let long = "x".repeat(53);
+        assert!(refused(&["--nodes", "1", "--name-prefix", &long]).contains("at most 52 characters"));
+        assert!(refused(&["--nodes", "1", "--memory", "much"]).contains("'much' is not an amount of memory"));
+    }
+
     #[test]
     fn an_interval_is_read_as_people_type_it() {
         for (typed, seconds) in [("30s", 30), ("24h", 86_400), ("7d", 604_800), ("1h30m", 5_400)] {

@@ -37,6 +37,11 @@ use crate::{hollow, reset, serve, upkeep};
 /// How long an orderly stop may take. Pods run on whatever happens, so there is little to wait for.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
+/// What a stop means for the pods of a server.
+const PODS_RUN_ON: &str = "pods keep running";
+/// What it means for those of hollow nodes.
+const PODS_END: &str = "the hollow nodes and their pods are gone with this process";
+
 /// Sends the log to stderr: `CUBE_LOG` chooses what (`info` when absent). Of the libraries only what they say up to `info`: in more detail, the one that
 /// speaks to Docker shows whole bodies, with what pods are told in their environments.
 pub fn start_log() {
@@ -57,9 +62,9 @@ pub fn run(options: Options) -> anyhow::Result<ExitCode> {
     // Before the first file is made: the databases hold what pods are told in their environments.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     match options.role {
-        RoleOptions::Leader(options) => in_runtime(async |tasks| start_and_stop(tasks, run_leader(options, tasks)).await),
-        RoleOptions::Follower(options) => in_runtime(async |tasks| start_and_stop(tasks, run_follower(options, tasks)).await),
-        RoleOptions::Hollow(options) => in_runtime(async |tasks| start_and_stop(tasks, run_hollow(options, tasks)).await),
+        RoleOptions::Leader(options) => in_runtime(async |tasks| start_and_stop(tasks, PODS_RUN_ON, run_leader(options, tasks)).await),
+        RoleOptions::Follower(options) => in_runtime(async |tasks| start_and_stop(tasks, PODS_RUN_ON, run_follower(options, tasks)).await),
+        RoleOptions::Hollow(options) => in_runtime(async |tasks| start_and_stop(tasks, PODS_END, run_hollow(options, tasks)).await),
         RoleOptions::Reset(options) => in_runtime(async |tasks| reset::run(options, tasks).await.map(|()| ExitCode::SUCCESS)),
         RoleOptions::Backup(options) => upkeep::back_up(&options).map(|()| ExitCode::SUCCESS),
         RoleOptions::Restore(options) => upkeep::restore(&options, &Ambient::system()).map(|()| ExitCode::SUCCESS),
@@ -89,10 +94,10 @@ fn allow_many_files() {
 
 /// Starts a role, waits for the signal to stop and stops its tasks; what the role returned (its lock) is held until they have ended: the next
 /// process must not open a database that this one still writes. A second signal ends the process at once.
-async fn start_and_stop<T>(tasks: &Tasks, start: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<ExitCode> {
+async fn start_and_stop<T>(tasks: &Tasks, consequence: &str, start: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen()?;
     // Also after a failed start: what was started is told to stop before the process ends.
-    let held = until_stopped(tasks, start, &mut signals).await;
+    let held = until_stopped(tasks, consequence, start, &mut signals).await;
     let stopped = tokio::select! {
         biased;
         stopped = tasks.shut_down(STOP_LIMIT) => stopped,
@@ -105,14 +110,18 @@ async fn start_and_stop<T>(tasks: &Tasks, start: impl Future<Output = anyhow::Re
 }
 
 /// Starts a role and waits for the signal to stop.
-async fn until_stopped<T>(tasks: &Tasks, start: impl Future<Output = anyhow::Result<T>>, signals: &mut Signals) -> anyhow::Result<T> {
+async fn until_stopped<T>(
+    tasks: &Tasks,
+    consequence: &str,
+    start: impl Future<Output = anyhow::Result<T>>,
+    signals: &mut Signals,
+) -> anyhow::Result<T> {
     let held = start.await?;
     tokio::select! {
         biased;
-        () = signals.next() => {}
-        () = tasks.stopping().cancelled() => return Ok(held),
+        () = signals.next() => tracing::info!("stopping; {consequence}"),
+        () = tasks.stopping().cancelled() => {}
     }
-    tracing::info!("stopping; pods keep running");
     Ok(held)
 }
 
@@ -317,7 +326,7 @@ mod tests {
             tasks.stopping().cancel();
             anyhow::Ok(lock)
         };
-        assert_eq!(start_and_stop(&tasks, start).await.expect("an orderly end"), ExitCode::SUCCESS);
+        assert_eq!(start_and_stop(&tasks, PODS_RUN_ON, start).await.expect("an orderly end"), ExitCode::SUCCESS);
         assert!(told.await.expect("the writer ended"), "another process could have had the folder meanwhile");
         DataDir::open(&path).expect("it is free afterwards");
     }

@@ -209,3 +209,10 @@ async fn connections_that_are_open_or_refused_are_counted() {
     tokio::net::TcpStream::connect(address).await.expect("listening").write_all(b"x").await.expect("it is let in");
     assert!(tasks.shut_down(DRAIN + Duration::from_secs(1)).await);
 }
+
+#[test]
+fn a_server_that_is_out_of_open_files_says_how_to_get_more() {
+    let said = not_accepted(&io::Error::from(Errno::MFILE));
+    assert!(said.contains("open files that this process may have are in use") && said.contains("LimitNOFILE="), "{said}");
+    assert!(!not_accepted(&io::Error::from(Errno::CONNABORTED)).contains("LimitNOFILE="));
+}
