@@ -274,8 +274,8 @@ impl Checks {
         }
         for name in state.nodes.keys() {
             let Some(load) = state.load(name) else { continue };
-            ensure(load.cpu.0 <= CPU && load.memory.0 <= MEMORY, "I12", || {
-                format!("{name} is asked for {} and {}", load.cpu, load.memory)
+            ensure(load.reserved.cpu.0 <= CPU && load.reserved.memory.0 <= MEMORY, "I12", || {
+                format!("{name} is asked for {} and {}", load.reserved.cpu, load.reserved.memory)
             })?;
             let twice = load.host_ports.iter().find(|(_, count)| **count > 1);
             ensure(twice.is_none(), "I12", || format!("host port {twice:?} of {name} is given twice"))?;
