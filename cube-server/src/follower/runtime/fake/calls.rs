@@ -242,6 +242,7 @@ impl Runtime for Fake {
     async fn signal(&self, id: &ContainerId, signal: StopSignal) -> Result<(), RuntimeError> {
         let wanted = id.clone();
         let act = move |world: &mut World, at| {
+            world.note_stop(&wanted);
             match signal {
                 // What doesn't heed it runs on.
                 StopSignal::Stop => drop(world.terminate(&wanted, at)),
@@ -255,6 +256,7 @@ impl Runtime for Fake {
     async fn remove(&self, id: &ContainerId) -> Result<(), RuntimeError> {
         let wanted = id.clone();
         let act = move |world: &mut World, at| {
+            world.note_stop(&wanted);
             world.remove(&wanted, at);
             Ok(())
         };
