@@ -21,6 +21,15 @@ pub struct Node {
     pub labels: Labels,
     /// What the machine has.
     pub capacity: Capacity,
+    /// What pods may reserve of it: the capacity less what the node keeps back for the machine itself.
+    #[serde(default)]
+    pub allocatable: Capacity,
+    /// What the machine uses now, by pods and by all else; none until the node has said it to this leader.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+    /// That a person wants no new pods on it, whatever its condition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cordon: Option<Cordon>,
     /// cube-server's version there.
     pub version: String,
     /// Docker's version there; empty while Docker doesn't answer.
@@ -41,6 +50,9 @@ pub struct Node {
     /// The memory that these pods reserve.
     #[serde(default)]
     pub reserved_memory: Bytes,
+    /// The disk space that these pods reserve.
+    #[serde(default)]
+    pub reserved_disk: Bytes,
     /// The revision of its newest write.
     pub revision: Revision,
 }
@@ -72,8 +84,34 @@ pub struct Capacity {
     pub cpu: MilliCpu,
     /// Its memory.
     pub memory: Bytes,
+    /// Its disk space, where containers write.
+    #[serde(default)]
+    pub disk: Bytes,
     /// The most pods it takes.
     pub pods: u32,
+}
+
+/// What a machine uses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Usage {
+    /// Of its cores, on average since the measurement before.
+    pub cpu: MilliCpu,
+    /// What programs couldn't be given any more.
+    pub memory: Bytes,
+    /// What is taken of the disk space.
+    pub disk: Bytes,
+}
+
+/// That no new pods are placed on a node, because a person said so. The pods that are there stay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Cordon {
+    /// Since when.
+    pub since: Timestamp,
+    /// What for, in the words of whoever said it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// Whether pods can be placed on a node.

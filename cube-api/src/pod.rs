@@ -230,6 +230,11 @@ impl Resources {
     pub fn reserved_memory(&self) -> Bytes {
         self.requests.memory.or(self.limits.memory).unwrap_or_default()
     }
+
+    /// The disk space that the scheduler reserves.
+    pub fn reserved_disk(&self) -> Bytes {
+        self.requests.disk.unwrap_or_default()
+    }
 }
 
 /// Amounts of what a node has.
@@ -242,12 +247,15 @@ pub struct Amounts {
     /// `64Mi`, `1Gi`, `500M`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<Bytes>,
+    /// Disk space: `10Gi`. It is reserved and not enforced, so it is a request only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<Bytes>,
 }
 
 impl Amounts {
     /// Whether nothing is asked for.
     pub fn is_empty(&self) -> bool {
-        self.cpu.is_none() && self.memory.is_none()
+        self.cpu.is_none() && self.memory.is_none() && self.disk.is_none()
     }
 }
 

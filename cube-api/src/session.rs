@@ -85,6 +85,9 @@ pub struct NodeFacts {
     pub trouble: Option<String>,
     /// What the machine has.
     pub capacity: Capacity,
+    /// What pods may reserve of it; none from a node that keeps nothing back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allocatable: Option<Capacity>,
 }
 
 /// Who answers.

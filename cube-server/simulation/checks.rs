@@ -274,13 +274,19 @@ impl Checks {
         }
         for name in state.nodes.keys() {
             let Some(load) = state.load(name) else { continue };
-            ensure(load.cpu.0 <= CPU && load.memory.0 <= MEMORY, "I12", || {
-                format!("{name} is asked for {} and {}", load.cpu, load.memory)
+            ensure(load.reserved.cpu.0 <= CPU && load.reserved.memory.0 <= MEMORY, "I12", || {
+                format!("{name} is asked for {} and {}", load.reserved.cpu, load.reserved.memory)
             })?;
             let twice = load.host_ports.iter().find(|(_, count)| **count > 1);
             ensure(twice.is_none(), "I12", || format!("host port {twice:?} of {name} is given twice"))?;
         }
         Ok(())
+    }
+
+    /// The limit on crashes of a pod that nobody ever wanted to stop, and that isn't lost.
+    fn limit_of_wanted(&self, uid: Uid) -> Option<u32> {
+        let row = self.rows.get(&uid).filter(|row| row.retired.is_none() && !self.lost.contains(&uid))?;
+        Some(row.pod.spec.restart.limit)
     }
 
     /// Whether anything has changed there.
@@ -310,6 +316,15 @@ impl Checks {
             let own_starts = u64::from(tally.starts - tally.by_hand);
             let is_once = container.is_none() || *policy != RestartPolicy::Never || own_starts <= 1 + restarts;
             ensure(is_once, "I6", || format!("{}, which never restarts, was started {own_starts} times with {restarts} restarts", what()))?;
+            if let Some(limit) = self.limit_of_wanted(*uid).filter(|_| container.is_some()) {
+                // Whose network is gone by itself or by hand, or whom a person started beside another one, has to go; and who is given up, once.
+                let sandbox = tallies.get(&(*uid, None)).copied().unwrap_or_default();
+                let networks = (sandbox.starts - sandbox.live).saturating_sub(sandbox.stopped);
+                let most = *restarts + u64::from(networks + tally.by_hand) + u64::from(limit > 0);
+                ensure(u64::from(tally.stopped) <= most, "A15", || {
+                    format!("{} was stopped {} times, and there was a reason {most} times", what(), tally.stopped)
+                })?;
+            }
         }
         Ok(true)
     }

@@ -63,10 +63,11 @@ impl World {
         let disks = disks();
         let catalogue = images::catalogue(&mut clock::dice(seed, "images"));
         let site = Site { seed, clock: clock.clone(), trace: trace.clone(), disks: disks.path().to_owned() };
-        let mut machines = vec![Arc::new(Machine::new(LEADER, Role::Leader, Offset::default(), &site))];
+        let mut clocks = clock::dice(seed, "clocks");
+        let mut machines = vec![Arc::new(Machine::new(LEADER, Role::Leader, Offset::drawn(&mut clocks), &site))];
         for number in 1..=settings.nodes {
             let name = format!("n{number}");
-            let offset = Offset::default();
+            let offset = Offset::drawn(&mut clocks);
             let engine = engine(seed, &name, &clock, &offset);
             images::teach(&engine, &catalogue);
             add_strangers(&engine, &name);
@@ -88,7 +89,7 @@ impl World {
         }
         let (expected, mirror) = (Expected::default(), Mirror::default());
         let users = workload::users(&mut clock::dice(seed, "users"), settings.pods, settings.length, &catalogue);
-        let ambient = clock::ambient(&clock, &Offset::default(), clock::dice(seed, CLIENT));
+        let ambient = clock::ambient(&clock, &Offset::drawn(&mut clocks), clock::dice(seed, CLIENT));
         let (given, shown, told) = (expected.clone(), mirror.clone(), trace.clone());
         sim.client(CLIENT, async move {
             let client = Client::new(ambient.clone());

@@ -256,7 +256,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let ambient = Ambient::system();
         let (ledger, opened) = Ledger::open(&folder.path().join("follower.db"), &ambient, &Tasks::default()).await.unwrap();
-        let facts = NodeFacts { version: String::new(), engine: String::new(), trouble: None, capacity: Default::default() };
+        let facts =
+            NodeFacts { version: String::new(), engine: String::new(), trouble: None, capacity: Default::default(), allocatable: None };
         let (_membership, membership) = latest::channel(opened.membership);
         let (_facts, facts) = latest::channel(facts);
         let link = Arc::new(Leader::default());

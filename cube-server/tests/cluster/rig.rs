@@ -152,7 +152,8 @@ impl Leader {
         let (ambient, tasks) = (Ambient::system(), Tasks::default());
         let listener = serve::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("it is bound");
-        let config = leader::Config { database: folder.path().join("leader.db"), keys: Keys::new(&token()), loops: options.clone() };
+        let config =
+            leader::Config { database: folder.path().join("leader.db"), disk: None, keys: Keys::new(&token()), loops: options.clone() };
         let started = leader::start(config, listener, ambient, &tasks).await.expect("a leader that starts");
         let leader: LeaderAddress = address.to_string().parse().expect("an address");
         let leader::Leader { nodes, store, connections } = started;

@@ -31,7 +31,8 @@ fn link(listener: &TcpListener) -> HttpLink {
 }
 
 fn report() -> Report {
-    let facts = NodeFacts { version: String::new(), engine: String::new(), trouble: None, capacity: Capacity::default() };
+    let facts =
+        NodeFacts { version: String::new(), engine: String::new(), trouble: None, capacity: Capacity::default(), allocatable: None };
     Report { node_id: NodeId(Uuid::nil()), instance: None, cluster_id: ClusterId(Uuid::nil()), facts, pods: Vec::new(), events: Vec::new() }
 }
 

@@ -425,8 +425,13 @@ mod tests {
             assignments,
         };
         let (_membership, membership) = latest::channel(Membership { cluster: Some(CLUSTER), ..opened.membership });
-        let (_facts, facts) =
-            latest::channel(NodeFacts { version: String::new(), engine: String::new(), trouble: None, capacity: Default::default() });
+        let (_facts, facts) = latest::channel(NodeFacts {
+            version: String::new(),
+            engine: String::new(),
+            trouble: None,
+            capacity: Default::default(),
+            allocatable: None,
+        });
         let instance = cube_api::meta::Instance(ambient.uuid());
         let sources = Sources { node_id: opened.node_id, instance, membership, facts, ledger, link: leader.clone(), ambient };
         tasks.spawn_droppable("reporter", reporter.clone().run(sources));

@@ -101,7 +101,7 @@ async fn write(store: &Store, placings: Vec<Placing>, every: Duration) -> Durati
 }
 
 fn candidate<'a>(node: &'a Node, load: Option<&NodeLoad>) -> Candidate<'a> {
-    Candidate::new(&node.name, &node.labels, node.condition.is_ready(), node.capacity, load)
+    Candidate::new(node, load)
 }
 
 fn predecessor(state: &State, row: &PodRow) -> Option<Old> {
@@ -134,7 +134,8 @@ fn matters(change: &Change) -> bool {
         }
         Changed::Pod { before: _, after: None } => true,
         Changed::Node { before: Some(before), after: Some(after) } => {
-            before.condition != after.condition || before.capacity != after.capacity || before.labels != after.labels
+            let facts = |node: &Node| (node.condition.clone(), node.allocatable, node.labels.clone(), node.cordon.is_some());
+            facts(before) != facts(after)
         }
         Changed::Node { before: _, after: _ } => true,
     }

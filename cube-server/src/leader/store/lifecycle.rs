@@ -129,9 +129,8 @@ fn restart_unplaced(draft: &mut Draft<'_>, old: &Arc<PodRow>) -> Pod {
 
 /// A finished pod uses nothing, so others may have what it had: they keep it.
 fn has_room_again(draft: &Draft<'_>, name: &Name, node: &Name, pod: &Pod) -> Result<(), ApiError> {
-    let capacity = draft.state().nodes.get(node).map(|node| node.capacity).unwrap_or_default();
-    let load = draft.state().load(node);
-    match load.and_then(|load| load.lacks_for(&pod.spec, &capacity)) {
+    let allocatable = draft.state().nodes.get(node).map(|node| node.allocatable).unwrap_or_default();
+    match draft.state().lacks_for(node, &pod.spec, &allocatable) {
         None => Ok(()),
         Some(what) => {
             let message = format!("pod/{name} can't start again: node {node} lacks {what} for it now");
@@ -162,7 +161,7 @@ fn bind(draft: &mut Draft<'_>, uid: &Uid, node: Name, reason: &str) {
     // One that was lost in the meantime has been relieved of its pods already: this one would be forgotten there.
     let Some(known) = draft.state().nodes.get(&node).filter(|known| !known.condition.is_lost()) else { return };
     // A restart, or a pod that was taken over, may have had the room since the scheduler looked.
-    if draft.state().load(&node).is_some_and(|load| load.lacks_for(&row.pod.spec, &known.capacity).is_some()) {
+    if draft.state().lacks_for(&node, &row.pod.spec, &known.allocatable).is_some() {
         return;
     }
     let message = format!("on node {node}: {reason}");

@@ -48,7 +48,7 @@ use tokio::sync::{mpsc, oneshot};
 pub use self::error::StoreError;
 pub use self::fence::Fence;
 pub use self::metrics::StoreMetrics;
-pub use self::state::{HostPort, NodeLoad, State, reserved};
+pub use self::state::{HostPort, NodeLoad, Reserved, State};
 pub use self::watch::{Change, Changed, Changes};
 
 use self::backup::{BackupError, Contents};

@@ -2,7 +2,7 @@
 
 use cube_api::event::EventKind;
 use cube_api::meta::{ClusterId, Name, Revision};
-use cube_api::node::{Node, NodeCondition};
+use cube_api::node::{Capacity, Node, NodeCondition};
 use cube_api::quantity::{Bytes, MilliCpu};
 use cube_api::session::{Announcement, NodeFacts};
 use cube_api::{ApiError, ErrorCode};
@@ -67,6 +67,9 @@ fn welcome_new(draft: &mut Draft<'_>, announcement: Announcement) {
         role: announcement.role,
         labels: announcement.labels,
         capacity: announcement.facts.capacity,
+        allocatable: allocatable(&announcement.facts),
+        usage: None,
+        cordon: None,
         version: announcement.facts.version,
         engine: announcement.facts.engine,
         created_at: draft.now,
@@ -75,6 +78,7 @@ fn welcome_new(draft: &mut Draft<'_>, announcement: Announcement) {
         pods: 0,
         reserved_cpu: MilliCpu::default(),
         reserved_memory: Bytes::default(),
+        reserved_disk: Bytes::default(),
         revision: Revision::default(),
     };
     draft.put_node(node, Machine { id: announcement.machine_id, trouble: announcement.facts.trouble });
@@ -106,7 +110,18 @@ fn condition_at_join(facts: &NodeFacts) -> NodeCondition {
 
 /// The node with what it newly says of itself.
 pub(super) fn with_facts(node: &Node, facts: &NodeFacts) -> Node {
-    Node { capacity: facts.capacity, version: facts.version.clone(), engine: facts.engine.clone(), ..node.clone() }
+    Node {
+        capacity: facts.capacity,
+        allocatable: allocatable(facts),
+        version: facts.version.clone(),
+        engine: facts.engine.clone(),
+        ..node.clone()
+    }
+}
+
+/// What pods may reserve; a node that doesn't say keeps nothing back.
+fn allocatable(facts: &NodeFacts) -> Capacity {
+    facts.allocatable.unwrap_or(facts.capacity)
 }
 
 /// Whether another data folder may have the name: only on the same machine, and only while the known one isn't connected.

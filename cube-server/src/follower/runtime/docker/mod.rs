@@ -262,7 +262,7 @@ impl Runtime for Docker {
     async fn info(&self) -> Result<EngineInfo, RuntimeError> {
         let info = self.call("tell who it is", |api| api.info()).await?;
         let amount = |number: Option<i64>| number.and_then(|number| u64::try_from(number).ok()).unwrap_or(0);
-        let capacity = Capacity { cpu: MilliCpu(amount(info.ncpu) * 1000), memory: Bytes(amount(info.mem_total)), pods: 0 };
+        let capacity = Capacity { cpu: MilliCpu(amount(info.ncpu) * 1000), memory: Bytes(amount(info.mem_total)), ..Capacity::default() };
         Ok(EngineInfo { version: info.server_version.unwrap_or_default(), capacity })
     }
 
