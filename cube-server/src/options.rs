@@ -182,6 +182,9 @@ pub struct HollowOptions {
     /// The memory that each node pretends to have
     #[arg(long, value_name = "BYTES", default_value = "8Gi")]
     pub memory: Bytes,
+    /// The disk space that each node pretends to have
+    #[arg(long, value_name = "BYTES", default_value = "100Gi")]
+    pub disk: Bytes,
     /// The most pods that each node takes (110 is Kubernetes' default)
     #[arg(long, env = "CUBE_MAX_PODS", value_name = "N", default_value_t = 110)]
     pub max_pods: u32,

@@ -291,6 +291,19 @@ impl Connection {
     pub fn is_a_nodes(&self) {
         self.place.place.is_a_nodes();
     }
+
+    /// A stranger's.
+    #[cfg(test)]
+    pub fn new() -> Self {
+        let place = Peers::new(1, 1, 1).admit(IpAddr::from([10, 0, 0, 1])).expect("room");
+        Self { place: Arc::new(Counted::new(place, &Connections::default())) }
+    }
+
+    /// Whether it counts among the nodes'.
+    #[cfg(test)]
+    pub fn counts_as_a_nodes(&self) -> bool {
+        self.place.place.is_nodes.load(Ordering::Relaxed)
+    }
 }
 
 /// The routes, which are told over which connection a request came.

@@ -274,7 +274,8 @@ mod tests {
         let (ambient, tasks, link) = (Ambient::system(), Tasks::default(), Arc::new(Leader::default()));
         let (ledger, opened) = Ledger::in_memory(&ambient);
         let (_membership, membership) = latest::channel(Membership { cluster: Some(CLUSTER), ..opened.membership });
-        let facts = NodeFacts { version: String::new(), engine: String::new(), trouble: None, capacity: Default::default() };
+        let facts =
+            NodeFacts { version: String::new(), engine: String::new(), trouble: None, capacity: Default::default(), allocatable: None };
         let (_facts, facts) = latest::channel(facts);
         let instance = Instance(ambient.uuid());
         let sources = Sources { node_id: opened.node_id, instance, membership, facts, ledger, link: link.clone(), ambient };

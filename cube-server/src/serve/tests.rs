@@ -9,12 +9,8 @@ fn hello() -> Router {
     Router::new().route("/", get(async || "hello"))
 }
 
-fn stranger(connections: &Connections) -> Arc<Counted> {
-    Arc::new(Counted::new(Peers::new(1, 1, 1).admit([10, 0, 0, 1].into()).expect("room"), connections))
-}
-
 fn routes(router: Router) -> Known {
-    Known::new(router, &stranger(&Connections::default()))
+    Known::new(router, &Connection::new().place)
 }
 
 fn connected() -> (DuplexStream, Tasks) {
