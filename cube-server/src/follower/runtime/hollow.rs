@@ -4,6 +4,7 @@
 //! run in a container. One engine serves one node, so it doesn't ask whose a container is.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -138,6 +139,12 @@ fn ids_of(uid: Uid) -> std::ops::RangeInclusive<ContainerId> {
     id_of(uid, 0)..=id_of(uid, u64::MAX)
 }
 
+/// As Docker's bridge gives them out; nobody answers there.
+fn address_of(number: usize) -> IpAddr {
+    let [.., high, low] = number.to_be_bytes();
+    IpAddr::from([172, 17, high, low])
+}
+
 fn image_id(image: &str) -> String {
     let mut id = "sha256:".to_owned();
     id.extend(Sha256::digest(image).iter().map(|byte| format!("{byte:02x}")));
@@ -208,8 +215,8 @@ impl Runtime for Hollow {
 
     async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<ContainerId, RuntimeError> {
         let (identity, state) = (spec.identity.clone(), RunState::Created);
-        let new = |id| Observed { id, identity, sandbox: None, image_id: image_id("pause"), tty: false, ip: None, state };
-        Ok(self.create(&spec.identity, None, new))
+        let (ip, image_id) = (Some(address_of(self.containers().len())), image_id("pause"));
+        Ok(self.create(&spec.identity, None, |id| Observed { id, identity, sandbox: None, image_id, tty: false, ip, state }))
     }
 
     async fn create_container(&self, spec: &ContainerSpec) -> Result<ContainerId, RuntimeError> {
