@@ -24,7 +24,7 @@ pub struct Node {
     /// What pods may reserve of it: the capacity less what the node keeps back for the machine itself.
     #[serde(default)]
     pub allocatable: Capacity,
-    /// What the machine uses now, by pods and by all else; none until the node has said it to this leader.
+    /// What the machine uses now, by pods and by all else; none until the node has said it to this leader, and while it isn't connected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
     /// That a person wants no new pods on it, whatever its condition.
@@ -97,9 +97,9 @@ pub struct Capacity {
 pub struct Usage {
     /// Of its cores, on average since the measurement before.
     pub cpu: MilliCpu,
-    /// What programs couldn't be given any more.
+    /// What programs can't be given any more: caches that the kernel would give up don't count.
     pub memory: Bytes,
-    /// What is taken of the disk space.
+    /// What can't be written any more, with what the file system keeps for root.
     pub disk: Bytes,
 }
 

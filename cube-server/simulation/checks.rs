@@ -12,16 +12,17 @@ use cube_api::meta::{Name, Revision, Uid};
 use cube_api::pod::{NODE_LOST, OnNodeLoss, Phase, RestartPolicy};
 use cube_server::follower::runtime::fake::{Fake, Tally};
 use cube_server::leader::Leader;
-use cube_server::leader::store::{Change, Changed, Changes, PodRow, State};
+use cube_server::leader::store::{Change, Changed, Changes, PodRow, Reserved, State};
 use futures::FutureExt;
 
 use crate::machine::LOST_AFTER;
 use crate::workload::Belief;
 use crate::world::World;
 
-/// The engines' machines: what pods reserve must fit into it.
-const CPU: u64 = 4_000;
-const MEMORY: u64 = 8 << 30;
+/// What the nodes leave of their machines (4 cores, 8 GiB, a disk of 100) for pods: what these reserve must fit into it.
+const CPU: u64 = 3_500;
+const MEMORY: u64 = 6 << 30;
+const DISK: u64 = 90 << 30;
 
 /// Between two looks: a life of the leader is seen so late.
 const LOOKS: Duration = Duration::from_millis(100);
@@ -274,8 +275,9 @@ impl Checks {
         }
         for name in state.nodes.keys() {
             let Some(load) = state.load(name) else { continue };
-            ensure(load.reserved.cpu.0 <= CPU && load.reserved.memory.0 <= MEMORY, "I12", || {
-                format!("{name} is asked for {} and {}", load.reserved.cpu, load.reserved.memory)
+            let Reserved { cpu, memory, disk } = load.reserved;
+            ensure(cpu.0 <= CPU && memory.0 <= MEMORY && disk.0 <= DISK, "I12", || {
+                format!("{name} is asked for {cpu} of cpu, {memory} of memory and {disk} of disk space")
             })?;
             let twice = load.host_ports.iter().find(|(_, count)| **count > 1);
             ensure(twice.is_none(), "I12", || format!("host port {twice:?} of {name} is given twice"))?;

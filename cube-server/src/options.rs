@@ -10,6 +10,8 @@ use cube_api::duration;
 use cube_api::meta::{ClusterId, Labels, Name};
 use jiff::{Span, SpanRelativeTo};
 
+use crate::follower::reserve::{Part, Reserve};
+
 /// A container cluster on machines with Docker: a leader (control plane, and a node) and any number of followers (nodes).
 #[derive(Debug, Parser)]
 #[command(name = "cube-server", version, after_help = EXAMPLES)]
@@ -193,12 +195,27 @@ pub struct CommonOptions {
     /// The most pods that this node takes (110 is Kubernetes' default)
     #[arg(long, env = "CUBE_MAX_PODS", value_name = "N", default_value_t = 110)]
     pub max_pods: u32,
+    /// Cpu that pods may not reserve, for the machine itself: 500m, or 5%
+    #[arg(long, env = "CUBE_RESERVE_CPU", value_name = "CPU", default_value = "100m", value_parser = Part::of_cpu)]
+    pub reserve_cpu: Part,
+    /// Memory that pods may not reserve: 1Gi, or 10% [default: 256Mi, or 10% of less than 2.5Gi]
+    #[arg(long, env = "CUBE_RESERVE_MEMORY", value_name = "BYTES", value_parser = Part::of_bytes)]
+    pub reserve_memory: Option<Part>,
+    /// Disk space that pods may not reserve: 20Gi, or 10%
+    #[arg(long, env = "CUBE_RESERVE_DISK", value_name = "BYTES", default_value = "10%", value_parser = Part::of_bytes)]
+    pub reserve_disk: Part,
 }
 
 impl CommonOptions {
     /// The labels as a map; a repeated key keeps the last value, as repeated flags do.
     pub fn labels(&self) -> Labels {
         self.labels.iter().cloned().collect()
+    }
+
+    /// What pods may not reserve.
+    pub fn reserve(&self) -> Reserve {
+        let memory = self.reserve_memory.unwrap_or(Reserve::default().memory);
+        Reserve { cpu: self.reserve_cpu, memory, disk: self.reserve_disk }
     }
 }
 
@@ -255,6 +272,21 @@ mod tests {
         assert_eq!(refused(&["--node-lost-after", "9s"]), expected);
         assert!(refused(&["--node-lost-after", "soon"]).contains("'soon' is not a length of time, such as 90s, 5m or 1h30m, or never"));
         assert!(refused(&["--node-not-ready-after", "0s"]).contains("no time at all"));
+    }
+
+    #[test]
+    fn a_reserve_is_the_default_one_unless_the_command_line_says_otherwise() {
+        let reserve = |arguments: &[&str]| {
+            let words = ["cube-server", "follower", "--leader", "a:1"].iter().chain(arguments);
+            match Options::try_parse_from(words).map_err(|error| error.to_string())?.role {
+                RoleOptions::Follower(options) => Ok::<_, String>(options.common.reserve()),
+                other => unreachable!("{other:?}"),
+            }
+        };
+        assert_eq!(reserve(&[]), Ok(Reserve::default()));
+        let given = reserve(&["--reserve-cpu", "5%", "--reserve-memory", "1Gi", "--reserve-disk", "0"]);
+        assert_eq!(given, Ok(Reserve { cpu: Part::Percent(5), memory: Part::Amount(1 << 30), disk: Part::Amount(0) }));
+        assert!(reserve(&["--reserve-memory=lots"]).expect_err("a refusal").contains("or a part such as 10%"));
     }
 
     #[test]

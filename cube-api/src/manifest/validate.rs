@@ -148,9 +148,11 @@ impl Checks {
             self.check(limit >= MIN_MEMORY_LIMIT, path, || format!("{limit} is below Docker's least limit, {MIN_MEMORY_LIMIT}"));
         }
         // Docker's usual storage drivers share one file system among all containers: what is accepted has to work, so it isn't.
-        self.check(limits.disk.is_none(), || path.key("limits").key("disk"), || {
-            "Docker's storage drivers can't limit what a container writes; reserve room for it with `requests.disk`".to_owned()
-        });
+        self.check(
+            limits.disk.is_none(),
+            || path.key("limits").key("disk"),
+            || "Docker's storage drivers can't limit what a container writes; reserve room for it with `requests.disk`".to_owned(),
+        );
         if let (Some(request), Some(limit)) = (requests.cpu, limits.cpu) {
             self.check(request <= limit, || path.key("requests").key("cpu"), || format!("{request} is more than the limit of {limit}"));
         }

@@ -4,6 +4,7 @@ mod flood;
 mod lost;
 mod nodes;
 mod pods;
+mod resources;
 mod restore;
 mod rig;
 mod streams;

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::middleware;
 use axum::routing::{get, post};
+use cube_api::Node;
 use cube_api::auth::Keys;
 use cube_api::routes::{self, VersionInfo};
 use tokio::sync::Semaphore;
@@ -62,6 +63,11 @@ impl Api {
     /// Where the connections that lead here are counted.
     pub fn connections(&self) -> Connections {
         self.metrics.connections()
+    }
+
+    /// A node with what isn't the store's: what its pods reserve and what its machine uses, at the time of the answer.
+    fn node_view(&self, node: &Node) -> Node {
+        Node { usage: self.nodes.usage(&node.name), ..self.store.read(|state| state.node_view(node)) }
     }
 }
 

@@ -19,9 +19,10 @@ pub(super) async fn list(State(api): State<Api>, Ask(query): Ask<ListQuery>) -> 
 }
 
 pub(super) async fn get(State(api): State<Api>, Named(name): Named) -> Result<Json<Node>, Refusal> {
-    let found = api.store.read(|state| state.nodes.get(&name).map(|node| state.node_view(node)));
+    let found = api.store.read(|state| state.nodes.get(&name).cloned());
     let absent = || ApiError::new(ErrorCode::NotFound, format!("node/{name} not found")).hint("'cube nodes' shows what there is");
-    Ok(Json(found.ok_or_else(absent)?))
+    let node = found.ok_or_else(absent)?;
+    Ok(Json(api.node_view(&node)))
 }
 
 pub(super) async fn delete(State(api): State<Api>, Named(name): Named, Ask(query): Ask<DeleteNodeQuery>) -> Result<Json<Node>, Refusal> {
@@ -40,7 +41,10 @@ pub(super) async fn report(
 ) -> Result<Json<ReportAccepted>, Refusal> {
     access::must_be(&role, &node)?;
     api.nodes.may_report(&node, report.node_id, report.instance)?;
-    Ok(Json(api.store.report(node, report).await?))
+    let usage = report.usage;
+    let accepted = api.store.report(node.clone(), report).await?;
+    api.nodes.note_usage(node, usage);
+    Ok(Json(accepted))
 }
 
 /// Answers `101` and hands the connection to [`crate::leader::nodes::Nodes`], which is HTTP/2's client on it from then on.

@@ -102,6 +102,7 @@ impl Leader {
             instance: None,
             cluster_id: self.store.cluster_id(),
             facts,
+            usage: None,
             pods,
             events: Vec::new(),
         };

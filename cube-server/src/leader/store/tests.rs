@@ -79,6 +79,7 @@ impl Leader {
             instance: None,
             cluster_id: self.store.cluster_id(),
             facts,
+            usage: None,
             pods: Vec::new(),
             events: Vec::new(),
         }
