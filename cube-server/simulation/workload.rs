@@ -196,7 +196,7 @@ fn container(dice: &mut StdRng, images: &[Image], number: usize) -> Value {
     let mut container = json!({"name": format!("c{number}"), "image": image.name});
     if dice.random_bool(0.3) {
         let cpu = ["100m", "500m", "1500m", "9"].choose(dice).expect("not empty");
-        container["resources"] = json!({"requests": {"cpu": cpu, "memory": "256Mi", "disk": "24Gi"}});
+        container["resources"] = json!({"requests": {"cpu": cpu, "memory": "256Mi", "disk": "40Gi"}});
     }
     if number == 0 && dice.random_bool(0.2) {
         container["ports"] = json!([{"containerPort": 80, "hostPort": dice.random_range(8000..8004)}]);
