@@ -278,6 +278,8 @@ pub enum Phase {
 pub const NODE_LOST: &str = "NodeLost";
 /// The reason of a Failed pod that may have run on a node that knows nothing of it any more, and that must not run twice.
 pub const NODE_FORGOT: &str = "NodeForgot";
+/// The reason of a Failed pod that was stopped because its node was drained by force, and that must not run twice.
+pub const DRAINED: &str = "Drained";
 
 /// What a pod's node says of it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -286,7 +288,7 @@ pub struct PodStatus {
     /// Where it is in its life.
     #[serde(default)]
     pub phase: Phase,
-    /// Why it is Failed, as a word: `CrashLimit`, `ImageLimit`, `Error`; or [`NODE_LOST`] or [`NODE_FORGOT`], which the leader says.
+    /// Why it is Failed, as a word: `CrashLimit`, `ImageLimit`, `Error`; or [`NODE_LOST`], [`NODE_FORGOT`] or [`DRAINED`], which the leader says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The reason in a sentence that a person can act on.

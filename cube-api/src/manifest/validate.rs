@@ -163,21 +163,34 @@ impl Checks {
 
     fn labels(&mut self, path: &Path, labels: &BTreeMap<String, String>) {
         for (key, value) in labels {
-            self.check(is_label_key(key), || path.key(key), || {
-                format!(
-                    "`{}` is no label key: 1 to {MAX_LABEL} letters, digits, '-', '_' and '.', beginning and ending with a letter or digit, \
-                     perhaps after a domain and '/'",
-                    excerpt(key)
-                )
-            });
-            self.check(value.is_empty() || is_label_word(value), || path.key(key), || {
-                format!(
-                    "`{}` is no label value: at most {MAX_LABEL} letters, digits, '-', '_' and '.', beginning and ending with a letter or digit",
-                    excerpt(value)
-                )
-            });
+            for problem in [label_key_problem(key), label_value_problem(value)].into_iter().flatten() {
+                self.refuse(path.key(key), problem);
+            }
         }
     }
+}
+
+/// What is wrong with a label's key, if something is.
+pub fn label_key_problem(key: &str) -> Option<String> {
+    let problem = || {
+        format!(
+            "`{}` is no label key: 1 to {MAX_LABEL} letters, digits, '-', '_' and '.', beginning and ending with a letter or digit, \
+             perhaps after a domain and '/'",
+            excerpt(key)
+        )
+    };
+    (!is_label_key(key)).then(problem)
+}
+
+/// What is wrong with a label's value, if something is.
+pub fn label_value_problem(value: &str) -> Option<String> {
+    let problem = || {
+        format!(
+            "`{}` is no label value: at most {MAX_LABEL} letters, digits, '-', '_' and '.', beginning and ending with a letter or digit",
+            excerpt(value)
+        )
+    };
+    (!value.is_empty() && !is_label_word(value)).then(problem)
 }
 
 fn too_long(length: usize) -> String {

@@ -3,6 +3,7 @@
 mod config;
 mod leader;
 mod lists;
+mod operate;
 mod pods;
 mod streams;
 mod terminal;

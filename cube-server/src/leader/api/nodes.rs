@@ -5,7 +5,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use cube_api::auth::Role;
-use cube_api::routes::{DeleteNodeQuery, ListQuery};
+use cube_api::routes::{CordonQuery, DeleteNodeQuery, DrainQuery, ListQuery, NodePatch};
 use cube_api::session::{Announcement, Report, ReportAccepted, UPGRADE, WELCOME_HEADER};
 use cube_api::{ApiError, ErrorCode, Node};
 use hyper::upgrade::OnUpgrade;
@@ -28,9 +28,30 @@ pub(super) async fn get(State(api): State<Api>, Named(name): Named) -> Result<Js
 pub(super) async fn delete(State(api): State<Api>, Named(name): Named, Ask(query): Ask<DeleteNodeQuery>) -> Result<Json<Node>, Refusal> {
     if api.nodes.live().contains_key(&name) {
         let message = format!("node/{name} is connected and would join again");
-        return Err(ApiError::new(ErrorCode::Conflict, message).hint("stop its cube-server first").into());
+        let hint = format!("move its pods away with `cube drain {name}` and stop its cube-server first");
+        return Err(ApiError::new(ErrorCode::Conflict, message).hint(hint).into());
     }
     Ok(Json(api.store.delete_node(name, query.force).await?))
+}
+
+pub(super) async fn patch(
+    State(api): State<Api>,
+    Named(name): Named,
+    JsonBody(patch, _place): JsonBody<NodePatch>,
+) -> Result<Json<Node>, Refusal> {
+    Ok(Json(api.store.label_node(name, patch.labels).await?))
+}
+
+pub(super) async fn cordon(State(api): State<Api>, Named(name): Named, Ask(query): Ask<CordonQuery>) -> Result<Json<Node>, Refusal> {
+    Ok(Json(api.store.cordon_node(name, query).await?))
+}
+
+pub(super) async fn uncordon(State(api): State<Api>, Named(name): Named) -> Result<Json<Node>, Refusal> {
+    Ok(Json(api.store.uncordon_node(name).await?))
+}
+
+pub(super) async fn drain(State(api): State<Api>, Named(name): Named, Ask(query): Ask<DrainQuery>) -> Result<Json<Node>, Refusal> {
+    Ok(Json(api.store.drain_node(name, query).await?))
 }
 
 pub(super) async fn report(

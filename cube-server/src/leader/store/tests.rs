@@ -1,6 +1,7 @@
 //! The store on real SQLite files.
 
 mod backup;
+mod cordon;
 mod lost;
 mod model;
 mod report;

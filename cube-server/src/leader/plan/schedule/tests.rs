@@ -23,6 +23,7 @@ fn node(text: &str, ready: bool, cpu: u64, mebibytes: u64, pods: u32) -> Node {
         node_id: NodeId(uuid::Uuid::nil()),
         role: NodeRole::Follower,
         labels: Labels::new(),
+        label_changes: Default::default(),
         capacity: Capacity::default(),
         allocatable,
         usage: None,
@@ -82,7 +83,8 @@ fn the_reason_for_waiting_counts_the_nodes_by_cause() {
 
 #[test]
 fn a_cordoned_node_and_one_without_the_disk_space_are_counted_too() {
-    let cordoned = Node { cordon: Some(Cordon { since: Timestamp::UNIX_EPOCH, reason: None }), ..node("a", true, 4_000, 256, 10) };
+    let cordoned =
+        Node { cordon: Some(Cordon { since: Timestamp::UNIX_EPOCH, reason: None, drain: None }), ..node("a", true, 4_000, 256, 10) };
     let nodes = [cordoned, node("b", true, 4_000, 256, 10), node("c", true, 4_000, 256, 10)];
     let mut large = spec(100, 64, None);
     large.containers[0].resources.requests.disk = Some(Bytes(102_401 * MI));
