@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io::IsTerminal;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,14 +29,20 @@ use crate::follower::ledger::{self, LEDGER};
 use crate::follower::machine::{Load, Machine, ThisMachine};
 use crate::follower::runtime::docker::{self, Docker};
 use crate::follower::{self, AgentConfig};
+use crate::hollow::Hollows;
 use crate::leader::{self, control, store};
 use crate::net::Network;
-use crate::options::{CommonOptions, FollowerOptions, LeaderOptions, Options, RoleOptions};
+use crate::options::{CommonOptions, FollowerOptions, HollowOptions, LeaderOptions, Options, RoleOptions};
 use crate::tasks::Tasks;
-use crate::{reset, serve, upkeep};
+use crate::{hollow, reset, serve, upkeep};
 
 /// How long an orderly stop may take. Pods run on whatever happens, so there is little to wait for.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// What a stop means for the pods of a server.
+const PODS_RUN_ON: &str = "pods keep running";
+/// What it means for those of hollow nodes.
+const PODS_END: &str = "the hollow nodes and their pods are gone with this process";
 
 /// Sends the log to stderr: `CUBE_LOG` chooses what (`info` when absent). Of the libraries only what they say up to `info`: in more detail, the one that
 /// speaks to Docker shows whole bodies, with what pods are told in their environments.
@@ -57,8 +64,9 @@ pub fn run(options: Options) -> anyhow::Result<ExitCode> {
     // Before the first file is made: the databases hold what pods are told in their environments.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     match options.role {
-        RoleOptions::Leader(options) => in_runtime(async |tasks| start_and_stop(tasks, run_leader(options, tasks)).await),
-        RoleOptions::Follower(options) => in_runtime(async |tasks| start_and_stop(tasks, run_follower(options, tasks)).await),
+        RoleOptions::Leader(options) => in_runtime(async |tasks| start_and_stop(tasks, PODS_RUN_ON, run_leader(options, tasks)).await),
+        RoleOptions::Follower(options) => in_runtime(async |tasks| start_and_stop(tasks, PODS_RUN_ON, run_follower(options, tasks)).await),
+        RoleOptions::Hollow(options) => in_runtime(async |tasks| start_and_stop(tasks, PODS_END, run_hollow(options, tasks)).await),
         RoleOptions::Reset(options) => in_runtime(async |tasks| reset::run(options, tasks).await.map(|()| ExitCode::SUCCESS)),
         RoleOptions::Backup(options) => upkeep::back_up(&options).map(|()| ExitCode::SUCCESS),
         RoleOptions::Restore(options) => upkeep::restore(&options, &Ambient::system()).map(|()| ExitCode::SUCCESS),
@@ -88,10 +96,10 @@ fn allow_many_files() {
 
 /// Starts a role, waits for the signal to stop and stops its tasks; what the role returned (its lock) is held until they have ended: the next
 /// process must not open a database that this one still writes. A second signal ends the process at once.
-async fn start_and_stop<T>(tasks: &Tasks, start: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<ExitCode> {
+async fn start_and_stop<T>(tasks: &Tasks, consequence: &str, start: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen()?;
     // Also after a failed start: what was started is told to stop before the process ends.
-    let held = until_stopped(tasks, start, &mut signals).await;
+    let held = until_stopped(tasks, consequence, start, &mut signals).await;
     let stopped = tokio::select! {
         biased;
         stopped = tasks.shut_down(STOP_LIMIT) => stopped,
@@ -104,14 +112,18 @@ async fn start_and_stop<T>(tasks: &Tasks, start: impl Future<Output = anyhow::Re
 }
 
 /// Starts a role and waits for the signal to stop.
-async fn until_stopped<T>(tasks: &Tasks, start: impl Future<Output = anyhow::Result<T>>, signals: &mut Signals) -> anyhow::Result<T> {
+async fn until_stopped<T>(
+    tasks: &Tasks,
+    consequence: &str,
+    start: impl Future<Output = anyhow::Result<T>>,
+    signals: &mut Signals,
+) -> anyhow::Result<T> {
     let held = start.await?;
     tokio::select! {
         biased;
-        () = signals.next() => {}
-        () = tasks.stopping().cancelled() => return Ok(held),
+        () = signals.next() => tracing::info!("stopping; {consequence}"),
+        () = tasks.stopping().cancelled() => {}
     }
-    tracing::info!("stopping; pods keep running");
     Ok(held)
 }
 
@@ -183,6 +195,25 @@ fn check_reserve(common: &CommonOptions) -> anyhow::Result<()> {
     common.reserve().allocatable(&capacity).map(drop).map_err(anyhow::Error::msg)
 }
 
+async fn run_hollow(options: HollowOptions, tasks: &Tasks) -> anyhow::Result<()> {
+    let leader = parse_leader(&options.leader)?;
+    let token = read_given_token(options.token.as_deref(), options.token_file.as_deref())?.ok_or(DataDirError::NoToken)?;
+    hollow::check_files(options.nodes, getrlimit(Resource::Nofile).current).map_err(anyhow::Error::msg)?;
+    let hollows = Arc::new(Hollows::new(options, leader, Keys::new(&token), Ambient::system()));
+    let all = tasks.clone();
+    tasks.spawn_droppable("hollow nodes", async move {
+        if let Err(error) = hollows.start(all.clone()).await {
+            tracing::error!("{error:#}");
+            all.stopping().cancel();
+        }
+    });
+    Ok(())
+}
+
+fn parse_leader(text: &str) -> anyhow::Result<LeaderAddress> {
+    text.parse().map_err(|error: AddressError| anyhow::anyhow!("{error}; {}", error.hint()))
+}
+
 /// Starts the node agent and its dialling: the leader's own node is started exactly so, over loopback.
 async fn start_node(
     common: &CommonOptions,
@@ -193,7 +224,7 @@ async fn start_node(
     ambient: Ambient,
     tasks: &Tasks,
 ) -> anyhow::Result<()> {
-    let leader: LeaderAddress = leader.parse().map_err(|error: AddressError| anyhow::anyhow!("{error}; {}", error.hint()))?;
+    let leader = parse_leader(leader)?;
     let remedy = |error| upkeep::with_followers_remedy(error, data_dir.path());
     let node = node_name(common, data_dir).await.map_err(remedy)?;
     let runtime = Docker::connect(&common.docker.clone().unwrap_or_else(docker::default_socket), tasks)?;
@@ -219,7 +250,11 @@ fn open_data_dir(common: &CommonOptions) -> Result<DataDir, DataDirError> {
 
 /// The token of the command line or its file, if there is one.
 fn given_token(common: &CommonOptions) -> Result<Option<Token>, DataDirError> {
-    match (&common.token, &common.token_file) {
+    read_given_token(common.token.as_deref(), common.token_file.as_deref())
+}
+
+fn read_given_token(token: Option<&str>, file: Option<&Path>) -> Result<Option<Token>, DataDirError> {
+    match (token, file) {
         (Some(text), _) => Token::new(text).ok_or(DataDirError::EmptyToken).map(Some),
         (None, Some(file)) => data_dir::read_token(file).map(Some),
         (None, None) => Ok(None),
@@ -307,7 +342,7 @@ mod tests {
             tasks.stopping().cancel();
             anyhow::Ok(lock)
         };
-        assert_eq!(start_and_stop(&tasks, start).await.expect("an orderly end"), ExitCode::SUCCESS);
+        assert_eq!(start_and_stop(&tasks, PODS_RUN_ON, start).await.expect("an orderly end"), ExitCode::SUCCESS);
         assert!(told.await.expect("the writer ended"), "another process could have had the folder meanwhile");
         DataDir::open(&path).expect("it is free afterwards");
     }

@@ -56,6 +56,9 @@ pub struct AgentConfig {
 pub trait LeaderLink: Send + Sync + 'static {
     /// Hands a report over; answered after the leader's commit.
     async fn report(&self, report: &Report) -> Result<ReportAccepted, LinkError>;
+
+    /// Nothing is to be reported for a while: what is held for the next report may go.
+    fn rest(&self) {}
 }
 
 /// Why a report didn't get through.

@@ -30,6 +30,9 @@ const RETRY: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_s
 /// How long the leader may take to answer; its commit takes milliseconds.
 const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 
+/// A pause after which a report needs a new connection: shorter than the 10 s after which the leader cuts one on which nothing is said.
+const RESTING_AFTER: Duration = Duration::from_secs(5);
+
 /// Handle on the reporter. Clones share it.
 #[derive(Clone)]
 pub struct Reporter {
@@ -163,7 +166,7 @@ impl Reporter {
             };
             let Some(cluster) = cluster else { continue };
             let Some(report) = self.gather(&sources, cluster).await else {
-                self.shared.poke.notified().await;
+                self.wait_for_poke(sources.link.as_ref()).await;
                 continue;
             };
             match send(sources.link.as_ref(), &report).await {
@@ -192,6 +195,14 @@ impl Reporter {
                 () = self.shared.hurry.notified() => {}
                 () = tokio::time::sleep(wait) => {}
             }
+        }
+    }
+
+    async fn wait_for_poke(&self, link: &dyn LeaderLink) {
+        let mut poked = std::pin::pin!(self.shared.poke.notified());
+        if tokio::time::timeout(RESTING_AFTER, poked.as_mut()).await.is_err() {
+            link.rest();
+            poked.await;
         }
     }
 
@@ -259,6 +270,8 @@ async fn send(link: &dyn LeaderLink, report: &Report) -> Result<ReportAccepted, 
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
     use super::*;
     use crate::follower::testing::{CLUSTER, Leader};
     use crate::tasks::Tasks;
@@ -279,5 +292,26 @@ mod tests {
         // The first is at the ledger when the second runs.
         futures::join!(async { drop(reporter.gather(&sources, CLUSTER).await) }, async { reporter.events_are_waiting() });
         assert!(reporter.outgoing().events);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_is_said_once_to_the_link_and_ends_with_the_next_report() {
+        let (ambient, tasks, link) = (Ambient::system(), Tasks::default(), Arc::new(Leader::default()));
+        let (ledger, opened) = Ledger::in_memory(&ambient);
+        let (_membership, membership) = latest::channel(Membership { cluster: Some(CLUSTER), ..opened.membership });
+        let facts =
+            NodeFacts { version: String::new(), engine: String::new(), trouble: None, capacity: Default::default(), allocatable: None };
+        let (_facts, facts) = latest::channel(facts);
+        let instance = Instance(ambient.uuid());
+        let sources = Sources { node_id: opened.node_id, instance, membership, facts, ledger, link: link.clone(), ambient };
+        let reporter = Reporter::new(1);
+        tasks.spawn_droppable("reporter", reporter.clone().run(sources));
+        for pauses in 1..3 {
+            tokio::time::sleep(RESTING_AFTER - Duration::from_millis(1)).await;
+            assert_eq!(link.rests.load(Ordering::Relaxed), pauses - 1);
+            tokio::time::sleep(10 * RESTING_AFTER).await;
+            assert_eq!((link.rests.load(Ordering::Relaxed), link.calls.load(Ordering::Relaxed)), (pauses, pauses));
+            reporter.facts_changed();
+        }
     }
 }

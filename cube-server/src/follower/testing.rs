@@ -51,6 +51,7 @@ pub struct Leader {
     pub away: AtomicBool,
     pub refuses: AtomicBool,
     pub calls: AtomicU64,
+    pub rests: AtomicU64,
     pub pods: Mutex<BTreeMap<Uid, PodReport>>,
     pub events: Mutex<BTreeMap<u64, NodeEvent>>,
     pub trouble: Mutex<Option<String>>,
@@ -81,6 +82,10 @@ impl LeaderLink for Leader {
             events.entry(event.sequence).or_insert_with(|| event.clone());
         }
         Ok(ReportAccepted { events_through: events.keys().max().copied().unwrap_or(0) })
+    }
+
+    fn rest(&self) {
+        self.rests.fetch_add(1, Ordering::Relaxed);
     }
 }
 

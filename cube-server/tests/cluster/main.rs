@@ -2,6 +2,7 @@
 
 mod drain;
 mod flood;
+mod hollow;
 mod lost;
 mod nodes;
 mod pods;

@@ -373,7 +373,7 @@ impl Driver {
         let status = status::of_pod(&self.pod, &self.record, &self.view, self.context.ambient.now());
         let stopped = self.record.is_stopped();
         self.context.reporter.publish(self.pod.uid, self.record.restarts_seen, status.clone(), stopped);
-        let containers = self.view.containers.values().cloned().collect();
+        let containers = self.view.all().cloned().collect();
         let snapshot = Snapshot { pod: self.pod.clone(), record: self.record.clone(), containers, status };
         self.snapshot.send_if_modified(|current| {
             let changed = **current != snapshot;
