@@ -168,6 +168,11 @@ impl Progress {
             let now = match client.pod(&pod.name).await {
                 Ok(now) => Some(now),
                 Err(error) if error.code() == Some(ErrorCode::NotFound) => None,
+                // The leader is being restarted, perhaps; the watch gives up when that takes too long.
+                Err(error) if error.is_retryable() => {
+                    self.off.push((pod, since));
+                    continue;
+                }
                 Err(error) => return Err(error.into()),
             };
             match became(pod.uid, now.as_ref(), since.elapsed() >= PLACED_WITHIN) {
