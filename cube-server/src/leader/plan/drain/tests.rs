@@ -25,7 +25,7 @@ fn node(text: &str, cpu: u64, cordoned: bool) -> Node {
         capacity: allocatable,
         allocatable,
         usage: None,
-        cordon: cordoned.then(|| Cordon { since: Timestamp::UNIX_EPOCH, reason: None, drain: None }),
+        cordon: cordoned.then_some(Cordon { since: Timestamp::UNIX_EPOCH, reason: None, drain: None }),
         version: String::new(),
         engine: String::new(),
         created_at: Timestamp::UNIX_EPOCH,
