@@ -8,6 +8,7 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand};
 use cube_api::duration;
 use cube_api::meta::{ClusterId, Labels, Name};
+use cube_api::pod::Strategy;
 use jiff::{Span, SpanRelativeTo};
 
 /// A container cluster on machines with Docker: a leader (control plane, and a node) and any number of followers (nodes).
@@ -94,6 +95,10 @@ pub struct LeaderOptions {
     /// two such times after the leader's start, nor while most nodes fell silent at once. 'never' switches it off
     #[arg(long, env = "CUBE_NODE_LOST_AFTER", value_name = "TIME", default_value = "30s")]
     pub node_lost_after: LostAfter,
+    /// Which of the nodes that fit a pod gets, unless its own `strategy` says: spread (the least loaded), binpack (the fullest), round-robin (the next
+    /// by name) or epvm (the one whose cost rises least)
+    #[arg(long, env = "CUBE_STRATEGY", value_name = "STRATEGY", default_value_t)]
+    pub strategy: Strategy,
     /// What both roles take.
     #[command(flatten)]
     pub common: CommonOptions,

@@ -1,4 +1,4 @@
-//! cube's figures, measured against what the engine itself can do: `scripts/bench start|exec|logs|idle|recover`.
+//! cube's figures, measured against what the engine itself can do: `scripts/bench start|exec|logs|idle|recover|scheduler`.
 //!
 //! Everything is made under a node name of its own and removed at the end, after a failure and after Ctrl-C too. Not a test: what is too slow
 //! is printed, never failed.
@@ -11,6 +11,7 @@ mod http;
 mod idle;
 mod recover;
 mod report;
+mod scheduler;
 mod start;
 mod swarm;
 
@@ -71,11 +72,17 @@ enum Figure {
         #[arg(long, default_value_t = 10)]
         kills: usize,
     },
+    /// Decisions of the scheduler alone, in memory.
+    Scheduler(scheduler::Options),
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let args = Args::parse();
+    if let Figure::Scheduler(options) = &args.figure {
+        scheduler::measure(options)?.print(args.json);
+        return Ok(());
+    }
     // Another run on the same engine has another name, and neither removes the other's containers.
     let engine = Engine::new(&args.docker, format!("bench-{}", std::process::id()));
     let measured = tokio::select! {
@@ -96,5 +103,6 @@ async fn measure(figure: &Figure, engine: &Engine) -> Result<Report> {
         Figure::Logs { megabytes, rounds } => commands::logs(engine, *megabytes, *rounds).await,
         Figure::Idle { pods } => idle::measure(engine, *pods).await,
         Figure::Recover { pods, kills } => recover::measure(engine, *pods, *kills).await,
+        Figure::Scheduler(options) => scheduler::measure(options),
     }
 }
