@@ -263,6 +263,25 @@ mod tests {
     }
 
     #[test]
+    fn the_strategy_is_spread_unless_the_command_line_names_another_of_the_four() {
+        let strategy = |arguments: &[&str]| {
+            let options = Options::try_parse_from(["cube-server", "leader"].iter().chain(arguments)).map_err(|error| error.to_string())?;
+            match options.role {
+                RoleOptions::Leader(options) => Ok(options.strategy),
+                RoleOptions::Follower(_) | RoleOptions::Reset(_) | RoleOptions::Backup(_) | RoleOptions::Restore(_) => {
+                    unreachable!("a leader was asked for")
+                }
+            }
+        };
+        assert_eq!(strategy(&[]), Ok(Strategy::Spread));
+        for each in Strategy::ALL {
+            assert_eq!(strategy(&["--strategy", each.as_str()]), Ok(each));
+        }
+        let refused: Result<Strategy, String> = strategy(&["--strategy", "fastest"]);
+        assert!(refused.is_err_and(|error| error.contains("'fastest' is no strategy; there are spread, binpack, round-robin, epvm")));
+    }
+
+    #[test]
     fn an_interval_is_read_as_people_type_it() {
         for (typed, seconds) in [("30s", 30), ("24h", 86_400), ("7d", 604_800), ("1h30m", 5_400)] {
             assert_eq!(interval(typed), Ok(Duration::from_secs(seconds)));

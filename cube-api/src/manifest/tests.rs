@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::pod::{OnNodeLoss, Protocol, RestartPolicy, Strategy};
+use crate::pod::{self, OnNodeLoss, Protocol, RestartPolicy};
 use crate::quantity::{Bytes, MilliCpu};
 
 /// The problems as a person reads them.
@@ -71,7 +71,7 @@ spec:
     assert_eq!(pod.spec.restart_policy, RestartPolicy::OnFailure);
     assert_eq!(pod.spec.restart.limit, 3);
     assert_eq!(pod.spec.on_node_loss, OnNodeLoss::Wait);
-    assert_eq!(pod.spec.strategy, Some(Strategy::RoundRobin));
+    assert_eq!(pod.spec.strategy, Some(pod::Strategy::RoundRobin));
     assert_eq!(container.args, ["echo $(A)", "8080"]);
     assert_eq!(container.ports[0].protocol, Protocol::Udp);
     assert_eq!(container.resources.limits.cpu, Some(MilliCpu(500)));

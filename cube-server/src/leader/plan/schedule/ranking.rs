@@ -3,10 +3,10 @@
 use cube_api::meta::Name;
 use cube_api::pod::Strategy;
 
-use super::board::Board;
+use super::board::{Board, Spot};
 use super::filters::{Tally, Unfit};
 use super::need::Need;
-use super::strategies::{Costs, NO_SCORE, Score, epvm, rises, superlative};
+use super::strategies::{Costs, NO_SCORE, Score, Shares, binpack, epvm, is_scored, rises, shares, spread, superlative};
 
 /// The nodes as a need sees them, as of a place in the board's log.
 pub(super) struct Ranking {
@@ -15,59 +15,93 @@ pub(super) struct Ranking {
     tally: Tally,
     /// By node, whether it can't publish a port of the need; empty where the need has none.
     is_port_held: Vec<bool>,
+    scorer: Scorer,
+    /// Empty where nodes have turns.
     scores: Scores,
-    /// By size of nodes, for `epvm`.
-    rises: Vec<Costs>,
     /// How much of the board's log is in it.
     followed: usize,
+}
+
+/// What of a strategy's rule depends on the need only, by size of nodes.
+enum Scorer {
+    Spread(Vec<Shares>),
+    Binpack(Vec<Shares>),
+    Epvm(Vec<Costs>),
+    Turns,
+}
+
+impl Scorer {
+    fn new(board: &Board<'_>, need: &Need<'_>) -> Self {
+        let shares = || board.sizes().iter().map(|size| shares(&need.reserved, size)).collect();
+        match need.strategy {
+            Strategy::Spread => Self::Spread(shares()),
+            Strategy::Binpack => Self::Binpack(shares()),
+            Strategy::Epvm => Self::Epvm(board.sizes().iter().map(|size| rises(&need.reserved, size)).collect()),
+            Strategy::RoundRobin => Self::Turns,
+        }
+    }
+
+    fn score(&self, node: usize, spot: &Spot, costs: &[Costs]) -> Score {
+        let Spot { pods, shares, size, .. } = spot;
+        match self {
+            Self::Spread(need) => spread(*pods, shares, &need[*size as usize]),
+            Self::Binpack(need) => binpack(*pods, shares, &need[*size as usize]),
+            Self::Epvm(rises) => epvm(&costs[node], &rises[*size as usize]),
+            Self::Turns => NO_SCORE,
+        }
+    }
+
+    /// The score of each node that isn't refused; empty where nodes have turns. The strategy is asked once here, and not for every node.
+    fn scores(&self, board: &Board<'_>, refused: &[Option<Unfit>]) -> Vec<Score> {
+        fn each(board: &Board<'_>, refused: &[Option<Unfit>], score: impl Fn(usize, &Spot) -> Score) -> Vec<Score> {
+            let nodes = board.spots().iter().zip(refused).enumerate();
+            nodes.map(|(node, (spot, refused))| if refused.is_none() { score(node, spot) } else { NO_SCORE }).collect()
+        }
+        match self {
+            Self::Spread(need) => each(board, refused, |_, spot| spread(spot.pods, &spot.shares, &need[spot.size as usize])),
+            Self::Binpack(need) => each(board, refused, |_, spot| binpack(spot.pods, &spot.shares, &need[spot.size as usize])),
+            Self::Epvm(rises) => each(board, refused, |node, spot| epvm(&board.costs()[node], &rises[spot.size as usize])),
+            Self::Turns => Vec::new(),
+        }
+    }
 }
 
 impl Ranking {
     /// Looks at every node.
     pub(super) fn new<'a>(board: &mut Board<'a>, need: &Need<'a>) -> Self {
         let gate = board.gate(need);
-        let rises = match need.strategy {
-            Strategy::Epvm => board.sizes().iter().map(|size| rises(size, &need.reserved)).collect(),
-            Strategy::Spread | Strategy::Binpack | Strategy::RoundRobin => Vec::new(),
-        };
-        let mut new = Self {
-            refused: gate.refused.clone(),
-            tally: gate.tally,
-            is_port_held: board.port_holders(need),
-            scores: Scores::default(),
-            rises,
-            followed: board.log().len(),
-        };
-        for node in 0..board.len() {
-            if new.refused[node].is_none() {
-                let why = board.refuses(node, &need.reserved, new.holds_port(node));
-                new.tally.moves(None, why);
-                new.refused[node] = why;
+        let (mut refused, mut tally) = (gate.refused.clone(), gate.tally);
+        let (is_port_held, scorer) = (board.port_holders(need), Scorer::new(board, need));
+        for (node, (spot, refused)) in board.spots().iter().zip(&mut refused).enumerate() {
+            if refused.is_none() {
+                *refused = spot.refuses(&need.reserved, is_port_held.get(node).copied().unwrap_or(false));
+                tally.moves(None, *refused);
             }
         }
-        if need.is_scored() {
-            new.scores = Scores::of((0..board.len()).map(|node| new.score(board, need, node)).collect());
-        }
-        new
+        let scores = Scores::of(scorer.scores(board, &refused));
+        Self { refused, tally, is_port_held, scorer, scores, followed: board.log().len() }
     }
 
     /// Takes in what was taken since the last look. `need_of` tells the need of a group.
     pub(super) fn follow<'n, 'a: 'n>(&mut self, board: &Board<'_>, need: &Need<'_>, need_of: impl Fn(usize) -> &'n Need<'a>) {
         for (node, taker) in &board.log()[self.followed..] {
-            let node = *node;
+            let node = *node as usize;
             let before = self.refused[node];
             if before.is_some_and(Unfit::is_fixed) {
                 continue;
             }
             if let Some(held) = self.is_port_held.get_mut(node) {
-                *held = *held || need.collides(need_of(*taker));
+                *held = *held || need.collides(need_of(*taker as usize));
             }
-            let why = board.refuses(node, &need.reserved, self.holds_port(node));
-            self.tally.moves(before, why);
-            self.refused[node] = why;
+            let spot = &board.spots()[node];
+            let why = spot.refuses(&need.reserved, self.is_port_held.get(node).copied().unwrap_or(false));
+            if why != before {
+                self.tally.moves(before, why);
+                self.refused[node] = why;
+            }
             // What takes it no more is not to come back in this pass: then there is nothing to score.
-            if need.is_scored() && before.is_none() {
-                let score = self.score(board, need, node);
+            if before.is_none() && is_scored(need.strategy) {
+                let score = if why.is_none() { self.scorer.score(node, spot, board.costs()) } else { NO_SCORE };
                 self.scores.set(node, score);
             }
         }
@@ -105,7 +139,7 @@ impl Ranking {
     }
 
     fn best(&self, need: &Need<'_>, turn: usize, except: &[usize]) -> Option<usize> {
-        if !need.is_scored() {
+        if !is_scored(need.strategy) {
             let may_have_it = |node: &usize| self.takes(*node) && !except.contains(node);
             let turn = turn.min(self.refused.len());
             return (turn..self.refused.len()).chain(0..turn).find(may_have_it);
@@ -115,22 +149,6 @@ impl Ranking {
 
     fn takes(&self, node: usize) -> bool {
         self.refused[node].is_none()
-    }
-
-    fn holds_port(&self, node: usize) -> bool {
-        self.is_port_held.get(node).copied().unwrap_or(false)
-    }
-
-    fn score(&self, board: &Board<'_>, need: &Need<'_>, node: usize) -> Score {
-        if !self.takes(node) {
-            return NO_SCORE;
-        }
-        match need.strategy {
-            Strategy::Spread => board.load(node).spread(&need.reserved),
-            Strategy::Binpack => board.load(node).binpack(&need.reserved),
-            Strategy::Epvm => epvm(board.costs(node), &self.rises[board.size_of(node)]),
-            Strategy::RoundRobin => NO_SCORE,
-        }
     }
 }
 
@@ -165,52 +183,50 @@ impl Choice<'_> {
     }
 }
 
-/// Nodes under one of the marks of [`Scores`]: the square root of some thousands, so that neither the nodes below a mark nor the marks are many.
-const BLOCK: usize = 64;
+/// How many entries of one level stand under one of the next: a change looks at so many on each level.
+const FAN: usize = 16;
 
-/// A score by node, and the best of each block of nodes. A change costs a look at its block at most, the best of all a look at every block: a
-/// heap would be faster for a million nodes, and has to be cleared of what is out of date.
+/// A score by node, and above it levels of the best of each `FAN` entries below, until there is one. A change costs a few looks at `FAN` entries, the
+/// best of all none. A heap would have to be cleared of what is out of date.
 #[derive(Debug, Default)]
 struct Scores {
     scores: Vec<Score>,
-    /// The best of each block, and its node.
-    best: Vec<(Score, usize)>,
+    /// Each entry is the best score below it, and its node: the first of equals.
+    levels: Vec<Vec<(Score, u32)>>,
 }
 
 impl Scores {
     fn of(scores: Vec<Score>) -> Self {
-        let mut new = Self { best: Vec::with_capacity(scores.len().div_ceil(BLOCK)), scores };
-        for block in 0..new.scores.len().div_ceil(BLOCK) {
-            new.best.push(new.best_of(block));
+        let mut below: Vec<_> = (0..).zip(scores.chunks(FAN)).map(|(chunk, scores)| best_score(chunk * FAN as u32, scores)).collect();
+        let mut levels = Vec::new();
+        while below.len() > 1 {
+            let above = below.chunks(FAN).map(best_entry).collect();
+            levels.push(std::mem::replace(&mut below, above));
         }
-        new
-    }
-
-    /// The first of the best.
-    fn best_of(&self, block: usize) -> (Score, usize) {
-        let first = block * BLOCK;
-        let mut best = (NO_SCORE, first);
-        for (index, score) in self.scores[first..].iter().take(BLOCK).enumerate() {
-            if *score < best.0 {
-                best = (*score, first + index);
-            }
-        }
-        best
+        levels.push(below);
+        Self { scores, levels }
     }
 
     fn set(&mut self, node: usize, score: Score) {
         self.scores[node] = score;
-        let block = node / BLOCK;
-        if self.best[block].1 == node {
-            self.best[block] = self.best_of(block);
-        } else {
-            self.best[block] = self.best[block].min((score, node));
+        let mut place = node / FAN;
+        let first = place * FAN;
+        let mut best = best_score(first as u32, &self.scores[first..self.scores.len().min(first + FAN)]);
+        for level in 0..self.levels.len() {
+            if self.levels[level][place] == best {
+                return;
+            }
+            self.levels[level][place] = best;
+            place /= FAN;
+            let first = place * FAN;
+            let entries = &self.levels[level];
+            best = best_entry(&entries[first..entries.len().min(first + FAN)]);
         }
     }
 
     fn best(&self) -> Option<usize> {
-        let best = self.best.iter().min()?;
-        (best.0 != NO_SCORE).then_some(best.1)
+        let (score, node) = self.levels.last()?.first()?;
+        (*score != NO_SCORE).then_some(*node as usize)
     }
 
     /// Looks at every node: few pods have something to avoid.
@@ -218,4 +234,25 @@ impl Scores {
         let others = self.scores.iter().enumerate().filter(|(node, score)| **score != NO_SCORE && !except.contains(node));
         others.min_by_key(|(_, score)| **score).map(|(node, _)| node)
     }
+}
+
+/// The best of some scores, the first of which is that of this node.
+fn best_score(first: u32, scores: &[Score]) -> (Score, u32) {
+    let mut best = (NO_SCORE, first);
+    for (score, node) in scores.iter().zip(first..) {
+        if *score < best.0 {
+            best = (*score, node);
+        }
+    }
+    best
+}
+
+fn best_entry(entries: &[(Score, u32)]) -> (Score, u32) {
+    let mut best = entries[0];
+    for entry in &entries[1..] {
+        if entry.0 < best.0 {
+            best = *entry;
+        }
+    }
+    best
 }

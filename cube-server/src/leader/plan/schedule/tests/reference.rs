@@ -51,11 +51,13 @@ impl Plain<'_> {
     /// How good it is for a pod: the smallest is taken, of equals the first by name.
     fn score(&self, spec: &PodSpec, strategy: Strategy) -> (f64, f64) {
         let (need, all) = (Reserved::of(spec), &self.node.allocatable);
-        let share = |part: u64, all: u64| part as f64 / all.max(1) as f64;
+        // In parts of 2^30, each rounded down.
+        let parts = |part: u64, all: u64| ((part as f64 / all.max(1) as f64).min(1.0) * f64::from(1 << 30)).floor();
+        let share = |taken: u64, need: u64, all: u64| (parts(taken, all) + parts(need, all)).min(f64::from(1 << 30));
         let shares = [
-            share(self.taken.cpu.0 + need.cpu.0, all.cpu.0),
-            share(self.taken.memory.0 + need.memory.0, all.memory.0),
-            share(self.taken.disk.0 + need.disk.0, all.disk.0),
+            share(self.taken.cpu.0, need.cpu.0, all.cpu.0),
+            share(self.taken.memory.0, need.memory.0, all.memory.0),
+            share(self.taken.disk.0, need.disk.0, all.disk.0),
         ];
         match strategy {
             Strategy::Spread => (self.pods as f64, shares.into_iter().fold(0.0, f64::max)),
@@ -312,9 +314,8 @@ fn the_cost_rises_by_the_papers_rule() {
     for (node, load) in nodes.iter().zip(&loads) {
         let plain = Plain { node, pods: load.unfinished.into(), taken: load.reserved, host_ports: Vec::new() };
         let by_paper = plain.rise(&need, |used, need| 1.539_600_717_839_002_f64.powf(used + need) - 1.539_600_717_839_002_f64.powf(used));
-        let load = strategies::Load { allocatable: node.allocatable, pods: load.unfinished, taken: load.reserved };
-        let score = strategies::epvm(&strategies::costs(&load), &strategies::rises(&node.allocatable, &need));
-        let ours = f64::from_bits(u64::try_from(score).expect("64 bits"));
+        let costs = strategies::costs(load.unfinished, &load.reserved, &node.allocatable);
+        let ours = f64::from_bits(strategies::epvm(&costs, &strategies::rises(&need, &node.allocatable)));
         assert!((ours - by_paper).abs() < 1e-12, "{ours} {by_paper}");
     }
 }
