@@ -231,7 +231,7 @@ struct Extras {
 }
 
 fn any_extras() -> impl prop::strategy::Strategy<Value = Extras> {
-    let avoids = prop_oneof![4 => Just(Vec::new()), 1 => prop::collection::vec((0..8usize).prop_map(|index| nth_name(index)), 1..4)];
+    let avoids = prop_oneof![4 => Just(Vec::new()), 1 => prop::collection::vec((0..8usize).prop_map(nth_name), 1..4)];
     let flags = (prop::bool::weighted(0.1), prop::bool::weighted(0.05));
     (any::<prop::sample::Index>(), prop_oneof![3 => Just(None), 1 => (0..200u64).prop_map(Some)], avoids, flags)
         .prop_map(|(need, cpu, avoids, (waits_already, has_predecessor))| Extras { need, cpu, avoids, waits_already, has_predecessor })
