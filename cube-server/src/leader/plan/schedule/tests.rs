@@ -230,6 +230,9 @@ fn a_port_that_a_pod_of_another_group_took_in_the_same_pass_is_taken() {
     let placings = decide_loaded(Strategy::Spread, &specs, &nodes, &[held, NodeLoad::default()]);
     assert_eq!(places(&placings), ["b", "", "a", ""]);
     assert_eq!(reason(&placings[3]), "0/2 nodes fit: 2 have a taken host port (need 80)");
+    // And where the other group was looked at before: its second pod knows of what was taken since its first.
+    let placings = decide(&[spec(100, 0, Some(80)), spec(0, 0, Some(80)), spec(100, 0, Some(80))], &nodes);
+    assert_eq!(places(&placings), ["a", "b", ""]);
 }
 
 #[test]
