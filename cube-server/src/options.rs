@@ -8,6 +8,7 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand};
 use cube_api::duration;
 use cube_api::meta::{ClusterId, Labels, Name};
+use cube_api::pod::Strategy;
 use cube_api::quantity::{Bytes, MilliCpu};
 use jiff::{Span, SpanRelativeTo};
 
@@ -100,6 +101,10 @@ pub struct LeaderOptions {
     /// two such times after the leader's start, nor while most nodes fell silent at once. 'never' switches it off
     #[arg(long, env = "CUBE_NODE_LOST_AFTER", value_name = "TIME", default_value = "30s")]
     pub node_lost_after: LostAfter,
+    /// Which of the nodes that fit a pod gets, unless its own `strategy` says: spread (the least loaded), binpack (the fullest), round-robin (the next
+    /// by name) or epvm (the one whose cost rises least)
+    #[arg(long, env = "CUBE_STRATEGY", value_name = "STRATEGY", default_value_t)]
+    pub strategy: Strategy,
     /// What both roles take.
     #[command(flatten)]
     pub common: CommonOptions,
@@ -311,16 +316,13 @@ mod tests {
 
     /// The leader's limits by its command line, or clap's or our refusal.
     fn limits(arguments: &[&str]) -> Result<(Duration, Option<Duration>), String> {
-        let options = Options::try_parse_from(["cube-server", "leader"].iter().chain(arguments)).map_err(|error| error.to_string())?;
-        match options.role {
-            RoleOptions::Leader(options) => options.silence_limits(),
-            RoleOptions::Follower(_)
-            | RoleOptions::Hollow(_)
-            | RoleOptions::Reset(_)
-            | RoleOptions::Backup(_)
-            | RoleOptions::Restore(_) => {
-                unreachable!("a leader was asked for")
-            }
+        leader(arguments)?.silence_limits()
+    }
+
+    fn leader(arguments: &[&str]) -> Result<LeaderOptions, String> {
+        match Options::try_parse_from(["cube-server", "leader"].iter().chain(arguments)).map_err(|error| error.to_string())?.role {
+            RoleOptions::Leader(options) => Ok(options),
+            other => unreachable!("{other:?}"),
         }
     }
 
@@ -383,6 +385,17 @@ mod tests {
         let given = reserve(&["--reserve-cpu", "5%", "--reserve-memory", "1Gi", "--reserve-disk", "0"]);
         assert_eq!(given, Ok(Reserve { cpu: Part::Percent(5), memory: Part::Amount(1 << 30), disk: Part::Amount(0) }));
         assert!(reserve(&["--reserve-memory=lots"]).expect_err("a refusal").contains("or a part such as 10%"));
+    }
+
+    #[test]
+    fn the_strategy_is_spread_unless_the_command_line_names_another_of_the_four() {
+        let strategy = |arguments: &[&str]| leader(arguments).map(|options| options.strategy);
+        assert_eq!(strategy(&[]), Ok(Strategy::Spread));
+        for each in Strategy::ALL {
+            assert_eq!(strategy(&["--strategy", each.as_str()]), Ok(each));
+        }
+        let refused: Result<Strategy, String> = strategy(&["--strategy", "fastest"]);
+        assert!(refused.is_err_and(|error| error.contains("'fastest' is no strategy; there are spread, binpack, round-robin, epvm")));
     }
 
     #[test]

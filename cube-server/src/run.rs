@@ -168,7 +168,7 @@ async fn run_leader(options: LeaderOptions, tasks: &Tasks) -> anyhow::Result<Dat
     let keys = Keys::new(&token);
     let (every, keep) = (options.backup_every, usize::from(options.backup_keep));
     let backups = options.backup_dir.clone().map(|folder| control::Backups { folder, every, keep });
-    let loops = control::Options { not_ready_after, lost_after, backups, ..control::Options::default() };
+    let loops = control::Options { not_ready_after, lost_after, strategy: options.strategy, backups, ..control::Options::default() };
     let config = leader::Config { database: data_dir.path().join(store::FILE), disk: None, keys: keys.clone(), loops };
     let started = leader::start(config, listener, ambient.clone(), tasks).await;
     started.map_err(|error| upkeep::with_leaders_remedy(error, data_dir.path(), options.backup_dir.as_deref()))?;

@@ -281,6 +281,7 @@ pub fn pod(number: u128, policy: RestartPolicy) -> AssignedPod {
         termination_grace_period_seconds: 30,
         node_selector: BTreeMap::new(),
         on_node_loss: Default::default(),
+        strategy: None,
     };
     AssignedPod { uid: Uid(Uuid::from_u128(number)), name: name(&format!("pod-{number}")), spec, want: Want::Run { restarts: 0 } }
 }

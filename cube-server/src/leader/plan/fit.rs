@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use cube_api::meta::{Name, Uid};
 use cube_api::pod::PodSpec;
 
-use super::schedule::{Candidate, Unplaced, schedule};
+use super::schedule::{Candidate, Rules, Unplaced, schedule};
 use crate::leader::store::Placing;
 
 /// A pod that is asked about.
@@ -24,7 +24,7 @@ pub struct Asked<'a> {
 pub fn unfit(first: &[Asked<'_>], asked: &[Asked<'_>], nodes: Vec<Candidate<'_>>) -> BTreeMap<Uid, Option<String>> {
     let pods: Vec<_> = first.iter().chain(asked).map(unplaced).collect();
     let mut answers: BTreeMap<_, _> = asked.iter().map(|pod| (pod.uid, None)).collect();
-    for placing in schedule(&pods, nodes) {
+    for placing in schedule(&pods, nodes, Rules::default()).placings {
         match placing {
             Placing::Bind { .. } => {}
             Placing::Wait { uid, reason } | Placing::Hold { uid, reason } => {
@@ -39,5 +39,5 @@ pub fn unfit(first: &[Asked<'_>], asked: &[Asked<'_>], nodes: Vec<Candidate<'_>>
 
 fn unplaced<'a>(asked: &Asked<'a>) -> Unplaced<'a> {
     let Asked { uid, name, spec } = *asked;
-    Unplaced { uid, name, spec, waiting_for: None, predecessor: None }
+    Unplaced { uid, name, spec, waiting_for: None, avoids: &[], predecessor: None }
 }

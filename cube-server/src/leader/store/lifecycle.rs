@@ -173,7 +173,7 @@ fn bind(draft: &mut Draft<'_>, uid: &Uid, node: Name, reason: &str) {
         return;
     }
     let message = format!("on node {node}: {reason}");
-    row.pod.placement = Placement { node: Some(node), bound_at: Some(draft.now), waiting_for: None };
+    row.pod.placement = Placement { node: Some(node), bound_at: Some(draft.now), waiting_for: None, avoids: row.pod.placement.avoids };
     let row = draft.put_pod(row);
     draft.pod_event(&row, EventKind::Normal, "Scheduled", message);
 }

@@ -21,7 +21,7 @@ use cube_api::pod::{ContainerState, DRAINED, NODE_FORGOT, NODE_LOST, OnNodeLoss,
 
 use super::draft::Draft;
 use super::nodes::change_condition;
-use super::{PodRow, Retired};
+use super::{PodRow, Retired, avoid};
 
 /// What the loss of its node means for a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -234,7 +234,8 @@ fn succeed(draft: &mut Draft<'_>, old: &PodRow, whose: &str, status: PodStatus) 
         created_at: draft.now,
         deletion_requested_at: None,
     };
-    let pod = Pod { metadata, spec: old.pod.spec.clone(), placement: Placement::default(), status };
+    let placement = Placement { avoids: avoid::after(old, draft.now), ..Placement::default() };
+    let pod = Pod { metadata, spec: old.pod.spec.clone(), placement, status };
     let row = draft.put_pod(PodRow { pod, restarts: 0, retired: None });
     let message = format!("created in the place of {}, {whose}, generation {generation}", before.uid);
     draft.pod_event(&row, EventKind::Normal, "Created", message);

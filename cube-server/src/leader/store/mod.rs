@@ -8,6 +8,7 @@
 //! `backup.rs` and `restore.rs` work on the file. It knows neither HTTP nor how pods are placed.
 
 mod apply;
+mod avoid;
 pub mod backup;
 mod cordon;
 mod draft;

@@ -1,5 +1,6 @@
 //! The store on real SQLite files.
 
+mod avoid;
 mod backup;
 mod cordon;
 mod lost;
