@@ -145,6 +145,9 @@ impl fmt::Display for Revision {
 /// Labels, in order of their keys.
 pub type Labels = BTreeMap<String, String>;
 
+/// Changes of labels, in order of their keys: the value that one is to have, or none where it is to be absent.
+pub type LabelChanges = BTreeMap<String, Option<String>>;
+
 /// What the cluster keeps of every resource beside its spec. Written by the leader's store only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

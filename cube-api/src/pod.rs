@@ -3,7 +3,9 @@
 //! Names and units are Kubernetes', so that people's habits carry over. Every field that is accepted works.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
+use std::str::FromStr;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -42,6 +44,15 @@ pub struct Placement {
     /// node is lost and the pod waits for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_for: Option<String>,
+    /// Nodes on which pods of its name failed before it, the newest last, at most [`Placement::MOST_AVOIDED`]: any other node that fits is
+    /// preferred. A successor has them too, until one has run well.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub avoids: Vec<Name>,
+}
+
+impl Placement {
+    /// Where a pod fails on as many nodes, the next one is no better a guess.
+    pub const MOST_AVOIDED: usize = 3;
 }
 
 /// What a manifest asks of a pod.
@@ -65,6 +76,9 @@ pub struct PodSpec {
     /// What becomes of it when its node is lost.
     #[serde(default)]
     pub on_node_loss: OnNodeLoss,
+    /// Which of the nodes that fit it gets; the leader's `--strategy` without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<Strategy>,
 }
 
 /// Kubernetes' default stop grace, in seconds.
@@ -97,6 +111,54 @@ pub enum OnNodeLoss {
     Replace,
     /// It waits for its node, or for a person who declares that machine dead: it never runs on two nodes.
     Wait,
+}
+
+/// Which of the nodes that fit a pod gets. Nodes that are equally good are taken by their names.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Strategy {
+    /// The least loaded: the one with the fewest pods; of several the one whose largest share (of cpu, memory or disk) is the smallest with the
+    /// pod on it.
+    #[default]
+    Spread,
+    /// The fullest: the one whose shares of cpu, memory and disk add up to the most with the pod on it, of several the one with the most pods.
+    /// Whole nodes stay free for large pods.
+    Binpack,
+    /// The next one by name after the one that the last such pod got.
+    RoundRobin,
+    /// The cheapest: the one whose cost rises least by the pod, where a node's cost is the sum, over cpu, memory, disk and its pod limit, of a
+    /// constant to the power of the share that is taken (Amir et al., "An opportunity cost approach for job assignment in a scalable computing
+    /// cluster"). The last free part of anything is dear.
+    Epvm,
+}
+
+impl Strategy {
+    /// All, in the order in which they are told.
+    pub const ALL: [Self; 4] = [Self::Spread, Self::Binpack, Self::RoundRobin, Self::Epvm];
+
+    /// The word for it in a manifest and on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Spread => "spread",
+            Self::Binpack => "binpack",
+            Self::RoundRobin => "round-robin",
+            Self::Epvm => "epvm",
+        }
+    }
+}
+
+impl fmt::Display for Strategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Strategy {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = Self::ALL.into_iter().find(|strategy| strategy.as_str() == text);
+        known.ok_or_else(|| format!("'{text}' is no strategy; there are {}", Self::ALL.map(Self::as_str).join(", ")))
+    }
 }
 
 /// The limit on restarts.
@@ -278,6 +340,8 @@ pub enum Phase {
 pub const NODE_LOST: &str = "NodeLost";
 /// The reason of a Failed pod that may have run on a node that knows nothing of it any more, and that must not run twice.
 pub const NODE_FORGOT: &str = "NodeForgot";
+/// The reason of a Failed pod that was stopped because its node was drained by force, and that must not run twice.
+pub const DRAINED: &str = "Drained";
 
 /// What a pod's node says of it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -286,7 +350,7 @@ pub struct PodStatus {
     /// Where it is in its life.
     #[serde(default)]
     pub phase: Phase,
-    /// Why it is Failed, as a word: `CrashLimit`, `ImageLimit`, `Error`; or [`NODE_LOST`] or [`NODE_FORGOT`], which the leader says.
+    /// Why it is Failed, as a word: `CrashLimit`, `ImageLimit`, `Error`; or [`NODE_LOST`], [`NODE_FORGOT`] or [`DRAINED`], which the leader says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The reason in a sentence that a person can act on.

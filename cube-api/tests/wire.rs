@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use cube_api::manifest::{self, Resource};
 use cube_api::pod::{
     Amounts, Container, ContainerState, ContainerStatus, EndReason, ImagePullPolicy, OnNodeLoss, Phase, Placement, Port, Protocol,
-    Resources, RestartPolicy, RestartRules, Running, Terminated, WaitReason, Waiting,
+    Resources, RestartPolicy, RestartRules, Running, Strategy, Terminated, WaitReason, Waiting,
 };
 use cube_api::quantity::{Bytes, MilliCpu};
 use cube_api::session::{Announcement, Assignment, AssignmentAccepted, PodReport, Report, ReportAccepted, Welcome};
@@ -82,8 +82,9 @@ fn full_pod() -> Pod {
             termination_grace_period_seconds: 30,
             node_selector: BTreeMap::from([("disk".to_owned(), "ssd".to_owned())]),
             on_node_loss: OnNodeLoss::Wait,
+            strategy: Some(Strategy::RoundRobin),
         },
-        placement: Placement { node: Some(name("node-1")), bound_at: Some(second(1)), waiting_for: None },
+        placement: Placement { node: Some(name("node-1")), bound_at: Some(second(1)), waiting_for: None, avoids: vec![name("node-2")] },
         status: PodStatus {
             phase: Phase::Running,
             reason: None,

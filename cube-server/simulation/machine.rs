@@ -11,6 +11,7 @@ use cube_api::node::NodeRole;
 use cube_server::disk::Disk;
 use cube_server::disk::scripted::Scripted;
 use cube_server::follower::dial::Dialer;
+use cube_server::follower::reserve::{Part, Reserve};
 use cube_server::follower::runtime::fake::Fake;
 use cube_server::follower::{self, AgentConfig};
 use cube_server::leader::{self, Leader};
@@ -135,6 +136,8 @@ impl Machine {
                     boot_id: String::new(),
                     data_dir: folder,
                     max_pods: 20,
+                    reserve: Reserve { cpu: Part::Amount(500), memory: Part::Percent(25), disk: Part::Amount(10 << 30) },
+                    machine: None,
                 };
                 follower::start(config, Arc::new(engine.clone()), dialer, ambient, tasks).await?;
             }

@@ -14,9 +14,10 @@ use crate::client::Client;
 use crate::clock::{self, Clock, Offset};
 use crate::images;
 use crate::machine::{LEADER, Machine, Role, Site};
+use crate::operator;
 use crate::trace::Trace;
 use crate::watcher::{self, Mirror};
-use crate::workload::{self, Expected};
+use crate::workload::{self, Expected, Hands};
 
 /// The client's host name.
 pub const CLIENT: &str = "client";
@@ -89,12 +90,14 @@ impl World {
         }
         let (expected, mirror) = (Expected::default(), Mirror::default());
         let users = workload::users(&mut clock::dice(seed, "users"), settings.pods, settings.length, &catalogue);
+        let orders = operator::orders(&mut clock::dice(seed, "operator"), settings.nodes, settings.length);
         let ambient = clock::ambient(&clock, &Offset::drawn(&mut clocks), clock::dice(seed, CLIENT));
         let (given, shown, told) = (expected.clone(), mirror.clone(), trace.clone());
         sim.client(CLIENT, async move {
             let client = Client::new(ambient.clone());
             let watching = watcher::run(client.clone(), shown, told.clone());
-            futures::future::join(watching, workload::run(users, client, ambient, given, told)).await;
+            let hands = Hands { client: &client, ambient: &ambient, expected: &given, trace: &told };
+            futures::future::join(watching, workload::run(users, orders, hands)).await;
             Ok(())
         });
         Self { sim, clock, trace, machines, expected, mirror, _disks: disks }

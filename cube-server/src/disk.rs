@@ -90,8 +90,7 @@ impl Disk for FileSystem {
     }
 
     fn space(&self) -> io::Result<Space> {
-        let found = statvfs(&self.folder)?;
-        Ok(Space { free: found.f_bavail.saturating_mul(found.f_frsize), all: found.f_blocks.saturating_mul(found.f_frsize) })
+        space(&self.folder)
     }
 
     fn is_full(&self) -> bool {
@@ -134,6 +133,12 @@ impl Disk for FileSystem {
         file.sync_all()?;
         Ok(true)
     }
+}
+
+/// How much room the disk of a folder has.
+pub fn space(folder: &Path) -> io::Result<Space> {
+    let found = statvfs(folder)?;
+    Ok(Space { free: found.f_bavail.saturating_mul(found.f_frsize), all: found.f_blocks.saturating_mul(found.f_frsize) })
 }
 
 /// Where a database has its reserve: `leader.reserve` beside `leader.db`.

@@ -12,6 +12,7 @@ use cube_api::node::{Capacity, NodeRole};
 
 use crate::ambient::Ambient;
 use crate::follower::dial::Dialer;
+use crate::follower::reserve::Reserve;
 use crate::follower::{self, AgentConfig};
 use crate::net::Network;
 use crate::options::HollowOptions;
@@ -74,6 +75,8 @@ impl Hollows {
             boot_id: String::new(),
             data_dir: "(none: a hollow node)".into(),
             max_pods: *max_pods,
+            reserve: Reserve::NOTHING,
+            machine: None,
         };
         let capacity = Capacity { cpu: *cpu, memory: *memory, disk: *disk, pods: 0 };
         follower::start_hollow(config, capacity, dialer, self.ambient.clone(), tasks).await?;

@@ -8,8 +8,11 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand};
 use cube_api::duration;
 use cube_api::meta::{ClusterId, Labels, Name};
+use cube_api::pod::Strategy;
 use cube_api::quantity::{Bytes, MilliCpu};
 use jiff::{Span, SpanRelativeTo};
+
+use crate::follower::reserve::{Part, Reserve};
 
 /// A container cluster on machines with Docker: a leader (control plane, and a node) and any number of followers (nodes).
 #[derive(Debug, Parser)]
@@ -98,6 +101,10 @@ pub struct LeaderOptions {
     /// two such times after the leader's start, nor while most nodes fell silent at once. 'never' switches it off
     #[arg(long, env = "CUBE_NODE_LOST_AFTER", value_name = "TIME", default_value = "30s")]
     pub node_lost_after: LostAfter,
+    /// Which of the nodes that fit a pod gets, unless its own `strategy` says: spread (the least loaded), binpack (the fullest), round-robin (the next
+    /// by name) or epvm (the one whose cost rises least)
+    #[arg(long, env = "CUBE_STRATEGY", value_name = "STRATEGY", default_value_t)]
+    pub strategy: Strategy,
     /// What both roles take.
     #[command(flatten)]
     pub common: CommonOptions,
@@ -258,12 +265,27 @@ pub struct CommonOptions {
     /// The most pods that this node takes (110 is Kubernetes' default)
     #[arg(long, env = "CUBE_MAX_PODS", value_name = "N", default_value_t = 110)]
     pub max_pods: u32,
+    /// Cpu that pods may not reserve, for the machine itself: 500m, or 5%
+    #[arg(long, env = "CUBE_RESERVE_CPU", value_name = "CPU", default_value = "100m", value_parser = Part::of_cpu)]
+    pub reserve_cpu: Part,
+    /// Memory that pods may not reserve: 1Gi, or 10% [default: 256Mi, or 10% of less than 2.5Gi]
+    #[arg(long, env = "CUBE_RESERVE_MEMORY", value_name = "BYTES", value_parser = Part::of_bytes)]
+    pub reserve_memory: Option<Part>,
+    /// Disk space that pods may not reserve: 20Gi, or 10%
+    #[arg(long, env = "CUBE_RESERVE_DISK", value_name = "BYTES", default_value = "10%", value_parser = Part::of_bytes)]
+    pub reserve_disk: Part,
 }
 
 impl CommonOptions {
     /// The labels as a map; a repeated key keeps the last value, as repeated flags do.
     pub fn labels(&self) -> Labels {
         self.labels.iter().cloned().collect()
+    }
+
+    /// What pods may not reserve.
+    pub fn reserve(&self) -> Reserve {
+        let memory = self.reserve_memory.unwrap_or(Reserve::default().memory);
+        Reserve { cpu: self.reserve_cpu, memory, disk: self.reserve_disk }
     }
 }
 
@@ -294,16 +316,13 @@ mod tests {
 
     /// The leader's limits by its command line, or clap's or our refusal.
     fn limits(arguments: &[&str]) -> Result<(Duration, Option<Duration>), String> {
-        let options = Options::try_parse_from(["cube-server", "leader"].iter().chain(arguments)).map_err(|error| error.to_string())?;
-        match options.role {
-            RoleOptions::Leader(options) => options.silence_limits(),
-            RoleOptions::Follower(_)
-            | RoleOptions::Hollow(_)
-            | RoleOptions::Reset(_)
-            | RoleOptions::Backup(_)
-            | RoleOptions::Restore(_) => {
-                unreachable!("a leader was asked for")
-            }
+        leader(arguments)?.silence_limits()
+    }
+
+    fn leader(arguments: &[&str]) -> Result<LeaderOptions, String> {
+        match Options::try_parse_from(["cube-server", "leader"].iter().chain(arguments)).map_err(|error| error.to_string())?.role {
+            RoleOptions::Leader(options) => Ok(options),
+            other => unreachable!("{other:?}"),
         }
     }
 
@@ -351,6 +370,32 @@ mod tests {
         let long = "x".repeat(53);
         assert!(refused(&["--nodes", "1", "--name-prefix", &long]).contains("at most 52 characters"));
         assert!(refused(&["--nodes", "1", "--memory", "much"]).contains("'much' is not an amount of memory"));
+    }
+
+    #[test]
+    fn a_reserve_is_the_default_one_unless_the_command_line_says_otherwise() {
+        let reserve = |arguments: &[&str]| {
+            let words = ["cube-server", "follower", "--leader", "a:1"].iter().chain(arguments);
+            match Options::try_parse_from(words).map_err(|error| error.to_string())?.role {
+                RoleOptions::Follower(options) => Ok::<_, String>(options.common.reserve()),
+                other => unreachable!("{other:?}"),
+            }
+        };
+        assert_eq!(reserve(&[]), Ok(Reserve::default()));
+        let given = reserve(&["--reserve-cpu", "5%", "--reserve-memory", "1Gi", "--reserve-disk", "0"]);
+        assert_eq!(given, Ok(Reserve { cpu: Part::Percent(5), memory: Part::Amount(1 << 30), disk: Part::Amount(0) }));
+        assert!(reserve(&["--reserve-memory=lots"]).expect_err("a refusal").contains("or a part such as 10%"));
+    }
+
+    #[test]
+    fn the_strategy_is_spread_unless_the_command_line_names_another_of_the_four() {
+        let strategy = |arguments: &[&str]| leader(arguments).map(|options| options.strategy);
+        assert_eq!(strategy(&[]), Ok(Strategy::Spread));
+        for each in Strategy::ALL {
+            assert_eq!(strategy(&["--strategy", each.as_str()]), Ok(each));
+        }
+        let refused: Result<Strategy, String> = strategy(&["--strategy", "fastest"]);
+        assert!(refused.is_err_and(|error| error.contains("'fastest' is no strategy; there are spread, binpack, round-robin, epvm")));
     }
 
     #[test]

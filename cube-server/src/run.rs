@@ -12,7 +12,8 @@ use anyhow::Context;
 use cube_api::address::{AddressError, LeaderAddress};
 use cube_api::auth::{Keys, Token};
 use cube_api::meta::Name;
-use cube_api::node::NodeRole;
+use cube_api::node::{Capacity, NodeRole};
+use cube_api::quantity::{Bytes, MilliCpu};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::Level;
@@ -25,6 +26,7 @@ use crate::ambient::Ambient;
 use crate::data_dir::{self, DataDir, DataDirError};
 use crate::follower::dial::Dialer;
 use crate::follower::ledger::{self, LEDGER};
+use crate::follower::machine::{Load, Machine, ThisMachine};
 use crate::follower::runtime::docker::{self, Docker};
 use crate::follower::{self, AgentConfig};
 use crate::hollow::Hollows;
@@ -152,6 +154,9 @@ impl Signals {
 async fn run_leader(options: LeaderOptions, tasks: &Tasks) -> anyhow::Result<DataDir> {
     let ambient = Ambient::system();
     let (not_ready_after, lost_after) = options.silence_limits().map_err(anyhow::Error::msg)?;
+    if !options.no_pods {
+        check_reserve(&options.common)?;
+    }
     let data_dir = open_data_dir(&options.common)?;
     // Before anything is written: a port in use changes nothing.
     let listener = serve::bind(&options.listen)?;
@@ -163,7 +168,7 @@ async fn run_leader(options: LeaderOptions, tasks: &Tasks) -> anyhow::Result<Dat
     let keys = Keys::new(&token);
     let (every, keep) = (options.backup_every, usize::from(options.backup_keep));
     let backups = options.backup_dir.clone().map(|folder| control::Backups { folder, every, keep });
-    let loops = control::Options { not_ready_after, lost_after, backups, ..control::Options::default() };
+    let loops = control::Options { not_ready_after, lost_after, strategy: options.strategy, backups, ..control::Options::default() };
     let config = leader::Config { database: data_dir.path().join(store::FILE), disk: None, keys: keys.clone(), loops };
     let started = leader::start(config, listener, ambient.clone(), tasks).await;
     started.map_err(|error| upkeep::with_leaders_remedy(error, data_dir.path(), options.backup_dir.as_deref()))?;
@@ -175,10 +180,19 @@ async fn run_leader(options: LeaderOptions, tasks: &Tasks) -> anyhow::Result<Dat
 }
 
 async fn run_follower(options: FollowerOptions, tasks: &Tasks) -> anyhow::Result<DataDir> {
+    check_reserve(&options.common)?;
     let data_dir = open_data_dir(&options.common)?;
     let token = given_token(&options.common)?.ok_or(DataDirError::NoToken)?;
     start_node(&options.common, NodeRole::Follower, &options.leader, Keys::new(&token), &data_dir, Ambient::system(), tasks).await?;
     Ok(data_dir)
+}
+
+/// Refuses a reserve of more cpu or memory than this machine has. Which disk counts is Docker's to say: a node whose reserve is larger than that, or
+/// than what Docker was given of the machine, is NotReady with the same words.
+fn check_reserve(common: &CommonOptions) -> anyhow::Result<()> {
+    let Ok(Load { cores, memory, .. }) = ThisMachine.load() else { return Ok(()) };
+    let capacity = Capacity { cpu: MilliCpu(cores * 1_000), memory: Bytes(memory), disk: Bytes(u64::MAX), pods: common.max_pods };
+    common.reserve().allocatable(&capacity).map(drop).map_err(anyhow::Error::msg)
 }
 
 async fn run_hollow(options: HollowOptions, tasks: &Tasks) -> anyhow::Result<()> {
@@ -223,6 +237,8 @@ async fn start_node(
         boot_id: boot_id(),
         data_dir: data_dir.path().to_owned(),
         max_pods: common.max_pods,
+        reserve: common.reserve(),
+        machine: Some(Arc::new(ThisMachine)),
     };
     follower::start(config, Arc::new(runtime), dialer, ambient, tasks).await.map_err(remedy)?;
     Ok(())

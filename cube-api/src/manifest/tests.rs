@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::pod::{OnNodeLoss, Protocol, RestartPolicy};
+use crate::pod::{self, OnNodeLoss, Protocol, RestartPolicy};
 use crate::quantity::{Bytes, MilliCpu};
 
 /// The problems as a person reads them.
@@ -51,6 +51,7 @@ spec:
   terminationGracePeriodSeconds: 5
   nodeSelector: {disk: ssd}
   onNodeLoss: wait
+  strategy: round-robin
   containers:
     - name: app
       image: localhost:5000/team/app:1.0
@@ -70,6 +71,7 @@ spec:
     assert_eq!(pod.spec.restart_policy, RestartPolicy::OnFailure);
     assert_eq!(pod.spec.restart.limit, 3);
     assert_eq!(pod.spec.on_node_loss, OnNodeLoss::Wait);
+    assert_eq!(pod.spec.strategy, Some(pod::Strategy::RoundRobin));
     assert_eq!(container.args, ["echo $(A)", "8080"]);
     assert_eq!(container.ports[0].protocol, Protocol::Udp);
     assert_eq!(container.resources.limits.cpu, Some(MilliCpu(500)));
@@ -123,7 +125,7 @@ fn all_problems_of_all_resources_come_at_once_in_the_order_of_the_text() {
             "16:9: resource 1: spec.containers[1].tty: found yes; true or false is expected",
             "17:5: resource 1: spec.restartPolicy: `always` is not allowed; did you mean `Always`?",
             "18:5: resource 1: spec.nope: unknown field `nope`; the fields are containers, restartPolicy, restart, \
-             terminationGracePeriodSeconds, nodeSelector, onNodeLoss",
+             terminationGracePeriodSeconds, nodeSelector, onNodeLoss, strategy",
             "21:10: pod/two: spec.containers: the list is empty; a pod has at least one container",
             "22:3: resource 3: type: unknown type `pdo`; did you mean `pod`?",
             "23:3: resource 4: found just a text; a resource is expected: a map with type, metadata and spec",
@@ -142,7 +144,7 @@ fn what_is_missing_is_named_and_its_absence_brings_no_second_problem() {
         [
             "2:1: resource 1: metadata: the field `name` is missing",
             "3:1: resource 1: spec: found a list; a map with the fields containers, restartPolicy, restart, \
-             terminationGracePeriodSeconds, nodeSelector, onNodeLoss is expected",
+             terminationGracePeriodSeconds, nodeSelector, onNodeLoss, strategy is expected",
         ]
     );
     assert_eq!(
@@ -388,6 +390,8 @@ fn the_rules_beyond_the_shape_hold() {
         ("resources: {limits: {cpu: 0}}", "0 is below the least limit that Linux can enforce, 10m"),
         ("resources: {requests: {cpu: 2}, limits: {cpu: 1}}", "resources.requests.cpu: 2 is more than the limit of 1"),
         ("resources: {requests: {memory: 2Gi}, limits: {memory: 1Gi}}", "requests.memory: 2Gi is more than the limit of 1Gi"),
+        ("resources: {limits: {disk: 1Gi}}", "resources.limits.disk: Docker's storage drivers can't limit what a container writes"),
+        ("resources: {requests: {disk: -1Gi}}", "resources.requests.disk: '-1Gi' is not an amount of memory or disk"),
         ("resources: {limits: {cpu: lots}}", "resources.limits.cpu: 'lots' is not an amount of cpu"),
         ("resources: {limits: {cpu: [1]}}", "resources.limits.cpu: "),
         ("resources: {limits: {gpu: 1}}", "unknown field `gpu`; did you mean `cpu`?"),
@@ -425,6 +429,9 @@ fn the_rules_of_the_pod_itself_hold() {
     assert!(problems(&spec("terminationGracePeriodSeconds: 86401"))[0].contains("at most 86400 (a day) are allowed"));
     assert!(problems(&spec("onNodeLoss: Wait"))[0].contains("spec.onNodeLoss: `Wait` is not allowed; did you mean `wait`?"));
     assert!(problems(&spec("onNodeLoss: move"))[0].contains("spec.onNodeLoss: `move` is not allowed"));
+    let allowed = "spec.strategy: `fastest` is not allowed; allowed are spread, binpack, round-robin, epvm";
+    assert!(problems(&spec("strategy: fastest"))[0].contains(allowed));
+    assert!(problems(&spec("strategy: roundrobin"))[0].contains("`roundrobin` is not allowed; did you mean `round-robin`?"));
     assert!(problems(&spec("terminationGracePeriodSeconds: -1"))[0].contains("found -1; a whole number from 0 to 4294967295 is expected"));
     assert!(problems(&spec("nodeSelector: {'a b': c}"))[0].contains("nodeSelector[\"a b\"]: `a b` is no label key"));
     let containers: String = (0..65).map(|n| format!("{{name: c{n}, image: nginx}},")).collect();

@@ -1,5 +1,5 @@
 //! cube's figures, measured against what the engine itself can do: `scripts/bench start|exec|logs|idle|recover`; and what a leader bears, without an
-//! engine: `scripts/bench scale|lost`. README.md in the folder above has what was found.
+//! engine: `scripts/bench scale|lost|scheduler`. README.md in the folder above has what was found.
 //!
 //! Everything is made under a node name of its own and removed at the end, after a failure and after Ctrl-C too. Not a test: what is too slow
 //! is printed, never failed.
@@ -13,6 +13,7 @@ mod idle;
 mod recover;
 mod report;
 mod scale;
+mod scheduler;
 mod start;
 mod swarm;
 
@@ -78,6 +79,8 @@ enum Figure {
     Scale(scale::Options),
     /// How soon the pods of a killed node run elsewhere. Needs no engine.
     Lost(scale::LostOptions),
+    /// Decisions of the scheduler alone, in memory.
+    Scheduler(scheduler::Options),
 }
 
 #[tokio::main]
@@ -86,6 +89,7 @@ async fn main() -> Result<()> {
     let report = match &args.figure {
         Figure::Scale(options) => until_interrupted(scale::measure(options)).await?,
         Figure::Lost(options) => until_interrupted(scale::measure_lost(options)).await?,
+        Figure::Scheduler(options) => scheduler::measure(options)?,
         Figure::Start(_) | Figure::Exec { .. } | Figure::Logs { .. } | Figure::Idle { .. } | Figure::Recover { .. } => {
             on_engine(&args).await?
         }
@@ -121,6 +125,6 @@ async fn measure(figure: &Figure, engine: &Engine) -> Result<Report> {
         Figure::Logs { megabytes, rounds } => commands::logs(engine, *megabytes, *rounds).await,
         Figure::Idle { pods } => idle::measure(engine, *pods).await,
         Figure::Recover { pods, kills } => recover::measure(engine, *pods, *kills).await,
-        Figure::Scale(_) | Figure::Lost(_) => unreachable!("these need no engine"),
+        Figure::Scale(_) | Figure::Lost(_) | Figure::Scheduler(_) => unreachable!("these need no engine"),
     }
 }

@@ -296,6 +296,7 @@ fn orphan(uid: Uid, containers: &[Observed]) -> Option<KeptPod> {
         termination_grace_period_seconds: DEFAULT_GRACE_SECONDS,
         node_selector: BTreeMap::new(),
         on_node_loss: Default::default(),
+        strategy: None,
     };
     let want = Want::Stop { grace_seconds: DEFAULT_GRACE_SECONDS, reason: UNASSIGNED.to_owned() };
     let assigned = AssignedPod { uid, name, spec, want };

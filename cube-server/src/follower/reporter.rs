@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use cube_api::meta::{ClusterId, Instance, NodeId, Uid};
+use cube_api::node::Usage;
 use cube_api::pod::PodStatus;
 use cube_api::session::{NodeFacts, PodReport, Report, ReportAccepted};
 use tokio::sync::Notify;
@@ -14,6 +15,7 @@ use crate::ambient::Ambient;
 use crate::backoff::Backoff;
 use crate::follower::agent::{LeaderLink, LinkError};
 use crate::follower::ledger::{Ledger, Membership};
+use crate::follower::machine::Measured;
 use crate::latest;
 
 /// The most pods in one report: about 200 KiB of JSON.
@@ -50,6 +52,10 @@ struct Outgoing {
     pods: BTreeMap<Uid, Entry>,
     events: bool,
     facts: bool,
+    /// What the machine uses, by the newest measurement.
+    usage: Option<Usage>,
+    /// What the newest report said of it.
+    told_usage: Option<Usage>,
     sequence: u64,
 }
 
@@ -82,7 +88,7 @@ pub struct Sources {
 impl Reporter {
     /// Pod reports get sequences from `starts << 32`: they rise over restarts without a write for each.
     pub fn new(starts: u64) -> Self {
-        let outgoing = Outgoing { pods: BTreeMap::new(), events: true, facts: true, sequence: starts << 32 };
+        let outgoing = Outgoing { pods: BTreeMap::new(), events: true, facts: true, usage: None, told_usage: None, sequence: starts << 32 };
         Self { shared: Arc::new(Shared { outgoing: Mutex::new(outgoing), poke: Notify::new(), hurry: Notify::new() }) }
     }
 
@@ -120,6 +126,23 @@ impl Reporter {
     pub fn facts_changed(&self) {
         self.outgoing().facts = true;
         self.shared.poke.notify_one();
+    }
+
+    /// What the machine uses by a new measurement; none where it can't be measured. It goes with every report; for itself only if it is news, so
+    /// that a cluster in which nothing happens is quiet: 5,000 nodes that told each measurement would make 333 requests a second.
+    pub fn measured(&self, measured: Option<Measured>) {
+        let mut outgoing = self.outgoing();
+        outgoing.usage = measured.map(|measured| measured.used);
+        let is_news = match (measured, outgoing.told_usage) {
+            (Some(measured), Some(told)) => measured.is_news_after(&told),
+            (None, None) => false,
+            (Some(_), None) | (None, Some(_)) => true,
+        };
+        if is_news {
+            outgoing.facts = true;
+            drop(outgoing);
+            self.shared.poke.notify_one();
+        }
     }
 
     /// A leader is there, maybe one that knows nothing: everything is sent again (the sequences make that safe), at once.
@@ -202,9 +225,11 @@ impl Reporter {
             return None;
         }
         outgoing.facts = false;
+        let usage = outgoing.usage;
+        outgoing.told_usage = usage;
         let facts = sources.facts.borrow().clone();
         let Sources { node_id, instance, .. } = *sources;
-        Some(Report { node_id, instance: Some(instance), cluster_id: cluster, facts, pods, events })
+        Some(Report { node_id, instance: Some(instance), cluster_id: cluster, facts, usage, pods, events })
     }
 
     async fn accepted(&self, sources: &Sources, report: &Report, accepted: ReportAccepted) {

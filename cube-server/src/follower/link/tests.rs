@@ -33,7 +33,15 @@ fn link(listener: &TcpListener) -> HttpLink {
 fn report() -> Report {
     let facts =
         NodeFacts { version: String::new(), engine: String::new(), trouble: None, capacity: Capacity::default(), allocatable: None };
-    Report { node_id: NodeId(Uuid::nil()), instance: None, cluster_id: ClusterId(Uuid::nil()), facts, pods: Vec::new(), events: Vec::new() }
+    Report {
+        node_id: NodeId(Uuid::nil()),
+        instance: None,
+        cluster_id: ClusterId(Uuid::nil()),
+        facts,
+        usage: None,
+        pods: Vec::new(),
+        events: Vec::new(),
+    }
 }
 
 /// A leader whose clock is an hour ahead.

@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | `scheduler` | on a change that may let a pod be placed, and every 10 s; every second behind a restore's fence | `plan::fence`, `plan::schedule` |
 //! | `nodes` | every second, and when a node says something of itself | `plan::health` |
+//! | `drain` | when a node is to be drained; then on a change that may let a pod go, and every second | `plan::drain` |
 //! | `backups` | on schedule, if a folder for them is given | the age of the newest |
 //! | `gc` | at the start and every hour | the age and number of events |
 //!
@@ -11,6 +12,7 @@
 //! time and ends when the server stops; a pass that fails is logged and made again. Knows neither HTTP nor SQL.
 
 mod backups;
+mod drain;
 mod nodes;
 mod scheduler;
 #[cfg(test)]
@@ -22,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cube_api::meta::{Name, Revision};
+use cube_api::pod::Strategy;
 use jiff::Timestamp;
 
 use crate::ambient::Ambient;
@@ -43,6 +46,8 @@ pub struct Options {
     /// How long a node may be without a session before its pods are replaced elsewhere; none: for ever. For twice that time after the leader's start
     /// nobody is lost, and one that was restored from a backup waits as long for the nodes that the backup has.
     pub lost_after: Option<Duration>,
+    /// Which of the nodes that fit a pod gets, where the pod doesn't say.
+    pub strategy: Strategy,
     /// The longest between two passes of the scheduler.
     pub schedule_every: Duration,
     /// The longest between two looks at the nodes.
@@ -69,6 +74,7 @@ impl Default for Options {
         Self {
             not_ready_after: Duration::from_secs(10),
             lost_after: Some(Duration::from_secs(30)),
+            strategy: Strategy::default(),
             schedule_every: Duration::from_secs(10),
             check_nodes_every: Duration::from_secs(1),
             collect_garbage_every: Duration::from_secs(3_600),
@@ -82,7 +88,9 @@ const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Starts the loops. They end with `tasks`.
 pub fn start(store: &Store, sessions: Arc<dyn SessionView>, ambient: &Ambient, tasks: &Tasks, options: Options) {
-    tasks.spawn_droppable("scheduler", scheduler::run(store.clone(), options.schedule_every, Waits::by(options.lost_after)));
+    let waits = Waits::by(options.lost_after);
+    tasks.spawn_droppable("scheduler", scheduler::run(store.clone(), options.schedule_every, waits, options.strategy));
+    tasks.spawn_droppable("drain", drain::run(store.clone(), sessions.clone(), options.check_nodes_every));
     tasks.spawn_droppable("nodes", nodes::Nodes::new(store.clone(), sessions, &options).run());
     tasks.spawn_droppable("gc", collect_garbage(store.clone(), options.collect_garbage_every));
     if let Some(backups) = options.backups {

@@ -4,20 +4,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cube_api::meta::{Name, Revision};
+use cube_api::pod::{Placement, Strategy};
 use cube_api::{Node, Pod};
 use tokio::time::Instant;
 
 use super::{AGAIN_AFTER, log_failure, news};
 use crate::leader::plan::fence::{self, Again, Waits};
-use crate::leader::plan::schedule::{Candidate, Predecessor, Unplaced, hold, must_wait, schedule};
+use crate::leader::plan::schedule::{Candidate, Decided, Predecessor, Rules, Unplaced, hold, must_wait, schedule};
 use crate::leader::store::{Change, Changed, Fence, NodeLoad, Placing, PodRow, State, Store};
 
 /// Between two looks at a fence: nobody wakes the loop when its time is over.
 const LOOK_AT_FENCE_EVERY: Duration = Duration::from_secs(1);
 
 /// Runs until it is dropped. No timer stands between a commit that matters and the pass that it causes.
-pub(super) async fn run(store: Store, every: Duration, waits: Waits) {
-    let began = Instant::now();
+///
+/// Whose turn it is by `round-robin` is the loop's own: after a restart of the leader the first node by name is next. Kept in the database it would
+/// cost a write for each pass and tell nobody anything.
+pub(super) async fn run(store: Store, every: Duration, waits: Waits, strategy: Strategy) {
+    let (began, mut last_turn) = (Instant::now(), None);
     loop {
         let snapshot = store.read(Snapshot::of);
         let since_start = began.elapsed();
@@ -26,7 +30,9 @@ pub(super) async fn run(store: Store, every: Duration, waits: Waits) {
             Some(_) => LOOK_AT_FENCE_EVERY.min(every),
             None => every,
         };
-        let placings = snapshot.decide(since_start, waits);
+        let decided = snapshot.decide(since_start, waits, Rules { strategy, last_turn: last_turn.as_ref() });
+        let Decided { placings, last_turn: turn } = decided;
+        last_turn = turn;
         let at_most = if placings.is_empty() { at_most } else { write(&store, placings, at_most).await };
         news(&store, snapshot.revision, at_most, matters).await;
     }
@@ -74,7 +80,7 @@ impl Snapshot {
         Self { revision: state.revision, unbound, nodes, awaited: state.fence.as_ref().map(known) }
     }
 
-    fn decide(&self, since_start: Duration, waits: Waits) -> Vec<Placing> {
+    fn decide(&self, since_start: Duration, waits: Waits, rules: Rules<'_>) -> Decided {
         let (mut placings, mut free) = (Vec::new(), Vec::new());
         for (row, predecessor) in &self.unbound {
             let pod = unplaced(row, predecessor.as_ref());
@@ -84,8 +90,10 @@ impl Snapshot {
                 None => free.push(pod),
             }
         }
-        placings.extend(schedule(&free, self.nodes.iter().map(|(node, load)| candidate(node, load.as_ref())).collect()));
-        placings
+        let nodes = self.nodes.iter().map(|(node, load)| Candidate::new(node, load.as_ref())).collect();
+        let decided = schedule(&free, nodes, rules);
+        placings.extend(decided.placings);
+        Decided { placings, ..decided }
     }
 }
 
@@ -98,10 +106,6 @@ async fn write(store: &Store, placings: Vec<Placing>, every: Duration) -> Durati
             AGAIN_AFTER.min(every)
         }
     }
-}
-
-fn candidate<'a>(node: &'a Node, load: Option<&NodeLoad>) -> Candidate<'a> {
-    Candidate::new(node, load)
 }
 
 fn predecessor(state: &State, row: &PodRow) -> Option<Old> {
@@ -120,8 +124,9 @@ fn unplaced<'a>(row: &'a PodRow, predecessor: Option<&'a Old>) -> Unplaced<'a> {
         let Pod { metadata, placement, .. } = &row.pod;
         Some(Predecessor { uid: metadata.uid, node: placement.node.as_ref()?, on_lost_node: *on_lost_node })
     });
-    let waiting_for = row.pod.placement.waiting_for.as_deref();
-    Unplaced { uid: metadata.uid, name: &metadata.name, spec: &row.pod.spec, waiting_for, predecessor }
+    let Placement { waiting_for, avoids, .. } = &row.pod.placement;
+    let (uid, name, spec) = (metadata.uid, &metadata.name, &row.pod.spec);
+    Unplaced { uid, name, spec, waiting_for: waiting_for.as_deref(), avoids, predecessor }
 }
 
 /// Whether a change may let a pod be placed, or changes the reason why none is: a new pod, room on a node, a node that is otherwise than before.

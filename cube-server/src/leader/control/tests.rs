@@ -1,5 +1,8 @@
 //! The loops on a real store, under paused time: what happens without time passing was caused by the commit, not by a timer.
 
+mod drain;
+mod strategy;
+
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -95,13 +98,16 @@ impl Leader {
         let mut facts: serde_json::Value =
             json!({"version": "0.1.0", "engine": "20.10", "capacity": {"cpu": "1", "memory": "1Gi", "pods": 10}});
         facts["trouble"] = json!(trouble);
-        let pods = vec![PodReport { uid, sequence: 1, restarts: None, status: PodStatus { phase, ..PodStatus::default() }, stopped }];
+        // Each newer than the one before.
+        let sequence = self.store.read(|state| state.revision.0);
+        let pods = vec![PodReport { uid, sequence, restarts: None, status: PodStatus { phase, ..PodStatus::default() }, stopped }];
         let facts = serde_json::from_value(facts).expect("facts");
         let report = Report {
             node_id: NodeId(Uuid::from_u128(1)),
             instance: None,
             cluster_id: self.store.cluster_id(),
             facts,
+            usage: None,
             pods,
             events: Vec::new(),
         };

@@ -1,4 +1,4 @@
-//! The sessions: who is connected, the newest assignment to each node, and the streams of logs and exec.
+//! The sessions: who is connected, the newest assignment to each node, the streams of logs and exec, and what each machine uses.
 //!
 //! One task per session holds the connection and hands assignments over; it ends with the connection, when a newer session of the same node
 //! comes, when the node is deleted, or with the server. Knows no SQL and decides nothing: what a node should run is the store's word.
@@ -8,6 +8,7 @@ mod sessions;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -32,6 +33,7 @@ use crate::tasks::Tasks;
 
 use sessions::Sessions;
 pub use stream::{Closed, NodeSink, NodeStream};
+use usage::Usages;
 
 /// From our `101` to the connection being handed over: it takes as long as the answer takes to be written.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,6 +45,7 @@ pub struct Nodes {
     ambient: Ambient,
     tasks: Tasks,
     sessions: Arc<Sessions>,
+    usages: Arc<Usages>,
 }
 
 impl SessionView for Nodes {
@@ -54,7 +57,7 @@ impl SessionView for Nodes {
 impl Nodes {
     /// Nobody is connected yet.
     pub fn new(store: Store, ambient: Ambient, tasks: Tasks) -> Self {
-        Self { store, ambient, tasks: tasks.clone(), sessions: Arc::new(Sessions::new(tasks)) }
+        Self { store, ambient, tasks: tasks.clone(), sessions: Arc::new(Sessions::new(tasks)), usages: Arc::default() }
     }
 
     /// A node dials: joins it, and takes the connection over once the caller has answered `101` with this welcome. A session that the node

@@ -1,12 +1,34 @@
-//! Where pods go: filters, each with a reason and a count, then the least loaded of what is left.
+//! Where pods go: filters, each with a reason and a count, then the choice of a strategy among the nodes that are left.
+//!
+//! The plain definition is one pod after another, each against every node, and what an earlier one takes is taken for the later;
+//! `tests/reference.rs` says it so. What runs here gives the same answers, reasons and counts too, without asking every node for every pod:
+//!
+//! * `need`: what a pod asks of a node. Pods that ask for the same are one group;
+//! * `filters`: why a node doesn't take a pod, and the sentence with the counts;
+//! * `strategies`: how good a node is for a need, as one number;
+//! * `board`: the nodes in the order of their names, what is left of each, and a log of what was taken in this pass;
+//! * `ranking`: for one group, which nodes take it and the best of them. It is made by one look at every node, then follows the board's log, so that
+//!   a further pod of the group costs what changed since the one before it.
+//!
+//! Nothing here iterates in an order that is not that of names or of the pods given.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod board;
+mod filters;
+mod need;
+mod ranking;
+mod strategies;
 
-use cube_api::meta::{Labels, Name, Uid};
-use cube_api::node::{Capacity, Node};
-use cube_api::pod::{OnNodeLoss, PodSpec};
+use std::collections::BTreeMap;
 
-use crate::leader::store::{HostPort, NodeLoad, Placing, PodRow, Reserved};
+use cube_api::meta::{Name, Uid};
+use cube_api::pod::{OnNodeLoss, PodSpec, Strategy};
+
+use self::board::Board;
+use self::need::Need;
+use self::ranking::Ranking;
+use crate::leader::store::{Placing, PodRow};
+
+pub use self::board::Candidate;
 
 /// A pod without a node.
 #[derive(Debug, Clone, Copy)]
@@ -19,6 +41,8 @@ pub struct Unplaced<'a> {
     pub spec: &'a PodSpec,
     /// Why it waited until now, if that was said.
     pub waiting_for: Option<&'a str>,
+    /// Nodes that it should get only where no other fits: pods of its name failed there.
+    pub avoids: &'a [Name],
     /// A pod of its name that it has to wait for ([`must_wait`]).
     pub predecessor: Option<Predecessor<'a>>,
 }
@@ -44,132 +68,58 @@ pub fn must_wait(spec: &PodSpec, old: &PodRow, on_lost_node: bool) -> bool {
     !on_lost_node || (!old.is_finished() && (waits(spec) || waits(&old.pod.spec)))
 }
 
-/// A node, and what is taken of it. Placing a pod takes more.
-#[derive(Debug, Clone)]
-pub struct Candidate<'a> {
-    name: &'a Name,
-    labels: &'a Labels,
-    ready: bool,
-    cordoned: bool,
-    allocatable: Capacity,
-    pods: u32,
-    taken: Reserved,
-    host_ports: BTreeSet<HostPort>,
+/// What holds for a whole pass.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Rules<'a> {
+    /// The strategy of a pod that names none.
+    pub strategy: Strategy,
+    /// The node that the last pod by `round-robin` got; none: the first by name is next.
+    pub last_turn: Option<&'a Name>,
 }
 
-impl<'a> Candidate<'a> {
-    /// A node with what its pods use; `load` is none where it has none.
-    pub fn new(node: &'a Node, load: Option<&NodeLoad>) -> Self {
-        let Node { name, labels, condition, cordon, allocatable, .. } = node;
-        Self {
-            name,
-            labels,
-            ready: condition.is_ready(),
-            cordoned: cordon.is_some(),
-            allocatable: *allocatable,
-            pods: load.map_or(0, |load| load.unfinished),
-            taken: load.map_or_else(Reserved::default, |load| load.reserved),
-            host_ports: load.into_iter().flat_map(|load| load.host_ports.keys().copied()).collect(),
-        }
-    }
-
-    /// The first filter that it doesn't pass.
-    fn refuses(&self, need: &Need<'_>) -> Option<Unfit> {
-        let lacks = |needed: u64, used: u64, all: u64| needed > 0 && used.saturating_add(needed) > all;
-        if !self.ready {
-            Some(Unfit::NotReady)
-        } else if self.cordoned {
-            Some(Unfit::Cordoned)
-        } else if !need.selector.iter().all(|(key, value)| self.labels.get(key) == Some(value)) {
-            Some(Unfit::Selector)
-        } else if lacks(need.reserved.cpu.0, self.taken.cpu.0, self.allocatable.cpu.0) {
-            Some(Unfit::Cpu)
-        } else if lacks(need.reserved.memory.0, self.taken.memory.0, self.allocatable.memory.0) {
-            Some(Unfit::Memory)
-        } else if lacks(need.reserved.disk.0, self.taken.disk.0, self.allocatable.disk.0) {
-            Some(Unfit::Disk)
-        } else if need.host_ports.iter().any(|port| self.host_ports.iter().any(|taken| taken.collides(port))) {
-            Some(Unfit::HostPorts)
-        } else if self.pods >= self.allocatable.pods {
-            Some(Unfit::PodLimit)
-        } else {
-            None
-        }
-    }
-
-    /// How loaded it is: fewest pods first, so that pods that reserve nothing spread too; then the larger of its two shares (in thousandths)
-    /// with the pod on it; then its name, so that a tie has one answer.
-    fn load_with(&self, need: &Need<'_>) -> (u32, u64, &'a Name) {
-        let share = |used: u64, all: u64| used.saturating_mul(1_000) / all.max(1);
-        let cpu = share(self.taken.cpu.0 + need.reserved.cpu.0, self.allocatable.cpu.0);
-        let memory = share(self.taken.memory.0 + need.reserved.memory.0, self.allocatable.memory.0);
-        (self.pods, cpu.max(memory), self.name)
-    }
-
-    fn take(&mut self, need: &Need<'_>) {
-        self.pods += 1;
-        self.taken.add(&need.reserved);
-        self.host_ports.extend(&need.host_ports);
-    }
+/// What a pass decided.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Decided {
+    /// What is to be written. A pod that waits for what it waited for is left out.
+    pub placings: Vec<Placing>,
+    /// [`Rules::last_turn`] for the next pass.
+    pub last_turn: Option<Name>,
 }
 
-/// What a pod needs of a node.
-struct Need<'a> {
-    reserved: Reserved,
-    host_ports: Vec<HostPort>,
-    selector: &'a Labels,
-}
-
-impl<'a> Need<'a> {
-    fn of(spec: &'a PodSpec) -> Self {
-        Self { reserved: Reserved::of(spec), host_ports: HostPort::of(spec).collect(), selector: &spec.node_selector }
-    }
-}
-
-/// Why a node doesn't take a pod, in the order in which it is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Unfit {
-    NotReady,
-    Cordoned,
-    Selector,
-    Cpu,
-    Memory,
-    Disk,
-    HostPorts,
-    PodLimit,
-}
-
-impl Unfit {
-    /// `2 lack memory (need 512Mi)`.
-    fn sentence(self, count: usize, need: &Need<'_>) -> String {
-        let verb = |one: &'static str, several: &'static str| if count == 1 { one } else { several };
-        let Reserved { cpu, memory, disk } = need.reserved;
-        match self {
-            Self::NotReady => format!("{count} {} not ready", verb("is", "are")),
-            Self::Cordoned => format!("{count} {} cordoned", verb("is", "are")),
-            Self::Selector => {
-                let selector: Vec<_> = need.selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
-                format!("{count} {} the labels {}", verb("lacks", "lack"), selector.join(","))
+/// Decides about each pod, in order; what an earlier one takes is taken for the later.
+pub fn schedule(pods: &[Unplaced<'_>], nodes: Vec<Candidate<'_>>, rules: Rules<'_>) -> Decided {
+    let (mut known, mut groups, mut group_of) = (BTreeMap::new(), Vec::<Group<'_>>::new(), Vec::with_capacity(pods.len()));
+    for pod in pods {
+        let group = pod.predecessor.is_none().then(|| {
+            let need = Need::of(pod.spec, rules.strategy);
+            let next = groups.len();
+            let group = *known.entry(need.clone()).or_insert(next);
+            if group == next {
+                groups.push(Group { need, undecided: 0, ranking: None });
             }
-            Self::Cpu => format!("{count} {} cpu (need {cpu})", verb("lacks", "lack")),
-            Self::Memory => format!("{count} {} memory (need {memory})", verb("lacks", "lack")),
-            Self::Disk => format!("{count} {} disk (need {disk})", verb("lacks", "lack")),
-            Self::HostPorts => {
-                let ports: Vec<_> = need.host_ports.iter().map(|port| port.port.to_string()).collect();
-                format!("{count} {} a taken host port (need {})", verb("has", "have"), ports.join(", "))
-            }
-            Self::PodLimit => format!("{count} {} full (pod limit)", verb("is", "are")),
+            groups[group].undecided += 1;
+            group
+        });
+        group_of.push(group);
+    }
+    let board = Board::new(nodes, groups.iter().map(|group| &group.need));
+    let mut pass = Pass { next_turn: board.after(rules.last_turn), board, groups, rankings: 0, last_turn: None };
+    let mut placings = Vec::new();
+    for (pod, group) in pods.iter().zip(group_of) {
+        let placing = match (pod.predecessor, group) {
+            (Some(predecessor), _) => hold_for(pod, predecessor),
+            (None, Some(group)) => pass.place(pod, group),
+            (None, None) => continue,
+        };
+        let is_known = match &placing {
+            Placing::Wait { reason, .. } | Placing::Hold { reason, .. } => pod.waiting_for == Some(reason),
+            Placing::Bind { .. } => false,
+        };
+        if !is_known {
+            placings.push(placing);
         }
     }
-}
-
-/// Decides about each pod, in order; what an earlier one takes is taken for the later. A pod that waits for what it waited for is left out.
-pub fn schedule(pods: &[Unplaced<'_>], mut nodes: Vec<Candidate<'_>>) -> Vec<Placing> {
-    let decided = pods.iter().filter_map(|pod| match place(pod, &mut nodes) {
-        Placing::Wait { reason, .. } | Placing::Hold { reason, .. } if pod.waiting_for == Some(&reason) => None,
-        placing @ (Placing::Bind { .. } | Placing::Wait { .. } | Placing::Hold { .. }) => Some(placing),
-    });
-    decided.collect()
+    Decided { placings, last_turn: pass.last_turn.or(rules.last_turn).cloned() }
 }
 
 /// Notes that a pod is not to be placed, unless that was noted.
@@ -177,43 +127,78 @@ pub fn hold(pod: &Unplaced<'_>, reason: String) -> Option<Placing> {
     (pod.waiting_for != Some(&*reason)).then_some(Placing::Hold { uid: pod.uid, reason })
 }
 
-fn place(pod: &Unplaced<'_>, nodes: &mut [Candidate<'_>]) -> Placing {
-    let uid = pod.uid;
-    if let Some(Predecessor { uid: old, node, on_lost_node }) = pod.predecessor {
-        let waits = format!("waiting for the previous pod/{} ({old}) on node {node} to stop", pod.name);
-        let remedy = "that node is lost (onNodeLoss: wait); if that machine is dead, make sure that it is off, then";
-        let reason = if on_lost_node { format!("{waits}: {remedy}: cube delete node/{node} --force") } else { waits };
-        return Placing::Hold { uid, reason };
-    }
-    let need = Need::of(pod.spec);
-    let mut unfit = BTreeMap::<Unfit, usize>::new();
-    let mut fitting = Vec::new();
-    for (index, node) in nodes.iter().enumerate() {
-        match node.refuses(&need) {
-            Some(why) => *unfit.entry(why).or_default() += 1,
-            None => fitting.push(index),
-        }
-    }
-    let Some(best) = fitting.iter().copied().min_by_key(|index| nodes[*index].load_with(&need)) else {
-        return Placing::Wait { uid, reason: no_node(nodes.len(), &unfit, &need) };
-    };
-    nodes[best].take(&need);
-    let reason = match fitting.len() {
-        1 => "the only one that fits".to_owned(),
-        several => format!("least loaded of {several} that fit"),
-    };
-    Placing::Bind { uid, node: nodes[best].name.clone(), reason }
+fn hold_for(pod: &Unplaced<'_>, predecessor: Predecessor<'_>) -> Placing {
+    let Predecessor { uid: old, node, on_lost_node } = predecessor;
+    let waits = format!("waiting for the previous pod/{} ({old}) on node {node} to stop", pod.name);
+    let remedy = "that node is lost (onNodeLoss: wait); if that machine is dead, make sure that it is off, then";
+    let reason = if on_lost_node { format!("{waits}: {remedy}: cube delete node/{node} --force") } else { waits };
+    Placing::Hold { uid: pod.uid, reason }
 }
 
-fn no_node(all: usize, unfit: &BTreeMap<Unfit, usize>, need: &Need<'_>) -> String {
-    if all == 0 {
-        return "no node has joined yet".to_owned();
+/// Pods that ask for the same.
+struct Group<'a> {
+    need: Need<'a>,
+    /// Its pods that this pass hasn't come to.
+    undecided: usize,
+    /// None before its first pod and after its last.
+    ranking: Option<Ranking>,
+}
+
+/// The most rankings that are kept at a time, each some 11 bytes for a node: 7 MB at 5,000 nodes. A pod of a group beyond them gets one of its own,
+/// and costs a look at every node.
+const MOST_RANKINGS: usize = 128;
+
+/// A pass at work.
+struct Pass<'a> {
+    board: Board<'a>,
+    groups: Vec<Group<'a>>,
+    /// How many groups have one.
+    rankings: usize,
+    /// The node that has the next turn of `round-robin`.
+    next_turn: usize,
+    last_turn: Option<&'a Name>,
+}
+
+impl Pass<'_> {
+    fn place(&mut self, pod: &Unplaced<'_>, group: usize) -> Placing {
+        let mut ranking = self.take_ranking(group);
+        let need = &self.groups[group].need;
+        ranking.follow(&self.board, need, |taker| &self.groups[taker].need);
+        let placing = match ranking.choose(&self.board, need, self.next_turn, pod.avoids) {
+            None => Placing::Wait { uid: pod.uid, reason: ranking.why_none(need) },
+            Some(choice) => {
+                let reason = choice.reason(need.strategy);
+                self.board.take(choice.node, group, need);
+                let node = self.board.name(choice.node);
+                match need.strategy {
+                    Strategy::RoundRobin => (self.next_turn, self.last_turn) = (choice.node + 1, Some(node)),
+                    Strategy::Spread | Strategy::Binpack | Strategy::Epvm => {}
+                }
+                Placing::Bind { uid: pod.uid, node: node.clone(), reason }
+            }
+        };
+        self.keep_ranking(group, ranking);
+        placing
     }
-    // The most common cause first; of equals the one that is asked first.
-    let mut causes: Vec<_> = unfit.iter().collect();
-    causes.sort_by_key(|(why, count)| (std::cmp::Reverse(**count), **why));
-    let causes: Vec<_> = causes.into_iter().map(|(why, count)| why.sentence(*count, need)).collect();
-    format!("0/{all} nodes fit: {}", causes.join(", "))
+
+    fn take_ranking(&mut self, group: usize) -> Ranking {
+        let Group { need, undecided, ranking } = &mut self.groups[group];
+        *undecided -= 1;
+        match ranking.take() {
+            Some(ranking) => {
+                self.rankings -= 1;
+                ranking
+            }
+            None => Ranking::new(&mut self.board, need),
+        }
+    }
+
+    fn keep_ranking(&mut self, group: usize, ranking: Ranking) {
+        if self.groups[group].undecided > 0 && self.rankings < MOST_RANKINGS {
+            self.groups[group].ranking = Some(ranking);
+            self.rankings += 1;
+        }
+    }
 }
 
 #[cfg(test)]

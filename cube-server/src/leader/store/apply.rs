@@ -13,7 +13,7 @@ use cube_api::routes::{Applied, AppliedItem, ApplyAction};
 use cube_api::{ApiError, ErrorCode};
 
 use super::draft::Draft;
-use super::{PodRow, Retired};
+use super::{PodRow, Retired, avoid};
 
 /// Applies all resources; refused with every problem that there is.
 pub(super) fn apply(draft: &mut Draft<'_>, resources: Vec<Resource>) -> Result<Applied, ApiError> {
@@ -108,7 +108,8 @@ fn create(draft: &mut Draft<'_>, manifest: PodManifest, old: Option<&Arc<PodRow>
         created_at: draft.now,
         deletion_requested_at: None,
     };
-    let pod = Pod { metadata, spec: manifest.spec, placement: Placement::default(), status: PodStatus::default() };
+    let placement = old.map_or_else(Placement::default, |old| Placement { avoids: avoid::after(old, draft.now), ..Placement::default() });
+    let pod = Pod { metadata, spec: manifest.spec, placement, status: PodStatus::default() };
     let row = draft.put_pod(PodRow { pod, restarts: 0, retired: None });
     let message = match old {
         None => "created by apply".to_owned(),

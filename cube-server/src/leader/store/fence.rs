@@ -54,7 +54,8 @@ pub(super) fn joined(draft: &mut Draft<'_>, node: &Name, held: Vec<HeldPod>, is_
 /// Only a restore makes a pod that runs somewhere unbound: a pod is bound once.
 fn adopt(draft: &mut Draft<'_>, node: &Name, row: &PodRow) {
     let mut row = row.clone();
-    row.pod.placement = Placement { node: Some(node.clone()), bound_at: Some(draft.now), waiting_for: None };
+    let avoids = std::mem::take(&mut row.pod.placement.avoids);
+    row.pod.placement = Placement { node: Some(node.clone()), bound_at: Some(draft.now), waiting_for: None, avoids };
     let row = draft.put_pod(row);
     let message = format!("node {node} runs it already: it was placed there after the backup that this leader was restored from");
     draft.pod_event(&row, EventKind::Normal, "Adopted", message);

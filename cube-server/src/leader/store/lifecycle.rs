@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use cube_api::event::EventKind;
 use cube_api::meta::{Name, Uid};
+use cube_api::node::Node;
 use cube_api::pod::{Phase, Placement, Pod, PodStatus};
 use cube_api::routes::DeleteQuery;
 use cube_api::{ApiError, ErrorCode};
@@ -98,6 +99,11 @@ pub(super) fn restart(draft: &mut Draft<'_>, name: &Name) -> Result<Pod, ApiErro
         let hint = format!("`cube delete pod/{name}` and apply it again: it then goes to another node");
         return Err(ApiError::new(ErrorCode::Conflict, message).hint(hint));
     }
+    if old.is_finished() && draft.state().nodes.get(node).is_some_and(|node| node.cordon.is_some()) {
+        let message = format!("pod/{name} can't start again: its node {node} is cordoned, and nothing begins there");
+        let hint = format!("`cube uncordon {node}`; or `cube delete pod/{name}` and apply it again: it then goes to another node");
+        return Err(ApiError::new(ErrorCode::Conflict, message).hint(hint));
+    }
     let mut row = PodRow::clone(&old);
     row.restarts += 1;
     match row.pod.status.phase {
@@ -158,14 +164,16 @@ fn unplaced(draft: &Draft<'_>, uid: &Uid) -> Option<PodRow> {
 
 fn bind(draft: &mut Draft<'_>, uid: &Uid, node: Name, reason: &str) {
     let Some(mut row) = unplaced(draft, uid) else { return };
-    // One that was lost in the meantime has been relieved of its pods already: this one would be forgotten there.
-    let Some(known) = draft.state().nodes.get(&node).filter(|known| !known.condition.is_lost()) else { return };
+    // One that was lost in the meantime has been relieved of its pods already: this one would be forgotten there. Nor may a drain that has come to
+    // its end be followed by a pod.
+    let is_open = |known: &&Arc<Node>| !known.condition.is_lost() && known.cordon.is_none();
+    let Some(known) = draft.state().nodes.get(&node).filter(is_open) else { return };
     // A restart, or a pod that was taken over, may have had the room since the scheduler looked.
     if draft.state().lacks_for(&node, &row.pod.spec, &known.allocatable).is_some() {
         return;
     }
     let message = format!("on node {node}: {reason}");
-    row.pod.placement = Placement { node: Some(node), bound_at: Some(draft.now), waiting_for: None };
+    row.pod.placement = Placement { node: Some(node), bound_at: Some(draft.now), waiting_for: None, avoids: row.pod.placement.avoids };
     let row = draft.put_pod(row);
     draft.pod_event(&row, EventKind::Normal, "Scheduled", message);
 }

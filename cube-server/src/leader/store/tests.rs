@@ -1,6 +1,8 @@
 //! The store on real SQLite files.
 
+mod avoid;
 mod backup;
+mod cordon;
 mod lost;
 mod model;
 mod report;
@@ -79,6 +81,7 @@ impl Leader {
             instance: None,
             cluster_id: self.store.cluster_id(),
             facts,
+            usage: None,
             pods: Vec::new(),
             events: Vec::new(),
         }

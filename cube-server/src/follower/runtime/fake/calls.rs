@@ -142,7 +142,7 @@ fn shown(container: &Container) -> Option<Observed> {
 impl Runtime for Fake {
     async fn info(&self) -> Result<EngineInfo, RuntimeError> {
         let capacity = Capacity { cpu: MilliCpu(4000), memory: Memory(8 << 30), disk: Memory(100 << 30), pods: 0 };
-        let info = EngineInfo { version: "fake".to_owned(), capacity };
+        let info = EngineInfo { version: "fake".to_owned(), capacity, data_root: None };
         self.call(Order::new(Operation::Info, About::Engine), |_, _| Ok(info)).await
     }
 
