@@ -65,6 +65,16 @@ pub struct PodSpec {
     /// What becomes of it when its node is lost.
     #[serde(default)]
     pub on_node_loss: OnNodeLoss,
+    /// Its host name. Absent: the pod's name where it publishes a port, else one that the node makes up, so that any ready sandbox fits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<Name>,
+}
+
+impl PodSpec {
+    /// The ports of all its containers that have a host port.
+    pub fn published(&self) -> impl Iterator<Item = &Port> {
+        self.containers.iter().flat_map(|container| &container.ports).filter(|port| port.host_port.is_some())
+    }
 }
 
 /// Kubernetes' default stop grace, in seconds.

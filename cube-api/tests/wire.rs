@@ -82,6 +82,7 @@ fn full_pod() -> Pod {
             termination_grace_period_seconds: 30,
             node_selector: BTreeMap::from([("disk".to_owned(), "ssd".to_owned())]),
             on_node_loss: OnNodeLoss::Wait,
+            hostname: Some(name("front")),
         },
         placement: Placement { node: Some(name("node-1")), bound_at: Some(second(1)), waiting_for: None },
         status: PodStatus {

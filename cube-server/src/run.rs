@@ -192,6 +192,7 @@ async fn start_node(
         boot_id: boot_id(),
         data_dir: data_dir.path().to_owned(),
         max_pods: common.max_pods,
+        spare_sandboxes: common.spare_sandboxes.into(),
     };
     follower::start(config, Arc::new(runtime), dialer, ambient, tasks).await.map_err(remedy)?;
     Ok(())

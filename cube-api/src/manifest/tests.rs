@@ -51,6 +51,7 @@ spec:
   terminationGracePeriodSeconds: 5
   nodeSelector: {disk: ssd}
   onNodeLoss: wait
+  hostname: front
   containers:
     - name: app
       image: localhost:5000/team/app:1.0
@@ -70,6 +71,7 @@ spec:
     assert_eq!(pod.spec.restart_policy, RestartPolicy::OnFailure);
     assert_eq!(pod.spec.restart.limit, 3);
     assert_eq!(pod.spec.on_node_loss, OnNodeLoss::Wait);
+    assert_eq!(pod.spec.hostname.as_ref().map(Name::as_str), Some("front"));
     assert_eq!(container.args, ["echo $(A)", "8080"]);
     assert_eq!(container.ports[0].protocol, Protocol::Udp);
     assert_eq!(container.resources.limits.cpu, Some(MilliCpu(500)));
@@ -123,7 +125,7 @@ fn all_problems_of_all_resources_come_at_once_in_the_order_of_the_text() {
             "16:9: resource 1: spec.containers[1].tty: found yes; true or false is expected",
             "17:5: resource 1: spec.restartPolicy: `always` is not allowed; did you mean `Always`?",
             "18:5: resource 1: spec.nope: unknown field `nope`; the fields are containers, restartPolicy, restart, \
-             terminationGracePeriodSeconds, nodeSelector, onNodeLoss",
+             terminationGracePeriodSeconds, nodeSelector, onNodeLoss, hostname",
             "21:10: pod/two: spec.containers: the list is empty; a pod has at least one container",
             "22:3: resource 3: type: unknown type `pdo`; did you mean `pod`?",
             "23:3: resource 4: found just a text; a resource is expected: a map with type, metadata and spec",
@@ -142,7 +144,7 @@ fn what_is_missing_is_named_and_its_absence_brings_no_second_problem() {
         [
             "2:1: resource 1: metadata: the field `name` is missing",
             "3:1: resource 1: spec: found a list; a map with the fields containers, restartPolicy, restart, \
-             terminationGracePeriodSeconds, nodeSelector, onNodeLoss is expected",
+             terminationGracePeriodSeconds, nodeSelector, onNodeLoss, hostname is expected",
         ]
     );
     assert_eq!(
@@ -424,6 +426,7 @@ fn the_rules_of_the_pod_itself_hold() {
     let spec = |more: &str| format!("type: pod\nmetadata: {{name: web}}\nspec: {{containers: [{{name: a, image: nginx}}], {more}}}\n");
     assert!(problems(&spec("terminationGracePeriodSeconds: 86401"))[0].contains("at most 86400 (a day) are allowed"));
     assert!(problems(&spec("onNodeLoss: Wait"))[0].contains("spec.onNodeLoss: `Wait` is not allowed; did you mean `wait`?"));
+    assert!(problems(&spec("hostname: Front.door"))[0].contains("spec.hostname"));
     assert!(problems(&spec("onNodeLoss: move"))[0].contains("spec.onNodeLoss: `move` is not allowed"));
     assert!(problems(&spec("terminationGracePeriodSeconds: -1"))[0].contains("found -1; a whole number from 0 to 4294967295 is expected"));
     assert!(problems(&spec("nodeSelector: {'a b': c}"))[0].contains("nodeSelector[\"a b\"]: `a b` is no label key"));

@@ -8,3 +8,4 @@ mod faults;
 mod pods;
 mod refusals;
 mod reset;
+mod spares;
