@@ -79,6 +79,16 @@ pub struct PodSpec {
     /// Which of the nodes that fit it gets; the leader's `--strategy` without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strategy: Option<Strategy>,
+    /// Its host name. Absent: the pod's name where it publishes a port, else one that the node makes up, so that any ready sandbox fits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<Name>,
+}
+
+impl PodSpec {
+    /// The ports of all its containers that have a host port.
+    pub fn published(&self) -> impl Iterator<Item = &Port> {
+        self.containers.iter().flat_map(|container| &container.ports).filter(|port| port.host_port.is_some())
+    }
 }
 
 /// Kubernetes' default stop grace, in seconds.

@@ -117,6 +117,9 @@ pub struct Assignment {
     pub generation: Generation,
     /// Every pod that is bound to the node and not known to be gone.
     pub pods: Vec<AssignedPod>,
+    /// No new pods are to come: the node keeps no sandboxes ready for them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cordoned: bool,
 }
 
 /// A pod as its node is told of it.

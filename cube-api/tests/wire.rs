@@ -83,6 +83,7 @@ fn full_pod() -> Pod {
             node_selector: BTreeMap::from([("disk".to_owned(), "ssd".to_owned())]),
             on_node_loss: OnNodeLoss::Wait,
             strategy: Some(Strategy::RoundRobin),
+            hostname: Some(name("front")),
         },
         placement: Placement { node: Some(name("node-1")), bound_at: Some(second(1)), waiting_for: None, avoids: vec![name("node-2")] },
         status: PodStatus {

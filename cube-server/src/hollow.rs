@@ -76,6 +76,7 @@ impl Hollows {
             data_dir: "(none: a hollow node)".into(),
             max_pods: *max_pods,
             reserve: Reserve::NOTHING,
+            spare_sandboxes: 0,
             machine: None,
         };
         let capacity = Capacity { cpu: *cpu, memory: *memory, disk: *disk, pods: 0 };

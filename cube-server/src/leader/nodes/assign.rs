@@ -97,9 +97,10 @@ fn concerns(change: &Change, node: &Name) -> bool {
                 (Some(a), Some(b)) => (a.restarts, &a.retired, &a.pod.spec) != (b.restarts, &b.retired, &b.pod.spec),
             }
         }
-        // What it says of itself changes nothing; that it was deleted, or another data folder took it over, does.
+        // What it says of itself changes nothing; that it was deleted, cordoned or not any more, or another data folder took it over, does.
         Changed::Node { before: Some(before), after } => {
-            before.name == *node && after.as_ref().is_none_or(|after| after.node_id != before.node_id)
+            let told = |of: &cube_api::node::Node| (of.node_id, of.cordon.is_some());
+            before.name == *node && after.as_ref().is_none_or(|after| told(after) != told(before))
         }
         Changed::Node { before: None, after: _ } => false,
     }
@@ -109,7 +110,7 @@ fn concerns(change: &Change, node: &Name) -> bool {
 struct Delivery {
     node: Name,
     client: SendRequest<Body>,
-    sent: Option<Vec<AssignedPod>>,
+    sent: Option<(Vec<AssignedPod>, bool)>,
 }
 
 impl Delivery {
@@ -119,7 +120,7 @@ impl Delivery {
 
     /// Hands an assignment over, unless the node took the same set already.
     async fn deliver(&mut self, assignment: Assignment) -> Result<(), ApiError> {
-        if self.sent.as_ref() == Some(&assignment.pods) {
+        if self.sent.as_ref().is_some_and(|(pods, cordoned)| *pods == assignment.pods && *cordoned == assignment.cordoned) {
             return Ok(());
         }
         let accepted = match tokio::time::timeout(PUT_TIMEOUT, self.put(&assignment)).await {
@@ -129,7 +130,7 @@ impl Delivery {
         if accepted.generation > assignment.generation {
             return Err(unavailable(&self.node, &format!("has generation {} already", accepted.generation.0)));
         }
-        self.sent = Some(assignment.pods);
+        self.sent = Some((assignment.pods, assignment.cordoned));
         Ok(())
     }
 

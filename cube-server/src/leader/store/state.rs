@@ -192,7 +192,8 @@ impl State {
     pub(super) fn assignment(&self, node: &Name, cluster_id: ClusterId, epoch: Epoch) -> Assignment {
         let bound = self.loads.get(node).into_iter().flat_map(|load| &load.bound);
         let pods = bound.filter_map(|uid| self.pods.get(uid)).map(|row| assigned(row)).collect();
-        Assignment { cluster_id, epoch, node: node.clone(), generation: Generation(self.revision.0), pods }
+        let cordoned = self.nodes.get(node).is_some_and(|node| node.cordon.is_some());
+        Assignment { cluster_id, epoch, node: node.clone(), generation: Generation(self.revision.0), pods, cordoned }
     }
 
     pub(super) fn kept_pod(&self, uid: &Uid) -> Option<KeptPod> {

@@ -94,6 +94,7 @@ fn assignment(generation: u64, pods: usize) -> Assignment {
         node: "n1".parse().expect("a name"),
         generation: Generation(generation),
         pods: pods.collect(),
+        cordoned: false,
     }
 }
 
