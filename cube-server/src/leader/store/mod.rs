@@ -22,6 +22,7 @@ pub mod restore;
 mod rows;
 mod space;
 mod state;
+mod templates;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -55,6 +56,7 @@ use self::backup::{BackupError, Contents};
 use self::draft::Draft;
 use self::rows::Loaded;
 use self::space::Space;
+use self::templates::Templates;
 use self::watch::Published;
 use self::writer::{Job, Outcome, Work, Writer};
 use crate::ambient::Ambient;
@@ -215,6 +217,7 @@ impl Store {
             moved,
             space: Space { room: room.clone(), told: false },
             metrics: metrics.clone(),
+            templates: Templates::default(),
             new_events: 0,
         };
         tasks.spawn("store writer", writer.run(waiting, tasks.stopping().clone()));

@@ -30,7 +30,7 @@ pub struct State {
     pub nodes: BTreeMap<Name, Arc<Node>>,
     /// What a leader that was restored from a backup waits for before it places pods.
     pub fence: Option<Arc<Fence>>,
-    /// All pods of a name, retired ones too.
+    /// All pods of a name, retired ones too, where there are several: few names have more than one.
     namesakes: BTreeMap<Name, BTreeSet<Uid>>,
     /// Pods that wait for a node.
     unbound: BTreeSet<Uid>,
@@ -144,8 +144,8 @@ impl State {
 
     /// All pods of a name, oldest generation first: those on their way out, then the one that stands for it.
     pub fn namesakes(&self, name: &Name) -> Vec<&Arc<PodRow>> {
-        let uids = self.namesakes.get(name).into_iter().flatten();
-        let mut rows: Vec<_> = uids.filter_map(|uid| self.pods.get(uid)).collect();
+        let Some(several) = self.namesakes.get(name) else { return self.standing(name).into_iter().collect() };
+        let mut rows: Vec<_> = several.iter().filter_map(|uid| self.pods.get(uid)).collect();
         rows.sort_by_key(|row| row.pod.metadata.generation);
         rows
     }
@@ -211,9 +211,6 @@ impl State {
                 if let Some(after) = after {
                     self.add_pod(after);
                 }
-                if let Some(name) = before.as_ref().or(after.as_ref()).map(|kept| kept.row.pod.metadata.name.clone()) {
-                    self.choose_standing(name);
-                }
             }
             Write::Node { revision: _, before, after } => {
                 if let Some(before) = before {
@@ -246,7 +243,7 @@ impl State {
         let uid = row.pod.metadata.uid;
         self.pods.insert(uid, row.clone());
         self.report_sequences.insert(uid, kept.report_sequence);
-        self.namesakes.entry(row.pod.metadata.name.clone()).or_default().insert(uid);
+        self.take_name(&row.pod.metadata.name, uid);
         match &row.pod.placement.node {
             None if row.is_unplaced() => {
                 self.unbound.insert(uid);
@@ -262,12 +259,7 @@ impl State {
         self.pods.remove(&uid);
         self.report_sequences.remove(&uid);
         self.unbound.remove(&uid);
-        if let Some(namesakes) = self.namesakes.get_mut(&row.pod.metadata.name) {
-            namesakes.remove(&uid);
-            if namesakes.is_empty() {
-                self.namesakes.remove(&row.pod.metadata.name);
-            }
-        }
+        self.let_go_of_name(&row.pod.metadata.name, uid);
         if let Some(node) = &row.pod.placement.node
             && let Some(load) = self.loads.get_mut(node)
         {
@@ -278,12 +270,32 @@ impl State {
         }
     }
 
-    fn choose_standing(&mut self, name: Name) {
-        let newest = self.namesakes(&name).last().map(|row| row.pod.metadata.uid);
-        match newest {
-            Some(uid) => self.names.insert(name, uid),
-            None => self.names.remove(&name),
+    /// The pod is among those of its name, and stands for it if it is the newest.
+    fn take_name(&mut self, name: &Name, uid: Uid) {
+        let Some(standing) = self.names.get(name).copied() else {
+            self.names.insert(name.clone(), uid);
+            return;
         };
+        self.namesakes.entry(name.clone()).or_insert_with(|| BTreeSet::from([standing])).insert(uid);
+        self.choose_standing(name);
+    }
+
+    fn let_go_of_name(&mut self, name: &Name, uid: Uid) {
+        let Some(several) = self.namesakes.get_mut(name) else {
+            self.names.remove(name);
+            return;
+        };
+        several.remove(&uid);
+        self.choose_standing(name);
+        if self.namesakes.get(name).is_some_and(|left| left.len() < 2) {
+            self.namesakes.remove(name);
+        }
+    }
+
+    fn choose_standing(&mut self, name: &Name) {
+        if let Some(newest) = self.namesakes(name).last().map(|row| row.pod.metadata.uid) {
+            self.names.insert(name.clone(), newest);
+        }
     }
 }
 
@@ -358,5 +370,5 @@ fn assigned(row: &PodRow) -> AssignedPod {
         None => Want::Run { restarts: row.restarts },
         Some(retired) => Want::Stop { grace_seconds: retired.grace_seconds, reason: retired.reason.clone() },
     };
-    AssignedPod { uid: row.pod.metadata.uid, name: row.pod.metadata.name.clone(), spec: row.pod.spec.clone(), want }
+    AssignedPod { uid: row.pod.metadata.uid, name: row.pod.metadata.name.clone(), spec: PodSpec::clone(&row.pod.spec), want }
 }

@@ -19,6 +19,7 @@ use super::draft::Draft;
 use super::metrics::StoreMetrics;
 use super::space::{self, Space};
 use super::state::{State, Write};
+use super::templates::Templates;
 use super::watch::{Published, bytes_of};
 use super::{StoreError, events, rows};
 use crate::ambient::Ambient;
@@ -100,6 +101,7 @@ pub(super) struct Writer {
     pub(super) moved: latest::Sender<Revision>,
     pub(super) space: Space,
     pub(super) metrics: StoreMetrics,
+    pub(super) templates: Templates,
     /// Since the old ones were last forgotten for their number.
     pub(super) new_events: usize,
 }
@@ -205,13 +207,13 @@ impl Writer {
     /// Decides each job, on what those before it did, and writes it. From the first that finds no room on they are only decided: SQLite
     /// may have ended the transaction.
     fn decide_and_write(&mut self, jobs: Vec<Job>) -> (Vec<Write>, Vec<Answer>, rusqlite::Result<()>) {
-        let Self { connection, state, ambient, cluster_id, space, .. } = self;
+        let Self { connection, state, templates, ambient, cluster_id, space, .. } = self;
         space.room.limit_pages(connection);
         let mut transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate);
         let (mut writes, mut answers, mut lacking) = (Vec::new(), Vec::with_capacity(jobs.len()), None);
         for job in jobs {
             let before = state.revision;
-            let mut draft = Draft::new(state, ambient, *cluster_id);
+            let mut draft = Draft::new(state, templates, ambient, *cluster_id);
             let decided = (job.decide)(&mut draft);
             let own = draft.into_writes();
             if !decided.keeps {

@@ -41,6 +41,10 @@ async fn figures(leader: &Leader) -> BTreeMap<String, f64> {
 #[tokio::test]
 async fn the_figures_can_be_read_are_explained_and_move() {
     let leader = Leader::start().await;
+    // The task that follows the changes for the sessions begins to.
+    while figures(&leader).await["cube_watchers"] < 1.0 {
+        tokio::task::yield_now().await;
+    }
     let before = figures(&leader).await;
     leader.apply(json!([pod("web", "nginx", "a"), pod("db", "postgres", "a")])).await;
     leader.get("/v1/pods/absent").await;
