@@ -11,6 +11,7 @@ pub mod disk;
 pub mod follower;
 pub mod frames;
 pub mod h2;
+pub mod hollow;
 pub mod latest;
 pub mod leader;
 pub mod net;

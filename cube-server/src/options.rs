@@ -8,6 +8,7 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand};
 use cube_api::duration;
 use cube_api::meta::{ClusterId, Labels, Name};
+use cube_api::quantity::{Bytes, MilliCpu};
 use jiff::{Span, SpanRelativeTo};
 
 /// A container cluster on machines with Docker: a leader (control plane, and a node) and any number of followers (nodes).
@@ -23,6 +24,7 @@ const EXAMPLES: &str = "Examples:
   cube-server leader                          a whole cluster on this machine
   cube-server leader --listen 0.0.0.0:4242    also for followers on other machines
   cube-server follower --leader 10.0.0.1:4242 --token-file token
+  cube-server hollow --nodes 500 --leader 127.0.0.1:4242 --token-file token
   cube-server backup --output cube.db         all that the leader knows, in one file
 
 A leader without a token makes one, keeps it in its data folder, and says how nodes join
@@ -35,6 +37,8 @@ pub enum RoleOptions {
     Leader(LeaderOptions),
     /// Run pods for a leader
     Follower(FollowerOptions),
+    /// Join many nodes that only pretend to run their pods, to see what a leader bears; for planning, never beside real pods
+    Hollow(HollowOptions),
     /// Copy the leader's database into one file, while the leader runs or not
     Backup(BackupOptions),
     /// Replace the leader's database by a backup, while the leader is stopped
@@ -141,6 +145,64 @@ pub struct FollowerOptions {
     pub common: CommonOptions,
 }
 
+const HOLLOW: &str = "\
+Real are the sessions, assignments, statuses and events of each node, over sockets of its own; the
+containers are entries in memory. They run for ever, unless their args are 'exit-after TIME [CODE]'.
+There are no images, logs, ports or commands, and nothing is kept: when this process ends, its pods
+are gone, and its nodes are lost to the leader like machines that died. `cube delete node/hollow-1
+--force` makes the leader forget one; started again with the same prefix, they take their names back.
+
+Use a leader of its own: pods that it places on hollow nodes run nowhere.";
+
+/// Flags of `hollow`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = HOLLOW)]
+pub struct HollowOptions {
+    /// The leader's host and port; the port is 4242 unless given
+    #[arg(long, env = "CUBE_LEADER", value_name = "HOST:PORT")]
+    pub leader: String,
+    /// How many nodes
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub nodes: u32,
+    /// What their names begin with: PREFIX-1, PREFIX-2 and so on
+    #[arg(long, value_name = "PREFIX", default_value = "hollow", value_parser = prefix)]
+    pub name_prefix: Name,
+    /// The cluster's secret; better given as CUBE_TOKEN or --token-file: other users of a machine see its command lines
+    #[arg(long, env = "CUBE_TOKEN", value_name = "TOKEN", hide_env_values = true, conflicts_with = "token_file")]
+    pub token: Option<String>,
+    /// A file that holds the cluster's secret
+    #[arg(long, env = "CUBE_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// A label of these nodes for pods to select by; may be repeated
+    #[arg(long = "label", env = "CUBE_LABELS", value_name = "KEY=VALUE", value_delimiter = ',', value_parser = label)]
+    pub labels: Vec<(String, String)>,
+    /// The cores that each node pretends to have
+    #[arg(long, value_name = "CPU", default_value = "4")]
+    pub cpu: MilliCpu,
+    /// The memory that each node pretends to have
+    #[arg(long, value_name = "BYTES", default_value = "8Gi")]
+    pub memory: Bytes,
+    /// The most pods that each node takes (110 is Kubernetes' default)
+    #[arg(long, env = "CUBE_MAX_PODS", value_name = "N", default_value_t = 110)]
+    pub max_pods: u32,
+    /// From one node's first try to join to the next one's: all at once are more than a machine's queue of connections takes
+    #[arg(long, value_name = "TIME", default_value = "2ms", value_parser = wait)]
+    pub join_every: Duration,
+}
+
+fn wait(text: &str) -> Result<Duration, String> {
+    duration::parse(text).map(|wait| wait.unsigned_abs())
+}
+
+/// The longest name has 63 characters; ten of them are for the number.
+fn prefix(text: &str) -> Result<Name, String> {
+    match Name::new(text) {
+        Ok(name) if text.len() <= 52 => Ok(name),
+        Ok(_) => Err(format!("'{text}' is too long: the prefix of a node's name has at most 52 characters")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 /// Flags of `backup`.
 #[derive(Debug, Args)]
 pub struct BackupOptions {
@@ -232,7 +294,11 @@ mod tests {
         let options = Options::try_parse_from(["cube-server", "leader"].iter().chain(arguments)).map_err(|error| error.to_string())?;
         match options.role {
             RoleOptions::Leader(options) => options.silence_limits(),
-            RoleOptions::Follower(_) | RoleOptions::Reset(_) | RoleOptions::Backup(_) | RoleOptions::Restore(_) => {
+            RoleOptions::Follower(_)
+            | RoleOptions::Hollow(_)
+            | RoleOptions::Reset(_)
+            | RoleOptions::Backup(_)
+            | RoleOptions::Restore(_) => {
                 unreachable!("a leader was asked for")
             }
         }

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io::IsTerminal;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,11 +27,12 @@ use crate::follower::dial::Dialer;
 use crate::follower::ledger::{self, LEDGER};
 use crate::follower::runtime::docker::{self, Docker};
 use crate::follower::{self, AgentConfig};
+use crate::hollow::Hollows;
 use crate::leader::{self, control, store};
 use crate::net::Network;
-use crate::options::{CommonOptions, FollowerOptions, LeaderOptions, Options, RoleOptions};
+use crate::options::{CommonOptions, FollowerOptions, HollowOptions, LeaderOptions, Options, RoleOptions};
 use crate::tasks::Tasks;
-use crate::{reset, serve, upkeep};
+use crate::{hollow, reset, serve, upkeep};
 
 /// How long an orderly stop may take. Pods run on whatever happens, so there is little to wait for.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
@@ -57,6 +59,7 @@ pub fn run(options: Options) -> anyhow::Result<ExitCode> {
     match options.role {
         RoleOptions::Leader(options) => in_runtime(async |tasks| start_and_stop(tasks, run_leader(options, tasks)).await),
         RoleOptions::Follower(options) => in_runtime(async |tasks| start_and_stop(tasks, run_follower(options, tasks)).await),
+        RoleOptions::Hollow(options) => in_runtime(async |tasks| start_and_stop(tasks, run_hollow(options, tasks)).await),
         RoleOptions::Reset(options) => in_runtime(async |tasks| reset::run(options, tasks).await.map(|()| ExitCode::SUCCESS)),
         RoleOptions::Backup(options) => upkeep::back_up(&options).map(|()| ExitCode::SUCCESS),
         RoleOptions::Restore(options) => upkeep::restore(&options, &Ambient::system()).map(|()| ExitCode::SUCCESS),
@@ -169,6 +172,25 @@ async fn run_follower(options: FollowerOptions, tasks: &Tasks) -> anyhow::Result
     Ok(data_dir)
 }
 
+async fn run_hollow(options: HollowOptions, tasks: &Tasks) -> anyhow::Result<()> {
+    let leader = parse_leader(&options.leader)?;
+    let token = read_given_token(options.token.as_deref(), options.token_file.as_deref())?.ok_or(DataDirError::NoToken)?;
+    hollow::check_files(options.nodes, getrlimit(Resource::Nofile).current).map_err(anyhow::Error::msg)?;
+    let hollows = Arc::new(Hollows::new(options, leader, Keys::new(&token), Ambient::system()));
+    let all = tasks.clone();
+    tasks.spawn_droppable("hollow nodes", async move {
+        if let Err(error) = hollows.start(all.clone()).await {
+            tracing::error!("{error:#}");
+            all.stopping().cancel();
+        }
+    });
+    Ok(())
+}
+
+fn parse_leader(text: &str) -> anyhow::Result<LeaderAddress> {
+    text.parse().map_err(|error: AddressError| anyhow::anyhow!("{error}; {}", error.hint()))
+}
+
 /// Starts the node agent and its dialling: the leader's own node is started exactly so, over loopback.
 async fn start_node(
     common: &CommonOptions,
@@ -179,7 +201,7 @@ async fn start_node(
     ambient: Ambient,
     tasks: &Tasks,
 ) -> anyhow::Result<()> {
-    let leader: LeaderAddress = leader.parse().map_err(|error: AddressError| anyhow::anyhow!("{error}; {}", error.hint()))?;
+    let leader = parse_leader(leader)?;
     let remedy = |error| upkeep::with_followers_remedy(error, data_dir.path());
     let node = node_name(common, data_dir).await.map_err(remedy)?;
     let runtime = Docker::connect(&common.docker.clone().unwrap_or_else(docker::default_socket), tasks)?;
@@ -203,7 +225,11 @@ fn open_data_dir(common: &CommonOptions) -> Result<DataDir, DataDirError> {
 
 /// The token of the command line or its file, if there is one.
 fn given_token(common: &CommonOptions) -> Result<Option<Token>, DataDirError> {
-    match (&common.token, &common.token_file) {
+    read_given_token(common.token.as_deref(), common.token_file.as_deref())
+}
+
+fn read_given_token(token: Option<&str>, file: Option<&Path>) -> Result<Option<Token>, DataDirError> {
+    match (token, file) {
         (Some(text), _) => Token::new(text).ok_or(DataDirError::EmptyToken).map(Some),
         (None, Some(file)) => data_dir::read_token(file).map(Some),
         (None, None) => Ok(None),

@@ -6,11 +6,15 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use prometheus_client::metrics::counter::Counter;
@@ -27,10 +31,13 @@ use crate::tasks::Tasks;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long requests that run when the server stops may go on.
 const DRAIN: Duration = Duration::from_secs(5);
-/// All connections, sessions and websockets included. Each costs about 20 KiB.
+/// All connections but those of nodes, websockets included. Each costs about 20 KiB.
 const MAX_CONNECTIONS: usize = 4_096;
-/// Connections of one address: many people and nodes may share one behind NAT.
+/// Connections of one address, but those of nodes: many people may share one behind NAT.
 const MAX_PER_PEER: usize = 1_024;
+/// Connections of nodes: 5,000 have two each while they report, a restarted leader has them all back at once, and a node that was cut off may leave
+/// an old one behind. However many share an address: they have shown the cluster's secret, so they are nobody's flood.
+const MAX_OF_NODES: usize = 16_384;
 /// Connections that wait for the accept loop.
 const BACKLOG: u32 = 1_024;
 /// After an accept failed (out of file descriptors): others must end first.
@@ -108,7 +115,7 @@ pub struct Connections {
 
 /// Serves until the server stops; returns when no more connections are taken. Those that are open end by themselves within 5 s.
 pub async fn serve(mut listener: impl Listener, router: Router, tasks: Tasks, connections: Connections) {
-    let peers = Peers::new(MAX_CONNECTIONS, MAX_PER_PEER);
+    let peers = Peers::new(MAX_CONNECTIONS, MAX_PER_PEER, MAX_OF_NODES);
     let mut warned = None;
     let stopping = tasks.stopping().clone();
     loop {
@@ -127,8 +134,9 @@ pub async fn serve(mut listener: impl Listener, router: Router, tasks: Tasks, co
         };
         match peers.admit(peer.ip()) {
             Ok(place) => {
-                let place = Counted::new(place, &connections);
-                tasks.spawn("connection", serve_connection(Placed::new(stream, place), router.clone(), stopping.clone()));
+                let place = Arc::new(Counted::new(place, &connections));
+                let routes = Known::new(router.clone(), &place);
+                tasks.spawn("connection", serve_connection(Placed::new(stream, place), routes, stopping.clone()));
             }
             Err(full) => {
                 connections.refused.inc();
@@ -146,12 +154,12 @@ fn warn_sometimes(warned: &mut Option<Instant>, warn: impl FnOnce()) {
 }
 
 /// Serves one connection, to its end or its upgrade.
-async fn serve_connection(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, router: Router, stopping: CancellationToken) {
+async fn serve_connection(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, routes: Known, stopping: CancellationToken) {
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(io), TowerToHyperService::new(router))
+        .serve_connection(TokioIo::new(io), routes)
         .with_upgrades();
     let mut connection = pin!(connection);
     let ended = tokio::select! {
@@ -176,12 +184,26 @@ struct Peers {
     open: Arc<Mutex<Open>>,
     most: usize,
     most_per_peer: usize,
+    most_of_nodes: usize,
 }
 
 #[derive(Default)]
 struct Open {
-    all: usize,
+    strangers: usize,
     by_peer: BTreeMap<IpAddr, usize>,
+    of_nodes: usize,
+}
+
+impl Open {
+    fn leave(&mut self, peer: IpAddr) {
+        self.strangers -= 1;
+        if let Some(count) = self.by_peer.get_mut(&peer) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_peer.remove(&peer);
+            }
+        }
+    }
 }
 
 /// Why a connection is refused.
@@ -194,53 +216,102 @@ enum Full {
 }
 
 impl Peers {
-    fn new(most: usize, most_per_peer: usize) -> Self {
-        Self { open: Arc::default(), most, most_per_peer }
+    fn new(most: usize, most_per_peer: usize, most_of_nodes: usize) -> Self {
+        Self { open: Arc::default(), most, most_per_peer, most_of_nodes }
     }
 
+    /// Everybody is a stranger at first.
     fn admit(&self, peer: IpAddr) -> Result<Place, Full> {
-        let mut open = self.open.lock().expect("nothing panics while it is held");
-        if open.all >= self.most {
+        let mut open = self.open.lock().expect(UNPOISONED);
+        if open.strangers >= self.most {
             return Err(Full::Server(self.most));
         }
         if open.by_peer.get(&peer).is_some_and(|&count| count >= self.most_per_peer) {
             return Err(Full::Peer(self.most_per_peer));
         }
-        open.all += 1;
+        open.strangers += 1;
         *open.by_peer.entry(peer).or_default() += 1;
-        Ok(Place { peers: self.clone(), peer })
+        Ok(Place { peers: self.clone(), peer, is_nodes: AtomicBool::new(false) })
     }
 }
+
+const UNPOISONED: &str = "nothing panics while it is held";
 
 /// A connection's place in the count.
 struct Place {
     peers: Peers,
     peer: IpAddr,
+    /// Changed and read under the count's lock.
+    is_nodes: AtomicBool,
+}
+
+impl Place {
+    /// A node's connections are counted by themselves. Where there are too many, this one goes on counting as a stranger's.
+    fn is_a_nodes(&self) {
+        let mut open = self.peers.open.lock().expect(UNPOISONED);
+        if open.of_nodes < self.peers.most_of_nodes && !self.is_nodes.swap(true, Ordering::Relaxed) {
+            open.of_nodes += 1;
+            open.leave(self.peer);
+        }
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut open = self.peers.open.lock().expect("nothing panics while it is held");
-        open.all -= 1;
-        if let Some(count) = open.by_peer.get_mut(&self.peer) {
-            *count -= 1;
-            if *count == 0 {
-                open.by_peer.remove(&self.peer);
-            }
+        let mut open = self.peers.open.lock().expect(UNPOISONED);
+        match self.is_nodes.load(Ordering::Relaxed) {
+            true => open.of_nodes -= 1,
+            false => open.leave(self.peer),
         }
+    }
+}
+
+/// The connection that a request came over, among the request's extensions.
+#[derive(Clone)]
+pub struct Connection {
+    place: Arc<Counted>,
+}
+
+impl Connection {
+    /// Whoever is at the other end has shown to be a node.
+    pub fn is_a_nodes(&self) {
+        self.place.place.is_a_nodes();
+    }
+}
+
+/// The routes, which are told over which connection a request came.
+struct Known {
+    router: TowerToHyperService<Router>,
+    by: Connection,
+}
+
+impl Known {
+    fn new(router: Router, place: &Arc<Counted>) -> Self {
+        Self { router: TowerToHyperService::new(router), by: Connection { place: place.clone() } }
+    }
+}
+
+impl Service<Request<Incoming>> for Known {
+    type Response = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Response;
+    type Error = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Error;
+    type Future = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Future;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(self.by.clone());
+        self.router.call(request)
     }
 }
 
 /// A place that shows in the count.
 struct Counted {
-    _place: Place,
+    place: Place,
     open: Gauge,
 }
 
 impl Counted {
     fn new(place: Place, connections: &Connections) -> Self {
         connections.open.inc();
-        Self { _place: place, open: connections.open.clone() }
+        Self { place, open: connections.open.clone() }
     }
 }
 
@@ -256,11 +327,11 @@ struct Placed<I> {
     io: I,
     /// Runs while a write waits; it begins anew with each byte that is taken.
     stalled: Option<Pin<Box<Sleep>>>,
-    _place: Counted,
+    _place: Arc<Counted>,
 }
 
 impl<I> Placed<I> {
-    fn new(io: I, place: Counted) -> Self {
+    fn new(io: I, place: Arc<Counted>) -> Self {
         Self { io, stalled: None, _place: place }
     }
 

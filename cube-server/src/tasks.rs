@@ -7,8 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt;
+use futures::future::Either;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Dispatch;
+use tracing::instrument::WithSubscriber;
 
 /// The tasks of a server. Clones share them.
 #[derive(Clone, Default)]
@@ -16,13 +19,20 @@ pub struct Tasks {
     tracker: TaskTracker,
     stopping: CancellationToken,
     panicked: Arc<AtomicBool>,
+    quiet: bool,
 }
 
 impl Tasks {
+    /// The same, but what is spawned through these logs nothing, a panic apart.
+    pub fn quiet(&self) -> Self {
+        Self { quiet: true, ..self.clone() }
+    }
+
     /// Starts a task that ends by itself soon after [`Tasks::stopping`].
     pub fn spawn(&self, name: impl Into<String>, future: impl Future<Output = ()> + Send + 'static) {
         let name = name.into();
         let (stopping, panicked) = (self.stopping.clone(), self.panicked.clone());
+        let future = if self.quiet { Either::Left(future.with_subscriber(Dispatch::none())) } else { Either::Right(future) };
         self.tracker.spawn(async move {
             if AssertUnwindSafe(future).catch_unwind().await.is_err() {
                 tracing::error!(task = name, "a task panicked: stopping, so that a restart recovers from what is stored");

@@ -53,6 +53,11 @@ impl Connection {
     }
 
     async fn send(&mut self, method: Method, path: &str, body: Option<&Value>) -> Result<Response<Incoming>> {
+        let body = body.map(serde_json::to_vec).transpose()?;
+        self.send_bytes(method, path, body.map(Bytes::from)).await
+    }
+
+    async fn send_bytes(&mut self, method: Method, path: &str, body: Option<Bytes>) -> Result<Response<Incoming>> {
         let mut request = Request::builder().method(&method).uri(path).header(header::HOST, "localhost");
         if let Some(bearer) = &self.bearer {
             request = request.header(header::AUTHORIZATION, bearer);
@@ -60,9 +65,23 @@ impl Connection {
         if body.is_some() {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
-        let body = body.map(serde_json::to_vec).transpose()?.unwrap_or_default();
         self.sender.ready().await?;
-        Ok(self.sender.send_request(request.body(Full::new(body.into()))?).await?)
+        Ok(self.sender.send_request(request.body(Full::new(body.unwrap_or_default()))?).await?)
+    }
+
+    /// Posts JSON that is written already; the answer as it comes.
+    pub async fn post(&mut self, path: &str, body: Bytes) -> Result<(StatusCode, Bytes)> {
+        let answer = self.send_bytes(Method::POST, path, Some(body)).await?;
+        Ok((answer.status(), answer.into_body().collect().await?.to_bytes()))
+    }
+
+    /// A call whose answer is a text.
+    pub async fn text(&mut self, method: Method, path: &str) -> Result<String> {
+        let answer = self.send_bytes(method.clone(), path, None).await?;
+        let (status, bytes) = (answer.status(), answer.into_body().collect().await?.to_bytes());
+        let text = String::from_utf8(bytes.into())?;
+        ensure!(status.is_success(), "{method} {path}: {status}: {text}");
+        Ok(text)
     }
 
     /// A call and its answer; `Null` for none.
@@ -101,11 +120,16 @@ pub struct Lines {
 impl Lines {
     /// The next line.
     pub async fn next(&mut self) -> Result<Value> {
+        Ok(serde_json::from_slice(&self.next_line().await?)?)
+    }
+
+    /// The next line as it comes.
+    pub async fn next_line(&mut self) -> Result<BytesMut> {
         loop {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
                 let line = self.buffer.split_to(end);
                 self.buffer.advance(1);
-                return Ok(serde_json::from_slice(&line)?);
+                return Ok(line);
             }
             let frame = self.body.frame().await.context("the stream of lines ended")??;
             if let Ok(data) = frame.into_data() {

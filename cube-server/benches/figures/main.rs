@@ -1,4 +1,5 @@
-//! cube's figures, measured against what the engine itself can do: `scripts/bench start|exec|logs|idle|recover`.
+//! cube's figures, measured against what the engine itself can do: `scripts/bench start|exec|logs|idle|recover`; and what a leader bears, without an
+//! engine: `scripts/bench scale|lost`. README.md in the folder above has what was found.
 //!
 //! Everything is made under a node name of its own and removed at the end, after a failure and after Ctrl-C too. Not a test: what is too slow
 //! is printed, never failed.
@@ -11,6 +12,7 @@ mod http;
 mod idle;
 mod recover;
 mod report;
+mod scale;
 mod start;
 mod swarm;
 
@@ -18,6 +20,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::engine::Engine;
 use crate::report::Report;
@@ -71,22 +74,44 @@ enum Figure {
         #[arg(long, default_value_t = 10)]
         kills: usize,
     },
+    /// A leader with many hollow nodes: pods a second, latencies, cost, recovery. Needs no engine.
+    Scale(scale::Options),
+    /// How soon the pods of a killed node run elsewhere. Needs no engine.
+    Lost(scale::LostOptions),
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let args = Args::parse();
+    let report = match &args.figure {
+        Figure::Scale(options) => until_interrupted(scale::measure(options)).await?,
+        Figure::Lost(options) => until_interrupted(scale::measure_lost(options)).await?,
+        Figure::Start(_) | Figure::Exec { .. } | Figure::Logs { .. } | Figure::Idle { .. } | Figure::Recover { .. } => {
+            on_engine(&args).await?
+        }
+    };
+    report.print(args.json);
+    Ok(())
+}
+
+/// What is dropped by a signal kills the processes that it started.
+async fn until_interrupted(measuring: impl Future<Output = Result<Report>>) -> Result<Report> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        measured = measuring => measured,
+        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+        _ = terminate.recv() => Err(anyhow::anyhow!("terminated")),
+    }
+}
+
+async fn on_engine(args: &Args) -> Result<Report> {
     // Another run on the same engine has another name, and neither removes the other's containers.
     let engine = Engine::new(&args.docker, format!("bench-{}", std::process::id()));
-    let measured = tokio::select! {
-        measured = measure(&args.figure, &engine) => measured,
-        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
-    };
+    let measured = until_interrupted(measure(&args.figure, &engine)).await;
     let (left, swept) = (swarm::leave(&engine).await, engine.sweep().await);
     let report = measured?;
     left.and(swept)?;
-    report.print(args.json);
-    Ok(())
+    Ok(report)
 }
 
 async fn measure(figure: &Figure, engine: &Engine) -> Result<Report> {
@@ -96,5 +121,6 @@ async fn measure(figure: &Figure, engine: &Engine) -> Result<Report> {
         Figure::Logs { megabytes, rounds } => commands::logs(engine, *megabytes, *rounds).await,
         Figure::Idle { pods } => idle::measure(engine, *pods).await,
         Figure::Recover { pods, kills } => recover::measure(engine, *pods, *kills).await,
+        Figure::Scale(_) | Figure::Lost(_) => unreachable!("these need no engine"),
     }
 }

@@ -25,9 +25,16 @@ impl Figure {
 #[derive(Default)]
 pub struct Report {
     rows: Vec<(String, Option<Figure>, &'static str, String)>,
+    /// Whether JSON has each figure as one number.
+    plain: bool,
 }
 
 impl Report {
+    /// One whose figures were each measured once: in JSON a number, without spread or unit.
+    pub fn plain() -> Self {
+        Self { rows: Vec::new(), plain: true }
+    }
+
     /// A measured row. `key` is the JSON key, `what` is for people.
     pub fn measured(&mut self, key: &str, what: &str, unit: &'static str, figure: Figure) {
         self.rows.push((key.to_owned(), Some(figure), unit, what.to_owned()));
@@ -61,6 +68,7 @@ impl Report {
     fn to_json(&self) -> Value {
         let row = |(key, figure, unit, what): &(String, Option<Figure>, &'static str, String)| {
             let value = match figure {
+                Some(Figure { median, .. }) if self.plain => json!(median),
                 Some(Figure { median, min, max }) => json!({ "median": median, "min": min, "max": max, "unit": unit }),
                 None => json!({ "missing": what }),
             };

@@ -29,13 +29,17 @@ mod tests;
 
 use std::sync::Arc;
 
+use cube_api::node::Capacity;
+
 pub use agent::{Agent, AgentConfig, LeaderLink};
 
 use crate::ambient::Ambient;
 use crate::tasks::Tasks;
 use dial::Dialer;
+use ledger::Ledger;
 use link::HttpLink;
 use runtime::Runtime;
+use runtime::hollow::Hollow;
 
 /// Starts a node: its agent, and the dialling that goes on until `tasks` end. Does not wait for Docker or the leader.
 pub async fn start(
@@ -47,6 +51,21 @@ pub async fn start(
 ) -> anyhow::Result<Agent> {
     let link = HttpLink::new(dialer.clone());
     let agent = Agent::start(config, runtime, Arc::new(link), ambient, tasks).await?;
+    session::start(agent.clone(), dialer, tasks.clone());
+    Ok(agent)
+}
+
+/// Starts a hollow node: all of [`start`] but Docker and the ledger's file.
+pub async fn start_hollow(
+    config: AgentConfig,
+    capacity: Capacity,
+    dialer: Dialer,
+    ambient: Ambient,
+    tasks: &Tasks,
+) -> anyhow::Result<Agent> {
+    let link = HttpLink::new(dialer.clone());
+    let runtime = Hollow::new(capacity, ambient.clone());
+    let agent = Agent::start_with(Ledger::in_memory(&ambient), config, Arc::new(runtime), Arc::new(link), ambient, tasks).await?;
     session::start(agent.clone(), dialer, tasks.clone());
     Ok(agent)
 }

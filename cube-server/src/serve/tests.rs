@@ -9,10 +9,18 @@ fn hello() -> Router {
     Router::new().route("/", get(async || "hello"))
 }
 
+fn stranger(connections: &Connections) -> Arc<Counted> {
+    Arc::new(Counted::new(Peers::new(1, 1, 1).admit([10, 0, 0, 1].into()).expect("room"), connections))
+}
+
+fn routes(router: Router) -> Known {
+    Known::new(router, &stranger(&Connections::default()))
+}
+
 fn connected() -> (DuplexStream, Tasks) {
     let (client, server) = tokio::io::duplex(64 * 1024);
     let tasks = Tasks::default();
-    tasks.spawn("connection", serve_connection(server, hello(), tasks.stopping().clone()));
+    tasks.spawn("connection", serve_connection(server, routes(hello()), tasks.stopping().clone()));
     (client, tasks)
 }
 
@@ -43,7 +51,7 @@ async fn a_request_that_runs_for_ever_does_not_hold_up_a_stop() {
     let (mut client, server) = tokio::io::duplex(1024);
     let tasks = Tasks::default();
     let router = Router::new().route("/", get(std::future::pending::<&'static str>));
-    tasks.spawn("connection", serve_connection(server, router, tasks.stopping().clone()));
+    tasks.spawn("connection", serve_connection(server, routes(router), tasks.stopping().clone()));
     client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("open");
     tokio::time::sleep(Duration::from_millis(1)).await;
     assert!(tasks.shut_down(DRAIN + Duration::from_secs(1)).await);
@@ -51,7 +59,7 @@ async fn a_request_that_runs_for_ever_does_not_hold_up_a_stop() {
 
 #[test]
 fn connections_are_limited_in_all_and_by_peer_and_their_places_come_back() {
-    let peers = Peers::new(3, 2);
+    let peers = Peers::new(3, 2, 1);
     let (one, two): (IpAddr, IpAddr) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
     let first = peers.admit(one).expect("room");
     let _second = peers.admit(one).expect("room");
@@ -60,6 +68,24 @@ fn connections_are_limited_in_all_and_by_peer_and_their_places_come_back() {
     assert_eq!(peers.admit(two).err(), Some(Full::Server(3)));
     drop(first);
     assert!(peers.admit(one).is_ok());
+}
+
+#[test]
+fn a_nodes_connection_leaves_the_strangers_count_as_long_as_there_are_not_too_many() {
+    let peers = Peers::new(2, 1, 1);
+    let nat: IpAddr = [10, 0, 0, 1].into();
+    let node = peers.admit(nat).expect("room");
+    node.is_a_nodes();
+    node.is_a_nodes();
+    let second = peers.admit(nat).expect("the node's doesn't count");
+    second.is_a_nodes();
+    assert_eq!(peers.admit(nat).err(), Some(Full::Peer(1)), "one node too many counts as a stranger");
+    drop(node);
+    second.is_a_nodes();
+    let third = peers.admit(nat).expect("now it is a node's");
+    drop((second, third));
+    let open = peers.open.lock().expect("nobody panicked");
+    assert_eq!((open.strangers, open.of_nodes, open.by_peer.len()), (0, 0, 0));
 }
 
 #[tokio::test]
@@ -105,11 +131,12 @@ async fn a_connection_that_was_upgraded_is_handed_over_and_keeps_its_place() {
             (http::StatusCode::SWITCHING_PROTOCOLS, [("connection", "upgrade"), ("upgrade", "x")])
         }),
     );
-    let peers = Peers::new(1, 1);
+    let peers = Peers::new(1, 1, 1);
     let place = peers.admit([10, 0, 0, 1].into()).expect("room");
     let connections = Connections::default();
-    let place = Counted::new(place, &connections);
-    tasks.spawn("connection", serve_connection(Placed::new(server, place), router, tasks.stopping().clone()));
+    let place = Arc::new(Counted::new(place, &connections));
+    let routes = Known::new(router, &place);
+    tasks.spawn("connection", serve_connection(Placed::new(server, place), routes, tasks.stopping().clone()));
     client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n").await.expect("open");
     let mut answer = Vec::new();
     while !answer.ends_with(b"\r\n\r\n") {
@@ -127,11 +154,12 @@ async fn a_connection_that_was_upgraded_is_handed_over_and_keeps_its_place() {
 #[tokio::test(start_paused = true)]
 async fn a_reader_that_takes_nothing_for_ten_minutes_is_cut_and_its_place_comes_back() {
     let (mut client, server) = tokio::io::duplex(64 * 1024);
-    let (tasks, peers, connections) = (Tasks::default(), Peers::new(1, 1), Connections::default());
+    let (tasks, peers, connections) = (Tasks::default(), Peers::new(1, 1, 1), Connections::default());
     let endless = || axum::body::Body::from_stream(futures::stream::repeat_with(|| Ok::<_, io::Error>("x".repeat(1024))));
-    let place = Counted::new(peers.admit([10, 0, 0, 1].into()).expect("room"), &connections);
+    let place = Arc::new(Counted::new(peers.admit([10, 0, 0, 1].into()).expect("room"), &connections));
     let router = Router::new().route("/", get(async move || endless()));
-    tasks.spawn("connection", serve_connection(Placed::new(server, place), router, tasks.stopping().clone()));
+    let routes = Known::new(router, &place);
+    tasks.spawn("connection", serve_connection(Placed::new(server, place), routes, tasks.stopping().clone()));
     client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("open");
     // One that reads a little now and then is there.
     let mut little = vec![0; 64 * 1024];

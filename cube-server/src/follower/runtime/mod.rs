@@ -1,4 +1,5 @@
-//! The container runtime as the node agent sees it. `docker/` is the only folder that knows bollard; `fake/` is scripted and in memory.
+//! The container runtime as the node agent sees it. `docker/` is the only folder that knows bollard; `fake/` is scripted and in memory; `hollow.rs`
+//! pretends, for nodes that only load a leader.
 //!
 //! Absent is `Ok(None)` or `Ok(())` for a removal; trouble is `Err`. "I could not ask" is never "it is gone".
 
@@ -6,6 +7,7 @@ mod demux;
 pub mod docker;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
+pub mod hollow;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

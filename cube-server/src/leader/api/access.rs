@@ -10,6 +10,7 @@ use cube_api::{ApiError, ErrorCode, routes};
 
 use super::Api;
 use super::answers::Refusal;
+use crate::serve::Connection;
 
 /// What a request does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +57,9 @@ pub(super) async fn guard(State(api): State<Api>, mut request: Request, next: Ne
     if !allows(&role, action(request.method(), &route)) {
         let message = format!("this credential's role may not {} {}", request.method(), request.uri().path());
         return Err(ApiError::new(ErrorCode::Forbidden, message).into());
+    }
+    if let (Role::Node(_), Some(connection)) = (&role, request.extensions().get::<Connection>()) {
+        connection.is_a_nodes();
     }
     request.extensions_mut().insert(role);
     Ok(next.run(request).await)
