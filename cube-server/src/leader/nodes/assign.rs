@@ -12,6 +12,7 @@ use cube_api::session::{Assignment, AssignmentAccepted, Want};
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::client::conn::http2::SendRequest;
+use serde::Serialize;
 
 use super::pokes::Poke;
 use super::sessions::refusal;
@@ -64,7 +65,7 @@ impl Delivery {
     }
 
     /// Hands an assignment over, unless the node took the same set already.
-    async fn deliver(&mut self, assignment: Assignment) -> Result<(), ApiError> {
+    async fn deliver(&mut self, assignment: Assignment<impl Serialize>) -> Result<(), ApiError> {
         let pods: Vec<_> = assignment.pods.iter().map(|pod| (pod.uid, pod.want.clone())).collect();
         if self.sent.as_ref() == Some(&pods) {
             return Ok(());
@@ -80,7 +81,7 @@ impl Delivery {
         Ok(())
     }
 
-    async fn put(&mut self, assignment: &Assignment) -> Result<AssignmentAccepted, ApiError> {
+    async fn put(&mut self, assignment: &Assignment<impl Serialize>) -> Result<AssignmentAccepted, ApiError> {
         let body = serde_json::to_vec(assignment).expect("plain data");
         let mut request = Request::new(Body::from(body));
         *request.method_mut() = Method::PUT;

@@ -166,7 +166,8 @@ fn sequence_of(row: &Row<'_>) -> Result<Write, ReadError> {
 pub(super) fn write(connection: &Connection, writes: &[Write]) -> rusqlite::Result<()> {
     for change in writes {
         match change {
-            Write::Pod { revision: _, before: _, after: Some(kept) } => put_pod(connection, kept)?,
+            Write::Pod { revision: _, before: None, after: Some(kept) } => insert_pod(connection, kept)?,
+            Write::Pod { revision: _, before: Some(_), after: Some(kept) } => update_pod(connection, kept)?,
             Write::Pod { revision: _, before: Some(kept), after: None } => {
                 delete(connection, "DELETE FROM pods WHERE uid = ?1", &kept.row.pod.metadata.uid.to_string())?;
             }
@@ -199,12 +200,9 @@ fn text(value: &impl Serialize) -> rusqlite::Result<String> {
     serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
 }
 
-fn put_pod(connection: &Connection, kept: &KeptPod) -> rusqlite::Result<()> {
+fn insert_pod(connection: &Connection, kept: &KeptPod) -> rusqlite::Result<()> {
     const SQL: &str = "INSERT INTO pods (uid, name, revision, node, restarts, report_sequence, retired, metadata, spec, placement, status)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
-        ON CONFLICT (uid) DO UPDATE SET revision = excluded.revision, node = excluded.node, restarts = excluded.restarts,
-            report_sequence = excluded.report_sequence, retired = excluded.retired, metadata = excluded.metadata, spec = excluded.spec,
-            placement = excluded.placement, status = excluded.status";
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
     let PodRow { pod, restarts, retired } = &*kept.row;
     let row = params![
         pod.metadata.uid.to_string(),
@@ -220,6 +218,28 @@ fn put_pod(connection: &Connection, kept: &KeptPod) -> rusqlite::Result<()> {
         text(&pod.status)?,
     ];
     connection.prepare_cached(SQL)?.execute(row).map(drop)
+}
+
+/// What may change of a pod: its name and its spec don't.
+fn update_pod(connection: &Connection, kept: &KeptPod) -> rusqlite::Result<()> {
+    const SQL: &str = "UPDATE pods SET revision = ?2, node = ?3, restarts = ?4, report_sequence = ?5, retired = ?6, metadata = ?7,
+        placement = ?8, status = ?9 WHERE uid = ?1";
+    let PodRow { pod, restarts, retired } = &*kept.row;
+    let row = params![
+        pod.metadata.uid.to_string(),
+        pod.metadata.revision.0,
+        pod.placement.node.as_ref().map(Name::as_str),
+        restarts,
+        kept.report_sequence,
+        retired.as_ref().map(text).transpose()?,
+        text(&pod.metadata)?,
+        text(&pod.placement)?,
+        text(&pod.status)?,
+    ];
+    match connection.prepare_cached(SQL)?.execute(row)? {
+        1 => Ok(()),
+        changed => Err(rusqlite::Error::StatementChangedRows(changed)),
+    }
 }
 
 fn put_node(connection: &Connection, kept: &KeptNode) -> rusqlite::Result<()> {

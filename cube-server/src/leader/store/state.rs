@@ -5,12 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use cube_api::event::Event;
 use cube_api::meta::{ClusterId, Name, NodeId, Revision, Uid};
 use cube_api::node::{Capacity, Node};
-use cube_api::pod::{PodSpec, Protocol};
+use cube_api::pod::{Phase, PodSpec, Protocol};
 use cube_api::quantity::{Bytes, MilliCpu};
 use cube_api::session::{AssignedPod, Assignment, Epoch, Generation, Want};
 
@@ -32,9 +33,13 @@ pub struct State {
     pub fence: Option<Arc<Fence>>,
     /// All pods of a name, retired ones too, where there are several: few names have more than one.
     namesakes: BTreeMap<Name, BTreeSet<Uid>>,
-    /// Pods that wait for a node.
-    unbound: BTreeSet<Uid>,
-    loads: BTreeMap<Name, NodeLoad>,
+    /// Pods that wait for a node and were not looked at.
+    fresh: BTreeSet<Uid>,
+    /// Pods that wait for a node, and why was said.
+    waiting: BTreeSet<Uid>,
+    /// Shared with whoever looks: a look at 5,000 nodes copies none.
+    loads: BTreeMap<Name, Arc<NodeLoad>>,
+    phases: Phases,
     machines: BTreeMap<Name, Machine>,
     report_sequences: BTreeMap<Uid, u64>,
     events_through: BTreeMap<NodeId, u64>,
@@ -152,7 +157,22 @@ impl State {
 
     /// Pods that wait for a node, in the order in which they were accepted.
     pub fn unbound(&self) -> impl Iterator<Item = &Arc<PodRow>> {
-        self.unbound.iter().filter_map(|uid| self.pods.get(uid))
+        self.fresh.union(&self.waiting).map(|uid| &self.pods[uid])
+    }
+
+    /// Those of them of which nobody has said yet why they wait, in the order in which they were accepted.
+    pub fn fresh(&self) -> impl DoubleEndedIterator<Item = &Arc<PodRow>> + ExactSizeIterator {
+        self.fresh.iter().map(|uid| &self.pods[uid])
+    }
+
+    /// The others, in the order in which they were accepted, from the one after this.
+    pub fn waiting(&self, after: Uid) -> impl Iterator<Item = &Arc<PodRow>> {
+        self.waiting.range((Bound::Excluded(after), Bound::Unbounded)).map(|uid| &self.pods[uid])
+    }
+
+    /// How many pods there are in each phase.
+    pub fn phases(&self) -> [(Phase, usize); 4] {
+        [Phase::Pending, Phase::Running, Phase::Succeeded, Phase::Failed].map(|phase| (phase, self.phases.0[Phases::place(phase)]))
     }
 
     /// Whether the pod's node is lost.
@@ -162,7 +182,7 @@ impl State {
     }
 
     /// What the pods of a node use of it; none where no pod is bound to it.
-    pub fn load(&self, node: &Name) -> Option<&NodeLoad> {
+    pub fn load(&self, node: &Name) -> Option<&Arc<NodeLoad>> {
         self.loads.get(node)
     }
 
@@ -182,7 +202,7 @@ impl State {
         view
     }
 
-    pub(super) fn assignment(&self, node: &Name, cluster_id: ClusterId, epoch: Epoch) -> Assignment {
+    pub(super) fn assignment(&self, node: &Name, cluster_id: ClusterId, epoch: Epoch) -> Assignment<Arc<PodSpec>> {
         let bound = self.loads.get(node).into_iter().flat_map(|load| &load.bound);
         let pods = bound.filter_map(|uid| self.pods.get(uid)).map(|row| assigned(row)).collect();
         Assignment { cluster_id, epoch, node: node.clone(), generation: Generation(self.revision.0), pods }
@@ -204,13 +224,10 @@ impl State {
     /// Follows one change.
     pub(super) fn follow(&mut self, write: &Write) {
         match write {
+            Write::Pod { revision: _, before: Some(before), after: Some(after) } => self.change_pod(before, after),
             Write::Pod { revision: _, before, after } => {
-                if let Some(before) = before {
-                    self.take_pod(before);
-                }
-                if let Some(after) = after {
-                    self.add_pod(after);
-                }
+                before.iter().for_each(|before| self.take_pod(before));
+                after.iter().for_each(|after| self.add_pod(after));
             }
             Write::Node { revision: _, before, after } => {
                 if let Some(before) = before {
@@ -244,13 +261,9 @@ impl State {
         self.pods.insert(uid, row.clone());
         self.report_sequences.insert(uid, kept.report_sequence);
         self.take_name(&row.pod.metadata.name, uid);
-        match &row.pod.placement.node {
-            None if row.is_unplaced() => {
-                self.unbound.insert(uid);
-            }
-            None => {}
-            Some(node) => self.loads.entry(node.clone()).or_default().add(row),
-        }
+        self.queue(row);
+        self.phases.count(row, 1);
+        self.load_of(row, NodeLoad::add);
     }
 
     fn take_pod(&mut self, kept: &KeptPod) {
@@ -258,15 +271,57 @@ impl State {
         let uid = row.pod.metadata.uid;
         self.pods.remove(&uid);
         self.report_sequences.remove(&uid);
-        self.unbound.remove(&uid);
         self.let_go_of_name(&row.pod.metadata.name, uid);
-        if let Some(node) = &row.pod.placement.node
-            && let Some(load) = self.loads.get_mut(node)
-        {
-            load.take(row);
-            if load.bound.is_empty() {
-                self.loads.remove(node);
-            }
+        self.leave_queue(row);
+        self.phases.count(row, -1);
+        self.load_of(row, NodeLoad::take);
+    }
+
+    /// The most frequent change by far. A pod keeps its uid and its name, and most changes are of what nothing here is found by.
+    fn change_pod(&mut self, before: &KeptPod, after: &KeptPod) {
+        let (old, new) = (&before.row, &after.row);
+        let uid = new.pod.metadata.uid;
+        self.pods.insert(uid, new.clone());
+        self.report_sequences.insert(uid, after.report_sequence);
+        if Queue::of(old) != Queue::of(new) {
+            self.leave_queue(old);
+            self.queue(new);
+        }
+        if old.pod.status.phase != new.pod.status.phase {
+            self.phases.count(old, -1);
+            self.phases.count(new, 1);
+        }
+        if (old.pod.placement.node.as_ref(), old.is_finished()) != (new.pod.placement.node.as_ref(), new.is_finished()) {
+            self.load_of(old, NodeLoad::take);
+            self.load_of(new, NodeLoad::add);
+        }
+    }
+
+    fn queue(&mut self, row: &PodRow) {
+        match Queue::of(row) {
+            Some(Queue::Fresh) => drop(self.fresh.insert(row.pod.metadata.uid)),
+            Some(Queue::Waiting) => drop(self.waiting.insert(row.pod.metadata.uid)),
+            None => {}
+        }
+    }
+
+    fn leave_queue(&mut self, row: &PodRow) {
+        match Queue::of(row) {
+            Some(Queue::Fresh) => drop(self.fresh.remove(&row.pod.metadata.uid)),
+            Some(Queue::Waiting) => drop(self.waiting.remove(&row.pod.metadata.uid)),
+            None => {}
+        }
+    }
+
+    fn load_of(&mut self, row: &PodRow, change: fn(&mut NodeLoad, &PodRow)) {
+        let Some(node) = &row.pod.placement.node else { return };
+        let load = match self.loads.get_mut(node) {
+            Some(load) => load,
+            None => self.loads.entry(node.clone()).or_default(),
+        };
+        change(Arc::make_mut(load), row);
+        if load.bound.is_empty() {
+            self.loads.remove(node);
         }
     }
 
@@ -296,6 +351,40 @@ impl State {
         if let Some(newest) = self.namesakes(name).last().map(|row| row.pod.metadata.uid) {
             self.names.insert(name.clone(), newest);
         }
+    }
+}
+
+/// Where a pod that has no node is found.
+#[derive(PartialEq, Eq)]
+enum Queue {
+    Fresh,
+    Waiting,
+}
+
+impl Queue {
+    fn of(row: &PodRow) -> Option<Self> {
+        let is_told = row.pod.placement.waiting_for.is_some();
+        row.is_unplaced().then_some(if is_told { Self::Waiting } else { Self::Fresh })
+    }
+}
+
+/// How many pods are in each phase.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Phases([usize; 4]);
+
+impl Phases {
+    fn place(phase: Phase) -> usize {
+        match phase {
+            Phase::Pending => 0,
+            Phase::Running => 1,
+            Phase::Succeeded => 2,
+            Phase::Failed => 3,
+        }
+    }
+
+    fn count(&mut self, row: &PodRow, by: isize) {
+        let count = &mut self.0[Self::place(row.pod.status.phase)];
+        *count = count.strict_add_signed(by);
     }
 }
 
@@ -365,10 +454,10 @@ pub fn reserved(spec: &PodSpec) -> (MilliCpu, Bytes) {
     (MilliCpu(sum(|resources| resources.reserved_cpu().0)), Bytes(sum(|resources| resources.reserved_memory().0)))
 }
 
-fn assigned(row: &PodRow) -> AssignedPod {
+fn assigned(row: &PodRow) -> AssignedPod<Arc<PodSpec>> {
     let want = match &row.retired {
         None => Want::Run { restarts: row.restarts },
         Some(retired) => Want::Stop { grace_seconds: retired.grace_seconds, reason: retired.reason.clone() },
     };
-    AssignedPod { uid: row.pod.metadata.uid, name: row.pod.metadata.name.clone(), spec: PodSpec::clone(&row.pod.spec), want }
+    AssignedPod { uid: row.pod.metadata.uid, name: row.pod.metadata.name.clone(), spec: row.pod.spec.clone(), want }
 }
