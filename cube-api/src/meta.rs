@@ -154,6 +154,9 @@ impl fmt::Display for Revision {
 /// Labels, in order of their keys.
 pub type Labels = BTreeMap<String, String>;
 
+/// Changes of labels, in order of their keys: the value that one is to have, or none where it is to be absent.
+pub type LabelChanges = BTreeMap<String, Option<String>>;
+
 fn none(labels: &Arc<Labels>) -> bool {
     labels.is_empty()
 }

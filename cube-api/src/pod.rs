@@ -231,6 +231,11 @@ impl Resources {
     pub fn reserved_memory(&self) -> Bytes {
         self.requests.memory.or(self.limits.memory).unwrap_or_default()
     }
+
+    /// The disk space that the scheduler reserves.
+    pub fn reserved_disk(&self) -> Bytes {
+        self.requests.disk.unwrap_or_default()
+    }
 }
 
 /// Amounts of what a node has.
@@ -243,12 +248,15 @@ pub struct Amounts {
     /// `64Mi`, `1Gi`, `500M`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<Bytes>,
+    /// Disk space: `10Gi`. It is reserved and not enforced, so it is a request only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<Bytes>,
 }
 
 impl Amounts {
     /// Whether nothing is asked for.
     pub fn is_empty(&self) -> bool {
-        self.cpu.is_none() && self.memory.is_none()
+        self.cpu.is_none() && self.memory.is_none() && self.disk.is_none()
     }
 }
 
@@ -271,6 +279,8 @@ pub enum Phase {
 pub const NODE_LOST: &str = "NodeLost";
 /// The reason of a Failed pod that may have run on a node that knows nothing of it any more, and that must not run twice.
 pub const NODE_FORGOT: &str = "NodeForgot";
+/// The reason of a Failed pod that was stopped because its node was drained by force, and that must not run twice.
+pub const DRAINED: &str = "Drained";
 
 /// What a pod's node says of it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -279,7 +289,7 @@ pub struct PodStatus {
     /// Where it is in its life.
     #[serde(default)]
     pub phase: Phase,
-    /// Why it is Failed, as a word: `CrashLimit`, `ImageLimit`, `Error`; or [`NODE_LOST`] or [`NODE_FORGOT`], which the leader says.
+    /// Why it is Failed, as a word: `CrashLimit`, `ImageLimit`, `Error`; or [`NODE_LOST`], [`NODE_FORGOT`] or [`DRAINED`], which the leader says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The reason in a sentence that a person can act on.

@@ -74,7 +74,7 @@ impl FromStr for Bytes {
         let (number, factor) = unit.unwrap_or((text, 1));
         scaled(number, factor).map(Self).ok_or_else(|| QuantityError {
             text: text.to_owned(),
-            of: "memory",
+            of: "memory or disk",
             allowed: "bytes, or a number with Ki, Mi, Gi, Ti, k, M, G or T, such as 64Mi",
         })
     }
@@ -137,7 +137,7 @@ macro_rules! text_on_the_wire {
 }
 
 text_on_the_wire!(MilliCpu, "an amount of cpu such as \"250m\"");
-text_on_the_wire!(Bytes, "an amount of memory such as \"64Mi\"");
+text_on_the_wire!(Bytes, "an amount of memory or disk such as \"64Mi\"");
 
 #[cfg(test)]
 mod tests {

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::meta::{Name, Revision};
+use crate::meta::{LabelChanges, Name, Revision};
 use crate::pod::Pod;
 
 /// The port of the leader.
@@ -22,8 +22,12 @@ pub const POD_LOGS: &str = "/v1/pods/{name}/logs";
 pub const POD_EXEC: &str = "/v1/pods/{name}/exec";
 /// `GET`: list or watch the nodes.
 pub const NODES: &str = "/v1/nodes";
-/// `GET` a node; `DELETE` one that is away.
+/// `GET` a node; `PATCH` its labels ([`NodePatch`]); `DELETE` one that is away.
 pub const NODE: &str = "/v1/nodes/{name}";
+/// `POST` ([`CordonQuery`]): no new pods there; `DELETE`: pods again, and the end of a drain. Both answer the node.
+pub const NODE_CORDON: &str = "/v1/nodes/{name}/cordon";
+/// `POST` ([`DrainQuery`]): cordons the node and moves its pods; answers the node, whose `cordon.drain` says how far it is.
+pub const NODE_DRAIN: &str = "/v1/nodes/{name}/drain";
 /// `POST`: a node's [`crate::session::Report`]; node credentials only.
 pub const NODE_REPORT: &str = "/v1/nodes/{name}/report";
 /// `GET` ([`EventQuery`]): events, oldest first.
@@ -182,6 +186,39 @@ pub struct DeleteNodeQuery {
     /// Forget its pods too, without its word that their containers are gone.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub force: bool,
+}
+
+/// The query of a cordon.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CordonQuery {
+    /// What for; of a node that is cordoned already, none keeps what was said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// The query of a drain. Of one that goes on, it says anew how.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DrainQuery {
+    /// As [`CordonQuery::reason`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The most seconds between the stop signal and SIGKILL; a pod that has fewer keeps its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace_seconds: Option<u32>,
+    /// Stop pods that would stay: those that no other node takes, and those that wouldn't be run again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
+}
+
+/// What to change of a node, as a JSON merge patch (RFC 7396).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NodePatch {
+    /// Labels: a value sets one, null takes it away, the others stay.
+    #[serde(default)]
+    pub labels: LabelChanges,
 }
 
 /// The query of events.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::EventKind;
 use crate::meta::{ClusterId, Instance, Labels, LifeId, Name, NodeId, Uid};
-use crate::node::{Capacity, NodeRole};
+use crate::node::{Capacity, NodeRole, Usage};
 use crate::pod::{PodSpec, PodStatus};
 
 /// The protocol's name in the `Upgrade` header. The number moves when an old peer would misunderstand.
@@ -85,6 +85,9 @@ pub struct NodeFacts {
     pub trouble: Option<String>,
     /// What the machine has.
     pub capacity: Capacity,
+    /// What pods may reserve of it; none from a node that keeps nothing back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allocatable: Option<Capacity>,
 }
 
 /// Who answers.
@@ -162,6 +165,9 @@ pub struct Report {
     pub cluster_id: ClusterId,
     /// The newest facts.
     pub facts: NodeFacts,
+    /// What the machine used when it was last measured; none where it isn't, or not yet. Nobody decides by it, so the leader doesn't store it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
     /// The newest status of pods that changed.
     #[serde(default)]
     pub pods: Vec<PodReport>,

@@ -1,6 +1,13 @@
 //! The STATUS column: one word for what a person should know first, derived here and nowhere else.
 
+use crate::node::Node;
 use crate::pod::{ContainerState, NODE_LOST, Phase, Pod};
+
+/// The words for a node: its condition, and whether it is cordoned.
+pub fn of_node(node: &Node) -> String {
+    let cordoned = if node.cordon.is_some() { ",Cordoned" } else { "" };
+    format!("{}{cordoned}", node.condition.as_str())
+}
 
 /// The word for a pod.
 pub fn of_pod(pod: &Pod) -> String {

@@ -51,8 +51,8 @@ fn full_pod() -> Pod {
         working_dir: Some("/tmp".to_owned()),
         ports: vec![port],
         resources: Resources {
-            requests: Amounts { cpu: Some(MilliCpu(250)), memory: None },
-            limits: Amounts { cpu: None, memory: Some(Bytes(64 << 20)) },
+            requests: Amounts { cpu: Some(MilliCpu(250)), memory: None, disk: Some(Bytes(1 << 30)) },
+            limits: Amounts { cpu: None, memory: Some(Bytes(64 << 20)), disk: None },
         },
         image_pull_policy: ImagePullPolicy::IfNotPresent,
         tty: true,

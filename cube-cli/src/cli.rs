@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{apply, config, delete, events, exec, get, list, logs, nodes, restart};
+use crate::commands::{apply, config, cordon, delete, drain, events, exec, get, label, list, logs, nodes, restart};
 
 /// Run pods on a cluster of Docker machines.
 #[derive(Debug, Parser)]
@@ -55,6 +55,14 @@ pub enum Command {
     Exec(exec::Args),
     /// Restart every container of pods, and clear their limits
     Restart(restart::Args),
+    /// Let nodes take no new pods; those that are there stay
+    Cordon(cordon::Args),
+    /// Let nodes take pods again; ends a drain
+    Uncordon(cordon::UncordonArgs),
+    /// Move the pods of a node to other nodes, and let it take no new ones
+    Drain(drain::Args),
+    /// Change the labels of a node
+    Label(label::Args),
     /// Show what happened, oldest first
     Events(events::Args),
     /// Show the versions of this client and of the leader

@@ -22,6 +22,18 @@ pub fn parse_pod(text: &str) -> std::result::Result<Name, String> {
     }
 }
 
+/// A node as clap reads it: `node/n1`, or `n1` alone.
+pub fn parse_node(text: &str) -> std::result::Result<Name, String> {
+    if !text.contains('/') {
+        return Name::new(text).map_err(|error| error.to_string());
+    }
+    let reference = parse_reference(text)?;
+    match reference.kind {
+        ResourceKind::Node => Ok(reference.name),
+        ResourceKind::Pod => Err(format!("'{text}' is a pod, and only a node can do this")),
+    }
+}
+
 /// What the words of a command name.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Target {
@@ -78,5 +90,12 @@ mod tests {
         assert_eq!(parse_pod("web").map(|name| name.to_string()), Ok("web".to_owned()));
         assert_eq!(parse_pod("pods/web").map(|name| name.to_string()), Ok("web".to_owned()));
         assert!(parse_pod("node/web").is_err());
+    }
+
+    #[test]
+    fn cordon_and_drain_take_a_bare_name_for_a_node_and_no_pod() {
+        assert_eq!(parse_node("n1").map(|name| name.to_string()), Ok("n1".to_owned()));
+        assert_eq!(parse_node("nodes/n1").map(|name| name.to_string()), Ok("n1".to_owned()));
+        assert!(parse_node("pod/web").is_err());
     }
 }

@@ -9,19 +9,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cube_api::meta::{Name, Revision, Uid};
-use cube_api::pod::{NODE_LOST, OnNodeLoss, Phase, RestartPolicy};
+use cube_api::node::{Cordon, Node};
+use cube_api::pod::{DRAINED, NODE_LOST, OnNodeLoss, Phase, RestartPolicy};
 use cube_server::follower::runtime::fake::{Fake, Tally};
 use cube_server::leader::Leader;
-use cube_server::leader::store::{Change, Changed, Changes, PodRow, State};
+use cube_server::leader::store::{Change, Changed, Changes, PodRow, Reserved, State};
 use futures::FutureExt;
 
 use crate::machine::LOST_AFTER;
 use crate::workload::Belief;
 use crate::world::World;
 
-/// The engines' machines: what pods reserve must fit into it.
-const CPU: u64 = 4_000;
-const MEMORY: u64 = 8 << 30;
+/// What the nodes leave of their machines (4 cores, 8 GiB, a disk of 100) for pods: what these reserve must fit into it.
+const CPU: u64 = 3_500;
+const MEMORY: u64 = 6 << 30;
+const DISK: u64 = 90 << 30;
 
 /// Between two looks: a life of the leader is seen so late.
 const LOOKS: Duration = Duration::from_millis(100);
@@ -67,8 +69,10 @@ pub struct Checks {
     rows: BTreeMap<Uid, Arc<PodRow>>,
     /// Of every life of a pod that ever was: its policy, and how often a restart was asked for.
     lives: BTreeMap<Uid, (RestartPolicy, u64)>,
-    /// Those that were on a node when it was lost and don't wait for it: others may take their place.
+    /// Those that were on a node when it was lost and don't wait for it, or were drained from one: others may take their place.
     lost: BTreeSet<Uid>,
+    /// The nodes that take no pods.
+    cordons: BTreeMap<Name, Cordon>,
     /// Where a pod's containers were first seen.
     homes: BTreeMap<Uid, String>,
     engines: BTreeMap<String, Engine>,
@@ -172,6 +176,7 @@ impl Checks {
         self.revision = revision;
         match object {
             Changed::Node { before, after } => {
+                self.note_cordon(world, before.as_deref(), after.as_deref());
                 if let Some(node) = &after
                     && before.is_none_or(|before| before.condition != node.condition)
                 {
@@ -202,6 +207,7 @@ impl Checks {
                     format!("pod {name} was {} and is changed from {}", told(known.map(|row| &**row)), told(before.as_deref()))
                 })?;
                 self.check_step(world, before.as_deref(), after.as_deref())?;
+                self.check_cordon(before.as_deref(), after.as_deref())?;
                 match after {
                     Some(row) => {
                         self.lives.insert(uid, (row.pod.spec.restart_policy, row.restarts));
@@ -212,6 +218,36 @@ impl Checks {
                 Ok(())
             }
         }
+    }
+
+    fn note_cordon(&mut self, world: &World, before: Option<&Node>, after: Option<&Node>) {
+        let Some(node) = after else { return };
+        if before.and_then(|before| before.cordon.as_ref()) != node.cordon.as_ref() {
+            world.trace.note("leader", format_args!("r{} node {}: {:?}", node.revision, node.name, node.cordon));
+        }
+        match &node.cordon {
+            Some(cordon) => drop(self.cordons.insert(node.name.clone(), cordon.clone())),
+            None => drop(self.cordons.remove(&node.name)),
+        }
+    }
+
+    /// What a cordon and a drain mean for a pod that changes.
+    fn check_cordon(&mut self, before: Option<&PodRow>, after: Option<&PodRow>) -> Result<(), Violation> {
+        let (Some(old), Some(new)) = (before, after) else { return Ok(()) };
+        let Some(node) = &new.pod.placement.node else { return Ok(()) };
+        let (metadata, cordon) = (&new.pod.metadata, self.cordons.get(node));
+        let begins = old.pod.placement.node.is_none() || (old.is_finished() && !new.is_finished());
+        ensure(!begins || cordon.is_none(), "ND1", || format!("pod {} begins on {node}, which is cordoned", metadata.name))?;
+        let is_drained = new.retired.as_ref().is_some_and(|retired| retired.reason == format!("its node {node} is drained"));
+        if !is_drained || old.retired.is_some() {
+            return Ok(());
+        }
+        let drain = cordon.and_then(Cordon::draining);
+        let Some(drain) = drain else { return Err(violation("ND2", format!("pod {} is drained from {node}, which isn't", metadata.name))) };
+        let may_go = drain.force || new.pod.spec.restart_policy != RestartPolicy::Never;
+        ensure(may_go, "ND3", || format!("pod {}, which is not run again, is drained from {node} without force", metadata.name))?;
+        self.lost.insert(metadata.uid);
+        Ok(())
     }
 
     /// One change of one pod.
@@ -274,13 +310,20 @@ impl Checks {
         }
         for name in state.nodes.keys() {
             let Some(load) = state.load(name) else { continue };
-            ensure(load.cpu.0 <= CPU && load.memory.0 <= MEMORY, "I12", || {
-                format!("{name} is asked for {} and {}", load.cpu, load.memory)
+            let Reserved { cpu, memory, disk } = load.reserved;
+            ensure(cpu.0 <= CPU && memory.0 <= MEMORY && disk.0 <= DISK, "I12", || {
+                format!("{name} is asked for {cpu} of cpu, {memory} of memory and {disk} of disk space")
             })?;
             let twice = load.host_ports.iter().find(|(_, count)| **count > 1);
             ensure(twice.is_none(), "I12", || format!("host port {twice:?} of {name} is given twice"))?;
         }
         Ok(())
+    }
+
+    /// The limit on crashes of a pod that nobody ever wanted to stop, and that isn't lost.
+    fn limit_of_wanted(&self, uid: Uid) -> Option<u32> {
+        let row = self.rows.get(&uid).filter(|row| row.retired.is_none() && !self.lost.contains(&uid))?;
+        Some(row.pod.spec.restart.limit)
     }
 
     /// Whether anything has changed there.
@@ -310,6 +353,15 @@ impl Checks {
             let own_starts = u64::from(tally.starts - tally.by_hand);
             let is_once = container.is_none() || *policy != RestartPolicy::Never || own_starts <= 1 + restarts;
             ensure(is_once, "I6", || format!("{}, which never restarts, was started {own_starts} times with {restarts} restarts", what()))?;
+            if let Some(limit) = self.limit_of_wanted(*uid).filter(|_| container.is_some()) {
+                // Whose network is gone by itself or by hand, or whom a person started beside another one, has to go; and who is given up, once.
+                let sandbox = tallies.get(&(*uid, None)).copied().unwrap_or_default();
+                let networks = (sandbox.starts - sandbox.live).saturating_sub(sandbox.stopped);
+                let most = *restarts + u64::from(networks + tally.by_hand) + u64::from(limit > 0);
+                ensure(u64::from(tally.stopped) <= most, "A15", || {
+                    format!("{} was stopped {} times, and there was a reason {most} times", what(), tally.stopped)
+                })?;
+            }
         }
         Ok(true)
     }
@@ -344,7 +396,8 @@ fn check_move(old: &PodRow, new: &PodRow) -> Result<(), Violation> {
     ensure(old.retired.is_none() || new.retired.is_some(), "I3", || format!("{} was on its way out and came back", who()))?;
     let (from, to) = (was.status.phase, is.status.phase);
     // One that was given up with its node has nothing anywhere: asked for again, it is as new, and no node has to see a restart.
-    let is_begun_again = new.restarts > old.restarts || was.placement.node.is_none() && was.status.reason.as_deref() == Some(NODE_LOST);
+    let is_given_up = was.placement.node.is_none() && matches!(was.status.reason.as_deref(), Some(NODE_LOST | DRAINED));
+    let is_begun_again = new.restarts > old.restarts || is_given_up;
     ensure(is_begun_again || from == to || rank(from) < rank(to), "I3", || format!("{} went from {from:?} to {to:?}", who()))?;
     for container in &was.status.containers {
         let later = is.status.containers.iter().find(|later| later.name == container.name);

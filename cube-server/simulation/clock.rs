@@ -7,7 +7,8 @@ use std::time::Duration;
 use cube_server::ambient::{Ambient, Source};
 use jiff::{SignedDuration, Timestamp};
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
+use rand::seq::IndexedRandom;
+use rand::{Rng, RngExt, SeedableRng};
 
 /// When every simulation begins: 2026-01-01T00:00:00Z, in seconds.
 const EPOCH: i64 = 1_767_225_600;
@@ -36,6 +37,15 @@ pub struct Offset {
 }
 
 impl Offset {
+    /// Two machines of three have a clock that is right.
+    pub fn drawn(dice: &mut StdRng) -> Self {
+        let offset = Self::default();
+        if dice.random_ratio(1, 3) {
+            offset.set(*[-3_600_000, -90_000, -2_500, 1_500, 45_000, 7_200_000].choose(dice).expect("not empty"));
+        }
+        offset
+    }
+
     /// Sets the machine's clock forward or back.
     pub fn set(&self, millis: i64) {
         self.millis.store(millis, Ordering::Relaxed);

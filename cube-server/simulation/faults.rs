@@ -59,6 +59,8 @@ enum Fault {
     ImageRemoved(usize, &'static str),
     /// Seconds forward or back.
     ClockJumps(usize, i64),
+    /// The leader's.
+    DiskFull,
 }
 
 impl Fault {
@@ -84,6 +86,7 @@ impl Fault {
             Self::Hand(_, Hand::Pause) => "paused by hand",
             Self::ImageRemoved(..) => "image removed",
             Self::ClockJumps(..) => "clock jump",
+            Self::DiskFull => "disk full",
         }
     }
 }
@@ -104,6 +107,7 @@ enum Undo {
     Speed(usize),
     Release(usize),
     Unpause(usize, ContainerId),
+    Disk,
 }
 
 /// The plan of a run, and how far it is.
@@ -240,6 +244,10 @@ impl Faults {
                 world.machines[machine].offset.set(seconds * 1_000);
                 Undo::Nothing
             }
+            Fault::DiskFull => {
+                world.machines[0].fill_disk();
+                Undo::Disk
+            }
         }
     }
 
@@ -278,6 +286,7 @@ impl Faults {
             Undo::Speed(node) => engine(world, node).set_latency(Duration::ZERO),
             Undo::Release(node) => engine(world, node).release(),
             Undo::Unpause(node, id) => engine(world, node).unpause_by_hand(&id),
+            Undo::Disk => world.machines[0].free_disk(),
         }
         world.trace.note("faults", format_args!("over: {:?}", self.planned[number]));
     }
@@ -312,7 +321,8 @@ fn fault(dice: &mut StdRng, settings: &Settings) -> Fault {
         62..=77 => Fault::Call(node, operation(dice), *[Failure::NotDone, Failure::ReplyLost].choose(dice).expect("not empty")),
         78..=80 => Fault::Hang(node, operation(dice)),
         81..=93 => Fault::Hand(node, *[Hand::Kill, Hand::Stop, Hand::Remove, Hand::Restart, Hand::Pause].choose(dice).expect("not empty")),
-        94..=95 => Fault::ImageRemoved(node, ["steady", "job"].choose(dice).expect("not empty")),
+        94 => Fault::ImageRemoved(node, ["steady", "job"].choose(dice).expect("not empty")),
+        95..=96 => Fault::DiskFull,
         _ => Fault::ClockJumps(machine, *[-7_200, -40, 20, 300, 86_400].choose(dice).expect("not empty")),
     }
 }

@@ -8,7 +8,10 @@ use cube_api::LeaderAddress;
 use cube_api::auth::{Keys, Token};
 use cube_api::meta::{Labels, Name};
 use cube_api::node::NodeRole;
+use cube_server::disk::Disk;
+use cube_server::disk::scripted::Scripted;
 use cube_server::follower::dial::Dialer;
+use cube_server::follower::reserve::{Part, Reserve};
 use cube_server::follower::runtime::fake::Fake;
 use cube_server::follower::{self, AgentConfig};
 use cube_server::leader::{self, Leader};
@@ -22,6 +25,8 @@ use crate::trace::Trace;
 /// The leader's host name.
 pub const LEADER: &str = "leader";
 const PORT: u16 = 4242;
+/// The leader's file.
+const DATABASE: &str = "leader.db";
 /// A node is lost sooner than usual, so that it happens often.
 pub const LOST_AFTER: Duration = Duration::from_secs(15);
 /// How long an orderly stop may take.
@@ -53,6 +58,8 @@ pub struct Machine {
     pub name: String,
     pub role: Role,
     pub offset: Offset,
+    /// The leader's, which may be full.
+    disk: Arc<Scripted>,
     site: Site,
     life: Mutex<Life>,
 }
@@ -80,7 +87,7 @@ pub fn leader_address() -> LeaderAddress {
 impl Machine {
     /// A machine with an empty disk, whose clock is as far off as `offset` says.
     pub fn new(name: &str, role: Role, offset: Offset, site: &Site) -> Self {
-        let machine = Self { name: name.to_owned(), role, offset, site: site.clone(), life: Mutex::default() };
+        let machine = Self { name: name.to_owned(), role, offset, disk: Scripted::new(), site: site.clone(), life: Mutex::default() };
         std::fs::create_dir_all(machine.folder(0)).expect("the disks are there");
         machine
     }
@@ -114,7 +121,8 @@ impl Machine {
                 let listener = Listening::on(PORT).await?;
                 let lost_after = Some(LOST_AFTER);
                 let loops = leader::control::Options { lost_after, ..leader::control::Options::default() };
-                let config = leader::Config { database: folder.join("leader.db"), keys, loops };
+                let disk: Arc<dyn Disk> = self.disk.clone();
+                let config = leader::Config { database: folder.join(DATABASE), disk: Some(disk), keys, loops };
                 self.life().leader = Some(Arc::new(leader::start(config, listener, ambient, tasks).await?));
             }
             Role::Node { engine, labels } => {
@@ -128,6 +136,8 @@ impl Machine {
                     boot_id: String::new(),
                     data_dir: folder,
                     max_pods: 20,
+                    reserve: Reserve { cpu: Part::Amount(500), memory: Part::Percent(25), disk: Part::Amount(10 << 30) },
+                    machine: None,
                 };
                 follower::start(config, Arc::new(engine.clone()), dialer, ambient, tasks).await?;
             }
@@ -156,6 +166,19 @@ impl Machine {
             }
         }
         *life = Life { number: life.number + 1, ..Life::default() };
+    }
+
+    /// From now on the database gets no page more than it has, but from the reserve.
+    pub fn fill_disk(&self) {
+        let file = self.folder(self.life().number).join(DATABASE);
+        // A database that isn't there yet gets one, of which nothing can be made.
+        let pages = rusqlite::Connection::open(file).and_then(|database| database.query_row("PRAGMA page_count", [], |row| row.get(0)));
+        self.disk.fill(pages.expect("the database can be read"));
+    }
+
+    /// There is room again.
+    pub fn free_disk(&self) {
+        self.disk.free();
     }
 
     /// The killed life's files go.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cube_api::meta::{Name, Revision, Uid};
+use cube_api::node::Node;
 use cube_api::pod::{ContainerState, Phase, Pod, RestartPolicy, WaitReason};
 use cube_server::follower::runtime::fake::Resident;
 use cube_server::leader::store::{PodRow, State};
@@ -33,6 +34,7 @@ pub fn unmet(world: &World, unsaid: &mut Unsaid) -> Vec<String> {
         let missing = world.engines().filter(|(machine, _)| !state.nodes.keys().any(|name| name.as_str() == machine.name));
         unmet.extend(missing.map(|(machine, _)| format!("node {} never joined", machine.name)));
         unmet.extend(state.pods.values().filter_map(|row| problem(world, row)));
+        unmet.extend(state.nodes.values().flat_map(|node| undrained(state, node)));
         unmet.extend(leftovers(world, state));
         unmet.extend(compare_mirror(world, state));
         unmet
@@ -96,6 +98,21 @@ fn problem(world: &World, row: &PodRow) -> Option<String> {
             alive.and_then(|container| says(&format!("it has finished, and {} lives", container.name)))
         }
     }
+}
+
+/// What a drained node has and doesn't explain.
+fn undrained(state: &State, node: &Node) -> Vec<String> {
+    let Some(drain) = node.cordon.as_ref().and_then(|cordon| cordon.drain.as_ref()) else { return Vec::new() };
+    let bound = state.load(&node.name).into_iter().flat_map(|load| &load.bound).filter_map(|uid| state.pods.get(uid));
+    let unexplained = bound.filter(|row| {
+        let is_said = drain.left.iter().any(|pod| pod.uid == row.pod.metadata.uid && pod.step.reason().is_some());
+        row.uses_its_node() && (drain.finished_at.is_some() || !is_said)
+    });
+    let mut unmet: Vec<_> = unexplained.map(|row| format!("{} is drained and has pod {}", node.name, told(Some(row)))).collect();
+    if drain.left.is_empty() && drain.finished_at.is_none() {
+        unmet.push(format!("{} is empty, and its drain has no end", node.name));
+    }
+    unmet
 }
 
 /// Whether what is said of a container of an unfinished pod is true, and an answer to the question why it doesn't run if it doesn't.

@@ -7,6 +7,7 @@ mod faults;
 mod images;
 mod machine;
 mod network;
+mod operator;
 mod rest;
 mod run;
 mod summary;

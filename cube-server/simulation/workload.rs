@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 
 use crate::client::{Client, Failure};
 use crate::images::Image;
+use crate::operator::{self, Order};
 use crate::trace::Trace;
 
 /// What the leader said is done.
@@ -78,6 +79,11 @@ impl Expected {
     /// Answers that nobody should get.
     pub fn complaints(&self) -> Vec<String> {
         std::mem::take(&mut self.inner().complaints)
+    }
+
+    /// A write was taken.
+    pub fn acknowledge(&self) {
+        self.inner().counts.acknowledged += 1;
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -196,7 +202,7 @@ fn container(dice: &mut StdRng, images: &[Image], number: usize) -> Value {
     let mut container = json!({"name": format!("c{number}"), "image": image.name});
     if dice.random_bool(0.3) {
         let cpu = ["100m", "500m", "1500m", "9"].choose(dice).expect("not empty");
-        container["resources"] = json!({"requests": {"cpu": cpu, "memory": "256Mi"}});
+        container["resources"] = json!({"requests": {"cpu": cpu, "memory": "256Mi", "disk": "40Gi"}});
     }
     if number == 0 && dice.random_bool(0.2) {
         container["ports"] = json!([{"containerPort": 80, "hostPort": dice.random_range(8000..8004)}]);
@@ -205,25 +211,30 @@ fn container(dice: &mut StdRng, images: &[Image], number: usize) -> Value {
 }
 
 /// Does what each user wants.
-pub async fn run(users: Vec<User>, client: Client, ambient: Ambient, expected: Expected, trace: Trace) {
-    expected.inner().users = users.len();
+pub async fn run(users: Vec<User>, orders: Vec<Order>, hands: Hands<'_>) {
+    // The operator is one of them.
+    hands.expected.inner().users = users.len() + 1;
     let all = users.iter().map(|user| async {
         for (pause, wish) in &user.wishes {
             tokio::time::sleep(*pause).await;
-            let hands = Hands { client: &client, ambient: &ambient, expected: &expected, trace: &trace };
             hands.fulfil(&user.names, wish).await;
         }
-        expected.inner().users -= 1;
+        hands.expected.inner().users -= 1;
     });
-    futures::future::join_all(all).await;
-    trace.note("client", "the users are done");
+    let operator = async {
+        operator::run(&orders, &hands).await;
+        hands.expected.inner().users -= 1;
+    };
+    futures::future::join(futures::future::join_all(all), operator).await;
+    hands.trace.note("client", "the users are done");
 }
 
-struct Hands<'a> {
-    client: &'a Client,
-    ambient: &'a Ambient,
-    expected: &'a Expected,
-    trace: &'a Trace,
+/// What whoever asks works with.
+pub struct Hands<'a> {
+    pub client: &'a Client,
+    pub ambient: &'a Ambient,
+    pub expected: &'a Expected,
+    pub trace: &'a Trace,
 }
 
 impl Hands<'_> {
@@ -267,7 +278,7 @@ impl Hands<'_> {
         let path = format!("{}/restart", routes::POD.replace("{name}", name.as_str()));
         let answer = self.until_answered(&format!("restart {name}"), || self.client.call::<Pod>(Method::POST, &path, Bytes::new())).await;
         match answer {
-            Ok(_) => self.expected.inner().counts.acknowledged += 1,
+            Ok(_) => self.expected.acknowledge(),
             // On its way out, gone, or there is no room for it any more.
             Err(error) if matches!(error.code, ErrorCode::NotFound | ErrorCode::Conflict) => {}
             Err(error) => self.complain(format!("restart {name}: {error}")),
@@ -275,7 +286,7 @@ impl Hands<'_> {
     }
 
     /// Asks until the leader says yes or no.
-    async fn until_answered<T, F>(&self, what: &str, ask: impl Fn() -> F) -> Result<T, Box<cube_api::ApiError>>
+    pub async fn until_answered<T, F>(&self, what: &str, ask: impl Fn() -> F) -> Result<T, Box<cube_api::ApiError>>
     where
         F: Future<Output = Result<T, Failure>>,
     {
@@ -298,7 +309,7 @@ impl Hands<'_> {
         }
     }
 
-    fn complain(&self, complaint: String) {
+    pub fn complain(&self, complaint: String) {
         self.expected.inner().complaints.push(complaint);
     }
 }

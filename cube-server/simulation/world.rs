@@ -14,9 +14,10 @@ use crate::client::Client;
 use crate::clock::{self, Clock, Offset};
 use crate::images;
 use crate::machine::{LEADER, Machine, Role, Site};
+use crate::operator;
 use crate::trace::Trace;
 use crate::watcher::{self, Mirror};
-use crate::workload::{self, Expected};
+use crate::workload::{self, Expected, Hands};
 
 /// The client's host name.
 pub const CLIENT: &str = "client";
@@ -63,10 +64,11 @@ impl World {
         let disks = disks();
         let catalogue = images::catalogue(&mut clock::dice(seed, "images"));
         let site = Site { seed, clock: clock.clone(), trace: trace.clone(), disks: disks.path().to_owned() };
-        let mut machines = vec![Arc::new(Machine::new(LEADER, Role::Leader, Offset::default(), &site))];
+        let mut clocks = clock::dice(seed, "clocks");
+        let mut machines = vec![Arc::new(Machine::new(LEADER, Role::Leader, Offset::drawn(&mut clocks), &site))];
         for number in 1..=settings.nodes {
             let name = format!("n{number}");
-            let offset = Offset::default();
+            let offset = Offset::drawn(&mut clocks);
             let engine = engine(seed, &name, &clock, &offset);
             images::teach(&engine, &catalogue);
             add_strangers(&engine, &name);
@@ -88,12 +90,14 @@ impl World {
         }
         let (expected, mirror) = (Expected::default(), Mirror::default());
         let users = workload::users(&mut clock::dice(seed, "users"), settings.pods, settings.length, &catalogue);
-        let ambient = clock::ambient(&clock, &Offset::default(), clock::dice(seed, CLIENT));
+        let orders = operator::orders(&mut clock::dice(seed, "operator"), settings.nodes, settings.length);
+        let ambient = clock::ambient(&clock, &Offset::drawn(&mut clocks), clock::dice(seed, CLIENT));
         let (given, shown, told) = (expected.clone(), mirror.clone(), trace.clone());
         sim.client(CLIENT, async move {
             let client = Client::new(ambient.clone());
             let watching = watcher::run(client.clone(), shown, told.clone());
-            futures::future::join(watching, workload::run(users, client, ambient, given, told)).await;
+            let hands = Hands { client: &client, ambient: &ambient, expected: &given, trace: &told };
+            futures::future::join(watching, workload::run(users, orders, hands)).await;
             Ok(())
         });
         Self { sim, clock, trace, machines, expected, mirror, _disks: disks }

@@ -12,6 +12,7 @@ use cube_api::node::{Capacity, NodeRole};
 
 use crate::ambient::Ambient;
 use crate::follower::dial::Dialer;
+use crate::follower::reserve::Reserve;
 use crate::follower::{self, AgentConfig};
 use crate::net::Network;
 use crate::options::HollowOptions;
@@ -62,7 +63,7 @@ impl Hollows {
     }
 
     async fn start_one(&self, number: u32, tasks: &Tasks) -> anyhow::Result<()> {
-        let HollowOptions { name_prefix, labels, cpu, memory, max_pods, .. } = &self.options;
+        let HollowOptions { name_prefix, labels, cpu, memory, disk, max_pods, .. } = &self.options;
         let node = Name::new(&format!("{name_prefix}-{number}"))?;
         let dialer = Dialer::new(self.leader.clone(), node.clone(), self.keys.clone(), Network::system(), self.ambient.clone());
         let config = AgentConfig {
@@ -74,8 +75,10 @@ impl Hollows {
             boot_id: String::new(),
             data_dir: "(none: a hollow node)".into(),
             max_pods: *max_pods,
+            reserve: Reserve::NOTHING,
+            machine: None,
         };
-        let capacity = Capacity { cpu: *cpu, memory: *memory, pods: 0 };
+        let capacity = Capacity { cpu: *cpu, memory: *memory, disk: *disk, pods: 0 };
         follower::start_hollow(config, capacity, dialer, self.ambient.clone(), tasks).await?;
         Ok(())
     }

@@ -11,6 +11,8 @@ use cube_api::meta::{ClusterId, Labels, Name};
 use cube_api::quantity::{Bytes, MilliCpu};
 use jiff::{Span, SpanRelativeTo};
 
+use crate::follower::reserve::{Part, Reserve};
+
 /// A container cluster on machines with Docker: a leader (control plane, and a node) and any number of followers (nodes).
 #[derive(Debug, Parser)]
 #[command(name = "cube-server", version, after_help = EXAMPLES)]
@@ -182,6 +184,9 @@ pub struct HollowOptions {
     /// The memory that each node pretends to have
     #[arg(long, value_name = "BYTES", default_value = "8Gi")]
     pub memory: Bytes,
+    /// The disk space that each node pretends to have
+    #[arg(long, value_name = "BYTES", default_value = "100Gi")]
+    pub disk: Bytes,
     /// The most pods that each node takes (110 is Kubernetes' default)
     #[arg(long, env = "CUBE_MAX_PODS", value_name = "N", default_value_t = 110)]
     pub max_pods: u32,
@@ -255,12 +260,27 @@ pub struct CommonOptions {
     /// The most pods that this node takes (110 is Kubernetes' default)
     #[arg(long, env = "CUBE_MAX_PODS", value_name = "N", default_value_t = 110)]
     pub max_pods: u32,
+    /// Cpu that pods may not reserve, for the machine itself: 500m, or 5%
+    #[arg(long, env = "CUBE_RESERVE_CPU", value_name = "CPU", default_value = "100m", value_parser = Part::of_cpu)]
+    pub reserve_cpu: Part,
+    /// Memory that pods may not reserve: 1Gi, or 10% [default: 256Mi, or 10% of less than 2.5Gi]
+    #[arg(long, env = "CUBE_RESERVE_MEMORY", value_name = "BYTES", value_parser = Part::of_bytes)]
+    pub reserve_memory: Option<Part>,
+    /// Disk space that pods may not reserve: 20Gi, or 10%
+    #[arg(long, env = "CUBE_RESERVE_DISK", value_name = "BYTES", default_value = "10%", value_parser = Part::of_bytes)]
+    pub reserve_disk: Part,
 }
 
 impl CommonOptions {
     /// The labels as a map; a repeated key keeps the last value, as repeated flags do.
     pub fn labels(&self) -> Labels {
         self.labels.iter().cloned().collect()
+    }
+
+    /// What pods may not reserve.
+    pub fn reserve(&self) -> Reserve {
+        let memory = self.reserve_memory.unwrap_or(Reserve::default().memory);
+        Reserve { cpu: self.reserve_cpu, memory, disk: self.reserve_disk }
     }
 }
 
@@ -321,6 +341,48 @@ mod tests {
         assert_eq!(refused(&["--node-lost-after", "9s"]), expected);
         assert!(refused(&["--node-lost-after", "soon"]).contains("'soon' is not a length of time, such as 90s, 5m or 1h30m, or never"));
         assert!(refused(&["--node-not-ready-after", "0s"]).contains("no time at all"));
+    }
+
+    fn hollow(arguments: &[&str]) -> Result<HollowOptions, String> {
+        let words = ["cube-server", "hollow", "--leader", "leader:4242"].iter().chain(arguments);
+        match Options::try_parse_from(words).map_err(|error| error.to_string())?.role {
+            RoleOptions::Hollow(options) => Ok(options),
+            other => Err(format!("{other:?}")),
+        }
+    }
+
+    #[test]
+    fn hollow_nodes_are_as_large_as_their_options_say() {
+        let options = hollow(&["--nodes", "500"]).expect("all that is needed");
+        assert_eq!((options.cpu, options.memory, options.max_pods), (MilliCpu(4_000), Bytes(8 << 30), 110));
+        assert_eq!((options.name_prefix.as_str(), options.join_every), ("hollow", Duration::from_millis(2)));
+        let options = hollow(&["--nodes", "1", "--cpu", "500m", "--memory", "64Mi", "--max-pods", "7"]).expect("all that is needed");
+        assert_eq!((options.cpu, options.memory, options.max_pods), (MilliCpu(500), Bytes(64 << 20), 7));
+    }
+
+    #[test]
+    fn hollow_nodes_that_could_not_be_are_refused() {
+        let refused = |arguments: &[&str]| hollow(arguments).expect_err("a refusal");
+        assert!(refused(&[]).contains("--nodes"));
+        assert!(refused(&["--nodes", "0"]).contains("0 is not in 1.."));
+        let long = "x".repeat(53);
+        assert!(refused(&["--nodes", "1", "--name-prefix", &long]).contains("at most 52 characters"));
+        assert!(refused(&["--nodes", "1", "--memory", "much"]).contains("'much' is not an amount of memory"));
+    }
+
+    #[test]
+    fn a_reserve_is_the_default_one_unless_the_command_line_says_otherwise() {
+        let reserve = |arguments: &[&str]| {
+            let words = ["cube-server", "follower", "--leader", "a:1"].iter().chain(arguments);
+            match Options::try_parse_from(words).map_err(|error| error.to_string())?.role {
+                RoleOptions::Follower(options) => Ok::<_, String>(options.common.reserve()),
+                other => unreachable!("{other:?}"),
+            }
+        };
+        assert_eq!(reserve(&[]), Ok(Reserve::default()));
+        let given = reserve(&["--reserve-cpu", "5%", "--reserve-memory", "1Gi", "--reserve-disk", "0"]);
+        assert_eq!(given, Ok(Reserve { cpu: Part::Percent(5), memory: Part::Amount(1 << 30), disk: Part::Amount(0) }));
+        assert!(reserve(&["--reserve-memory=lots"]).expect_err("a refusal").contains("or a part such as 10%"));
     }
 
     #[test]

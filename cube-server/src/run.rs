@@ -12,7 +12,8 @@ use anyhow::Context;
 use cube_api::address::{AddressError, LeaderAddress};
 use cube_api::auth::{Keys, Token};
 use cube_api::meta::Name;
-use cube_api::node::NodeRole;
+use cube_api::node::{Capacity, NodeRole};
+use cube_api::quantity::{Bytes, MilliCpu};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::Level;
@@ -25,6 +26,7 @@ use crate::ambient::Ambient;
 use crate::data_dir::{self, DataDir, DataDirError};
 use crate::follower::dial::Dialer;
 use crate::follower::ledger::{self, LEDGER};
+use crate::follower::machine::{Load, Machine, ThisMachine};
 use crate::follower::runtime::docker::{self, Docker};
 use crate::follower::{self, AgentConfig};
 use crate::hollow::Hollows;
@@ -36,6 +38,11 @@ use crate::{hollow, reset, serve, upkeep};
 
 /// How long an orderly stop may take. Pods run on whatever happens, so there is little to wait for.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// What a stop means for the pods of a server.
+const PODS_RUN_ON: &str = "pods keep running";
+/// What it means for those of hollow nodes.
+const PODS_END: &str = "the hollow nodes and their pods are gone with this process";
 
 /// Sends the log to stderr: `CUBE_LOG` chooses what (`info` when absent). Of the libraries only what they say up to `info`: in more detail, the one that
 /// speaks to Docker shows whole bodies, with what pods are told in their environments.
@@ -57,9 +64,9 @@ pub fn run(options: Options) -> anyhow::Result<ExitCode> {
     // Before the first file is made: the databases hold what pods are told in their environments.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     match options.role {
-        RoleOptions::Leader(options) => in_runtime(async |tasks| start_and_stop(tasks, run_leader(options, tasks)).await),
-        RoleOptions::Follower(options) => in_runtime(async |tasks| start_and_stop(tasks, run_follower(options, tasks)).await),
-        RoleOptions::Hollow(options) => in_runtime(async |tasks| start_and_stop(tasks, run_hollow(options, tasks)).await),
+        RoleOptions::Leader(options) => in_runtime(async |tasks| start_and_stop(tasks, PODS_RUN_ON, run_leader(options, tasks)).await),
+        RoleOptions::Follower(options) => in_runtime(async |tasks| start_and_stop(tasks, PODS_RUN_ON, run_follower(options, tasks)).await),
+        RoleOptions::Hollow(options) => in_runtime(async |tasks| start_and_stop(tasks, PODS_END, run_hollow(options, tasks)).await),
         RoleOptions::Reset(options) => in_runtime(async |tasks| reset::run(options, tasks).await.map(|()| ExitCode::SUCCESS)),
         RoleOptions::Backup(options) => upkeep::back_up(&options).map(|()| ExitCode::SUCCESS),
         RoleOptions::Restore(options) => upkeep::restore(&options, &Ambient::system()).map(|()| ExitCode::SUCCESS),
@@ -89,10 +96,10 @@ fn allow_many_files() {
 
 /// Starts a role, waits for the signal to stop and stops its tasks; what the role returned (its lock) is held until they have ended: the next
 /// process must not open a database that this one still writes. A second signal ends the process at once.
-async fn start_and_stop<T>(tasks: &Tasks, start: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<ExitCode> {
+async fn start_and_stop<T>(tasks: &Tasks, consequence: &str, start: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen()?;
     // Also after a failed start: what was started is told to stop before the process ends.
-    let held = until_stopped(tasks, start, &mut signals).await;
+    let held = until_stopped(tasks, consequence, start, &mut signals).await;
     let stopped = tokio::select! {
         biased;
         stopped = tasks.shut_down(STOP_LIMIT) => stopped,
@@ -105,14 +112,18 @@ async fn start_and_stop<T>(tasks: &Tasks, start: impl Future<Output = anyhow::Re
 }
 
 /// Starts a role and waits for the signal to stop.
-async fn until_stopped<T>(tasks: &Tasks, start: impl Future<Output = anyhow::Result<T>>, signals: &mut Signals) -> anyhow::Result<T> {
+async fn until_stopped<T>(
+    tasks: &Tasks,
+    consequence: &str,
+    start: impl Future<Output = anyhow::Result<T>>,
+    signals: &mut Signals,
+) -> anyhow::Result<T> {
     let held = start.await?;
     tokio::select! {
         biased;
-        () = signals.next() => {}
-        () = tasks.stopping().cancelled() => return Ok(held),
+        () = signals.next() => tracing::info!("stopping; {consequence}"),
+        () = tasks.stopping().cancelled() => {}
     }
-    tracing::info!("stopping; pods keep running");
     Ok(held)
 }
 
@@ -143,6 +154,9 @@ impl Signals {
 async fn run_leader(options: LeaderOptions, tasks: &Tasks) -> anyhow::Result<DataDir> {
     let ambient = Ambient::system();
     let (not_ready_after, lost_after) = options.silence_limits().map_err(anyhow::Error::msg)?;
+    if !options.no_pods {
+        check_reserve(&options.common)?;
+    }
     let data_dir = open_data_dir(&options.common)?;
     // Before anything is written: a port in use changes nothing.
     let listener = serve::bind(&options.listen)?;
@@ -155,7 +169,7 @@ async fn run_leader(options: LeaderOptions, tasks: &Tasks) -> anyhow::Result<Dat
     let (every, keep) = (options.backup_every, usize::from(options.backup_keep));
     let backups = options.backup_dir.clone().map(|folder| control::Backups { folder, every, keep });
     let loops = control::Options { not_ready_after, lost_after, backups, ..control::Options::default() };
-    let config = leader::Config { database: data_dir.path().join(store::FILE), keys: keys.clone(), loops };
+    let config = leader::Config { database: data_dir.path().join(store::FILE), disk: None, keys: keys.clone(), loops };
     let started = leader::start(config, listener, ambient.clone(), tasks).await;
     started.map_err(|error| upkeep::with_leaders_remedy(error, data_dir.path(), options.backup_dir.as_deref()))?;
     if !options.no_pods {
@@ -166,10 +180,19 @@ async fn run_leader(options: LeaderOptions, tasks: &Tasks) -> anyhow::Result<Dat
 }
 
 async fn run_follower(options: FollowerOptions, tasks: &Tasks) -> anyhow::Result<DataDir> {
+    check_reserve(&options.common)?;
     let data_dir = open_data_dir(&options.common)?;
     let token = given_token(&options.common)?.ok_or(DataDirError::NoToken)?;
     start_node(&options.common, NodeRole::Follower, &options.leader, Keys::new(&token), &data_dir, Ambient::system(), tasks).await?;
     Ok(data_dir)
+}
+
+/// Refuses a reserve of more cpu or memory than this machine has. Which disk counts is Docker's to say: a node whose reserve is larger than that, or
+/// than what Docker was given of the machine, is NotReady with the same words.
+fn check_reserve(common: &CommonOptions) -> anyhow::Result<()> {
+    let Ok(Load { cores, memory, .. }) = ThisMachine.load() else { return Ok(()) };
+    let capacity = Capacity { cpu: MilliCpu(cores * 1_000), memory: Bytes(memory), disk: Bytes(u64::MAX), pods: common.max_pods };
+    common.reserve().allocatable(&capacity).map(drop).map_err(anyhow::Error::msg)
 }
 
 async fn run_hollow(options: HollowOptions, tasks: &Tasks) -> anyhow::Result<()> {
@@ -214,6 +237,8 @@ async fn start_node(
         boot_id: boot_id(),
         data_dir: data_dir.path().to_owned(),
         max_pods: common.max_pods,
+        reserve: common.reserve(),
+        machine: Some(Arc::new(ThisMachine)),
     };
     follower::start(config, Arc::new(runtime), dialer, ambient, tasks).await.map_err(remedy)?;
     Ok(())
@@ -317,7 +342,7 @@ mod tests {
             tasks.stopping().cancel();
             anyhow::Ok(lock)
         };
-        assert_eq!(start_and_stop(&tasks, start).await.expect("an orderly end"), ExitCode::SUCCESS);
+        assert_eq!(start_and_stop(&tasks, PODS_RUN_ON, start).await.expect("an orderly end"), ExitCode::SUCCESS);
         assert!(told.await.expect("the writer ended"), "another process could have had the folder meanwhile");
         DataDir::open(&path).expect("it is free afterwards");
     }

@@ -19,6 +19,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
+use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::{Instant, Sleep};
@@ -127,7 +129,7 @@ pub async fn serve(mut listener: impl Listener, router: Router, tasks: Tasks, co
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                warn_sometimes(&mut warned, || tracing::warn!(%error, "can't accept connections: trying again"));
+                warn_sometimes(&mut warned, || tracing::warn!("can't accept connections: {}; trying again", not_accepted(&error)));
                 tokio::time::sleep(ACCEPT_AGAIN).await;
                 continue;
             }
@@ -151,6 +153,18 @@ fn warn_sometimes(warned: &mut Option<Instant>, warn: impl FnOnce()) {
         *warned = Some(Instant::now());
         warn();
     }
+}
+
+/// What kept a connection from being accepted, and what to do about it.
+fn not_accepted(error: &io::Error) -> String {
+    if error.raw_os_error() != Some(Errno::MFILE.raw_os_error()) {
+        return error.to_string();
+    }
+    let limit = getrlimit(Resource::Nofile).current.map_or("all".to_owned(), |limit| limit.to_string());
+    format!(
+        "the {limit} open files that this process may have are in use. A node needs one, and another one while it reports; raise the hard limit \
+         (`ulimit -Hn`, or LimitNOFILE= of a systemd unit)"
+    )
 }
 
 /// Serves one connection, to its end or its upgrade.
@@ -276,6 +290,19 @@ impl Connection {
     /// Whoever is at the other end has shown to be a node.
     pub fn is_a_nodes(&self) {
         self.place.place.is_a_nodes();
+    }
+
+    /// A stranger's.
+    #[cfg(test)]
+    pub fn new() -> Self {
+        let place = Peers::new(1, 1, 1).admit(IpAddr::from([10, 0, 0, 1])).expect("room");
+        Self { place: Arc::new(Counted::new(place, &Connections::default())) }
+    }
+
+    /// Whether it counts among the nodes'.
+    #[cfg(test)]
+    pub fn counts_as_a_nodes(&self) -> bool {
+        self.place.place.is_nodes.load(Ordering::Relaxed)
     }
 }
 

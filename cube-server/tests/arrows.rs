@@ -25,7 +25,7 @@ const RULES: &[Rule] = &[
         reason: "the leader speaks to every node alike, its own too: over a session",
     },
     Rule {
-        places: &["cube-server/src/follower"],
+        places: &["cube-server/src/follower", "cube-server/src/hollow"],
         except: &[],
         words: &["crate::leader"],
         reason: "a follower knows the leader's wire (cube-api) only",

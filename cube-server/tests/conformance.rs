@@ -8,8 +8,21 @@ use serde::Deserialize;
 use source::{Source, Token, rust_files, tokens, workspace};
 
 /// What has to be listed: what was asked for, word by word (A), the invariants (I), what comes to pass when faults have stopped (L), and the faults
-/// that are tried: on the leader (EL), followers (EF), Docker (ED), the network (EN) and by clients (EC).
-const PROMISES: [(&str, u32); 8] = [("A", 15), ("I", 15), ("L", 4), ("EL", 7), ("EF", 6), ("ED", 9), ("EN", 7), ("EC", 6)];
+/// that are tried: on the leader (EL), followers (EF), Docker (ED), the network (EN) and by clients (EC); then the rules of scheduling (SC), of
+/// what nodes have and give (RS), of nodes that people look after (ND), of many nodes and pods (SCALE), and of spare sandboxes (PL).
+const PROMISES: [(&str, u32); 11] = [
+    ("A", 15),
+    ("I", 15),
+    ("L", 4),
+    ("EL", 7),
+    ("EF", 6),
+    ("ED", 9),
+    ("EN", 7),
+    ("EC", 6),
+    ("RS", 6),
+    ("ND", 7),
+    ("SCALE", 3),
+];
 
 fn wanted() -> Vec<String> {
     PROMISES.iter().flat_map(|(part, count)| (1..=*count).map(move |number| format!("{part}{number}"))).collect()

@@ -32,7 +32,8 @@ use crate::meta::{Name, Revision};
 use crate::node::Node;
 use crate::pod::Pod;
 use crate::routes::{
-    self, Applied, ApplyQuery, DeleteNodeQuery, DeleteQuery, EventQuery, ExecQuery, List, ListQuery, LogQuery, VersionInfo,
+    self, Applied, ApplyQuery, CordonQuery, DeleteNodeQuery, DeleteQuery, DrainQuery, EventQuery, ExecQuery, List, ListQuery, LogQuery,
+    NodePatch, VersionInfo,
 };
 use transport::Answer;
 
@@ -69,11 +70,7 @@ impl Client {
 
     /// Makes the resources so, all or none. With `dry_run` it only says what would be done.
     pub async fn apply(&self, resources: &[Resource], dry_run: bool) -> Result<Applied, ClientError> {
-        let body = serde_json::to_vec(resources).expect("manifests are plain data");
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let extra = Extra { headers, body: body.into() };
-        self.decode(self.send(Method::POST, &with_query(routes::APPLY, &ApplyQuery { dry_run }), extra).await?).await
+        self.tell(Method::POST, &with_query(routes::APPLY, &ApplyQuery { dry_run }), resources).await
     }
 
     /// The pods, in order of their names. Without a `limit` every page is fetched.
@@ -119,6 +116,26 @@ impl Client {
     /// Forgets a node that is away; answers it as it was.
     pub async fn delete_node(&self, name: &Name, query: &DeleteNodeQuery) -> Result<Node, ClientError> {
         self.call(Method::DELETE, &with_query(&named(routes::NODE, name), query)).await
+    }
+
+    /// Lets a node take no new pods.
+    pub async fn cordon(&self, name: &Name, query: &CordonQuery) -> Result<Node, ClientError> {
+        self.call(Method::POST, &with_query(&named(routes::NODE_CORDON, name), query)).await
+    }
+
+    /// Lets it take pods again, and ends its drain.
+    pub async fn uncordon(&self, name: &Name) -> Result<Node, ClientError> {
+        self.call(Method::DELETE, &named(routes::NODE_CORDON, name)).await
+    }
+
+    /// Has the leader cordon a node and move its pods; answers the node as it begins.
+    pub async fn drain(&self, name: &Name, query: &DrainQuery) -> Result<Node, ClientError> {
+        self.call(Method::POST, &with_query(&named(routes::NODE_DRAIN, name), query)).await
+    }
+
+    /// Changes a node's labels.
+    pub async fn patch_node(&self, name: &Name, patch: &NodePatch) -> Result<Node, ClientError> {
+        self.tell(Method::PATCH, &named(routes::NODE, name), patch).await
     }
 
     /// Events, oldest first.
@@ -168,6 +185,14 @@ impl Client {
 
     async fn call<T: DeserializeOwned>(&self, method: Method, path: &str) -> Result<T, ClientError> {
         self.decode(self.send(method, path, Extra::default()).await?).await
+    }
+
+    /// As [`Client::call`], with a body.
+    async fn tell<T: DeserializeOwned>(&self, method: Method, path: &str, body: &(impl Serialize + ?Sized)) -> Result<T, ClientError> {
+        let body = serde_json::to_vec(body).expect("manifests and patches are plain data");
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        self.decode(self.send(method, path, Extra { headers, body: body.into() }).await?).await
     }
 
     async fn decode<T: DeserializeOwned>(&self, answer: Answer) -> Result<T, ClientError> {

@@ -17,6 +17,8 @@ use std::collections::{BTreeMap, btree_map};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use self::validate::{label_key_problem, label_value_problem};
+
 use self::decode::Finding;
 use self::path::Path;
 use self::tree::{Entry, Mark, Node, Value};

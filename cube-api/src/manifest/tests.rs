@@ -388,6 +388,8 @@ fn the_rules_beyond_the_shape_hold() {
         ("resources: {limits: {cpu: 0}}", "0 is below the least limit that Linux can enforce, 10m"),
         ("resources: {requests: {cpu: 2}, limits: {cpu: 1}}", "resources.requests.cpu: 2 is more than the limit of 1"),
         ("resources: {requests: {memory: 2Gi}, limits: {memory: 1Gi}}", "requests.memory: 2Gi is more than the limit of 1Gi"),
+        ("resources: {limits: {disk: 1Gi}}", "resources.limits.disk: Docker's storage drivers can't limit what a container writes"),
+        ("resources: {requests: {disk: -1Gi}}", "resources.requests.disk: '-1Gi' is not an amount of memory or disk"),
         ("resources: {limits: {cpu: lots}}", "resources.limits.cpu: 'lots' is not an amount of cpu"),
         ("resources: {limits: {cpu: [1]}}", "resources.limits.cpu: "),
         ("resources: {limits: {gpu: 1}}", "unknown field `gpu`; did you mean `cpu`?"),

@@ -147,6 +147,12 @@ impl Checks {
             let path = || path.key("limits").key("memory");
             self.check(limit >= MIN_MEMORY_LIMIT, path, || format!("{limit} is below Docker's least limit, {MIN_MEMORY_LIMIT}"));
         }
+        // Docker's usual storage drivers share one file system among all containers: what is accepted has to work, so it isn't.
+        self.check(
+            limits.disk.is_none(),
+            || path.key("limits").key("disk"),
+            || "Docker's storage drivers can't limit what a container writes; reserve room for it with `requests.disk`".to_owned(),
+        );
         if let (Some(request), Some(limit)) = (requests.cpu, limits.cpu) {
             self.check(request <= limit, || path.key("requests").key("cpu"), || format!("{request} is more than the limit of {limit}"));
         }
@@ -157,21 +163,34 @@ impl Checks {
 
     fn labels(&mut self, path: &Path, labels: &BTreeMap<String, String>) {
         for (key, value) in labels {
-            self.check(is_label_key(key), || path.key(key), || {
-                format!(
-                    "`{}` is no label key: 1 to {MAX_LABEL} letters, digits, '-', '_' and '.', beginning and ending with a letter or digit, \
-                     perhaps after a domain and '/'",
-                    excerpt(key)
-                )
-            });
-            self.check(value.is_empty() || is_label_word(value), || path.key(key), || {
-                format!(
-                    "`{}` is no label value: at most {MAX_LABEL} letters, digits, '-', '_' and '.', beginning and ending with a letter or digit",
-                    excerpt(value)
-                )
-            });
+            for problem in [label_key_problem(key), label_value_problem(value)].into_iter().flatten() {
+                self.refuse(path.key(key), problem);
+            }
         }
     }
+}
+
+/// What is wrong with a label's key, if something is.
+pub fn label_key_problem(key: &str) -> Option<String> {
+    let problem = || {
+        format!(
+            "`{}` is no label key: 1 to {MAX_LABEL} letters, digits, '-', '_' and '.', beginning and ending with a letter or digit, \
+             perhaps after a domain and '/'",
+            excerpt(key)
+        )
+    };
+    (!is_label_key(key)).then(problem)
+}
+
+/// What is wrong with a label's value, if something is.
+pub fn label_value_problem(value: &str) -> Option<String> {
+    let problem = || {
+        format!(
+            "`{}` is no label value: at most {MAX_LABEL} letters, digits, '-', '_' and '.', beginning and ending with a letter or digit",
+            excerpt(value)
+        )
+    };
+    (!value.is_empty() && !is_label_word(value)).then(problem)
 }
 
 fn too_long(length: usize) -> String {

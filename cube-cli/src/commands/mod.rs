@@ -2,10 +2,13 @@
 
 pub mod apply;
 pub mod config;
+pub mod cordon;
 pub mod delete;
+pub mod drain;
 pub mod events;
 pub mod exec;
 pub mod get;
+pub mod label;
 pub mod list;
 pub mod logs;
 pub mod manifests;
@@ -35,6 +38,10 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Logs(args) => logs::run(args, &client(path)?).await?,
         Command::Exec(args) => return exec::run(args, &client(path)?).await,
         Command::Restart(args) => restart::run(args, &client(path)?).await?,
+        Command::Cordon(args) => cordon::run(args, &client(path)?).await?,
+        Command::Uncordon(args) => cordon::undo(args, &client(path)?).await?,
+        Command::Drain(args) => return drain::run(args, &client(path)?).await,
+        Command::Label(args) => label::run(args, || client(path)).await?,
         Command::Events(args) => events::run(args, &client(path)?).await?,
         Command::Version => version::run(|| client(path)).await?,
         Command::Config(args) => config::run(args, path)?,

@@ -10,8 +10,10 @@ use crate::error::Result;
 /// The words of `cube nodes`.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
-  cube nodes            name, status, type, age, pods, cpu and memory (reserved/all)
-  cube nodes -o wide    also versions, labels and why a node isn't ready")]
+  cube nodes            name, status, type, age, pods; CPU, MEMORY: reserved by pods, of what they
+                        may reserve; CPU%, MEMORY%: in use by the whole machine, of all it has
+  cube nodes -o wide    also disk space, versions, labels and why a node isn't ready
+  cube get node/n1      all of one: what it has, keeps back, gives to pods and uses")]
 pub struct Args {
     #[command(flatten)]
     options: Options,

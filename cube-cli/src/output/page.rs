@@ -50,7 +50,7 @@ impl Page {
     }
 
     /// A heading with a text under it, indented.
-    fn section(&mut self, heading: &str, body: &str) {
+    pub fn section(&mut self, heading: &str, body: &str) {
         self.text.push_str(&format!("\n{heading}:\n"));
         for line in body.lines() {
             self.text.push_str(format!("  {line}").trim_end());

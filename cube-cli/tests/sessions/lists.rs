@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use snapbox::str;
 
 use crate::leader::{Answer, Leader};
-use crate::{cube, event, given_up, list, node, pod, pulling, refusal, running};
+use crate::{cube, event, given_up, in_use, list, node, pod, pulling, refusal, running};
 
 fn two_pods() -> Leader {
     Leader::start(|_, _| Answer::Json(200, list(7, &[pod("db", 1, 5, given_up()), pod("web", 2, 7, running())])))
@@ -73,15 +73,15 @@ fn an_empty_list_says_so_beside_the_data() {
 fn nodes_are_listed_with_name_status_and_type() {
     let leader = Leader::start(move |_, _| {
         let away = json!({"status": "NotReady", "reason": "no session for more than 10s"});
-        Answer::Json(200, list(4, &[node("alpha", "Leader", json!({"status": "Ready"})), node("beta", "Follower", away)]))
+        Answer::Json(200, list(4, &[in_use(node("alpha", "Leader", json!({"status": "Ready"}))), node("beta", "Follower", away)]))
     });
     cube(&leader.address, &["nodes"])
         .assert()
         .code(0)
         .stdout_eq(str![[r#"
-NAME    STATUS     TYPE       AGE    PODS    CPU      MEMORY
-alpha   Ready      Leader     120m   3/110   250m/2   64/7629Mi
-beta    NotReady   Follower   120m   3/110   250m/2   64/7629Mi
+NAME    STATUS     TYPE       AGE    PODS    CPU        CPU%   MEMORY      MEMORY%
+alpha   Ready      Leader     120m   3/110   0.25/1.9   23%    64/7373Mi   25%
+beta    NotReady   Follower   120m   3/110   0.25/1.9   -      64/7373Mi   -
 
 "#]])
         .stderr_eq("");
@@ -89,9 +89,9 @@ beta    NotReady   Follower   120m   3/110   250m/2   64/7629Mi
         .assert()
         .code(0)
         .stdout_eq(str![[r#"
-NAME    STATUS     TYPE       AGE    PODS    CPU      MEMORY      VERSION   ENGINE     LABELS   REASON
-alpha   Ready      Leader     120m   3/110   250m/2   64/7629Mi   0.1.0     20.10.24   <none>   <none>
-beta    NotReady   Follower   120m   3/110   250m/2   64/7629Mi   0.1.0     20.10.24   <none>   no session for more than 10s
+NAME    STATUS     TYPE       AGE    PODS    CPU        CPU%   MEMORY      MEMORY%   DISK       DISK%   VERSION   ENGINE     LABELS   REASON
+alpha   Ready      Leader     120m   3/110   0.25/1.9   23%    64/7373Mi   25%       0.5/90Gi   40%     0.1.0     20.10.24   <none>   <none>
+beta    NotReady   Follower   120m   3/110   0.25/1.9   -      64/7373Mi   -         0.5/90Gi   -       0.1.0     20.10.24   <none>   no session for more than 10s
 
 "#]])
         .stderr_eq("");
@@ -119,11 +119,15 @@ Reason:      no session for more than 10s
 Type:        Follower
 Created:     [..] (120m ago)
 Last seen:   [..] ago)
-Pods:        3/110
-Cpu:         250m/2
-Memory:      64/7629Mi
 Version:     0.1.0
 Engine:      20.10.24
+
+Resources:
+  RESOURCE   CAPACITY   KEPT BACK   ALLOCATABLE   RESERVED     IN USE
+  cpu        2          0.1         1.9           0.25 (13%)   -
+  memory     7629Mi     256Mi       7373Mi        64Mi (1%)    -
+  disk       100Gi      10Gi        90Gi          0.5Gi (1%)   -
+  pods       110        0           110           3            3
 
 Events:
   LAST SEEN   TYPE      REASON         FROM    MESSAGE

@@ -3,6 +3,7 @@
 mod config;
 mod leader;
 mod lists;
+mod operate;
 mod pods;
 mod streams;
 mod terminal;
@@ -47,13 +48,21 @@ fn pod(name: &str, number: u8, revision: u64, status: Value) -> Value {
     })
 }
 
-/// A node as the leader answers it.
+/// A node as the leader answers it; it uses nothing that is known.
 fn node(name: &str, role: &str, condition: Value) -> Value {
     json!({
-        "name": name, "nodeId": uid(1), "role": role, "capacity": {"cpu": "2", "memory": "8000000000", "pods": 110},
+        "name": name, "nodeId": uid(1), "role": role,
+        "capacity": {"cpu": "2", "memory": "8000000000", "disk": "100Gi", "pods": 110},
+        "allocatable": {"cpu": "1900m", "memory": "7731564544", "disk": "90Gi", "pods": 110},
         "version": "0.1.0", "engine": "20.10.24", "createdAt": ago(7200), "seenAt": ago(1), "condition": condition,
-        "pods": 3, "reservedCpu": "250m", "reservedMemory": "64Mi", "revision": 4,
+        "pods": 3, "reservedCpu": "250m", "reservedMemory": "64Mi", "reservedDisk": "512Mi", "revision": 4,
     })
+}
+
+/// The node, of which so much is in use.
+fn in_use(mut node: Value) -> Value {
+    node["usage"] = json!({"cpu": "460m", "memory": "2000000000", "disk": "40Gi"});
+    node
 }
 
 fn running() -> Value {

@@ -1,11 +1,12 @@
 //! The commands that the user asked for, one after the other.
 
 use std::io::Write;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
-use serde_json::json;
+use cube_api::quantity::{Bytes, MilliCpu};
+use serde_json::{Value, json};
 
-use crate::cluster::{BUSYBOX, Cluster, PATIENCE, docker, shell_pod, wait_for};
+use crate::cluster::{BUSYBOX, Cluster, PATIENCE, docker, run, server_binary, shell_pod, wait_for};
 
 #[test]
 fn a_manifest_is_applied_listed_shown_and_deleted() {
@@ -50,6 +51,41 @@ fn every_node_is_listed_with_its_status_and_type() {
     assert_eq!(rows[1][..3], [cluster.leader.name.as_str(), "Ready", "Leader"]);
     assert_eq!(rows[2][..3], [cluster.followers[0].name.as_str(), "Ready", "Follower"]);
     assert_eq!(rows[3][..3], [cluster.followers[1].name.as_str(), "Ready", "Follower"]);
+}
+
+#[test]
+fn a_node_says_what_its_machine_has_keeps_back_and_uses() {
+    let mut cluster = Cluster::leader_only(&["--reserve-cpu", "250m", "--reserve-memory", "25%", "--reserve-disk", "1Gi"]);
+    cluster.wait_until_ready();
+    let leader = cluster.leader.name.clone();
+    let reference = format!("node/{leader}");
+    let node: Value = wait_for("the use of the machine", PATIENCE, || {
+        let node = cluster.cube(&["get", &reference, "-o", "json"]).ok();
+        let node: Value = serde_json::from_str(&node).expect("an object");
+        if node["usage"].is_object() { Ok(node) } else { Err(node.to_string()) }
+    });
+    let bytes = |part: &str, what: &str| serde_json::from_value::<Bytes>(node[part][what].clone()).expect("bytes").0;
+    let cpu = |part: &str| serde_json::from_value::<MilliCpu>(node[part]["cpu"].clone()).expect("cores").0;
+    let told = docker(["info", "--format", "{{.NCPU}} {{.MemTotal}} {{.DockerRootDir}}"]);
+    let told: Vec<&str> = told.split(' ').collect();
+    let number = |text: &str| text.trim().parse::<u64>().expect("a number");
+    let disk = run(Command::new("df").args(["-B1", "--output=size", told[2]])).ok();
+    let disk = number(disk.lines().last().expect("df's answer"));
+    assert_eq!((cpu("capacity"), bytes("capacity", "memory"), bytes("capacity", "disk")), (number(told[0]) * 1_000, number(told[1]), disk));
+    let all = (number(told[0]) * 1_000, number(told[1]), disk);
+    let left = (all.0 - 250, all.1 - all.1 / 4, all.2 - (1 << 30));
+    assert_eq!((cpu("allocatable"), bytes("allocatable", "memory"), bytes("allocatable", "disk")), left);
+    let used = (cpu("usage"), bytes("usage", "memory"), bytes("usage", "disk"));
+    assert!(used.0 <= all.0 && (1..all.1).contains(&used.1) && (1..all.2).contains(&used.2), "{used:?} of {all:?}");
+    let table = cluster.cube(&["nodes"]).ok();
+    assert_eq!(table.matches('%').count(), 4, "two in the header, and the use of cpu and memory:\n{table}");
+
+    cluster.leader.kill();
+    let mut greedy = Command::new(server_binary());
+    greedy.args(["leader", "--reserve-memory", "8000Ti", "--data-dir"]).arg(cluster.folder().join("none"));
+    let refused = run(&mut greedy).fails_with(1);
+    assert!(refused.contains("--reserve-memory keeps back 8388608000Mi of the "), "{refused}");
+    assert!(!cluster.folder().join("none").exists(), "nothing was begun");
 }
 
 #[test]

@@ -191,15 +191,19 @@ fn limits_are_enforced_and_told() {
     let cluster = Cluster::start(0);
     let mut manifest = shell_pod("hog", "tail /dev/zero");
     manifest[0]["spec"]["restartPolicy"] = json!("Never");
-    manifest[0]["spec"]["containers"][0]["resources"] = json!({ "limits": { "memory": "16Mi" } });
+    manifest[0]["spec"]["containers"][0]["resources"] = json!({ "limits": { "memory": "16Mi", "cpu": "500m" } });
     let mut huge = shell_pod("huge", "sleep 1000");
     huge[0]["spec"]["containers"][0]["resources"] = json!({ "requests": { "memory": "1000Ti" } });
     cluster.apply(json!([manifest[0], huge[0]]));
-    wait_for("OOMKilled", PATIENCE, || {
+    let container = wait_for("OOMKilled", PATIENCE, || {
         let pod = cluster.pod("hog")?;
-        let end = &pod["status"]["containers"][0]["state"]["terminated"];
-        if end["reason"] == "OOMKilled" { Ok(()) } else { Err(pod.to_string()) }
+        let status = &pod["status"]["containers"][0];
+        let is_told = status["state"]["terminated"]["reason"] == "OOMKilled";
+        status["containerID"].as_str().filter(|_| is_told).map(str::to_owned).ok_or_else(|| pod.to_string())
     });
+    cluster.wait_for_status("hog", "OOMKilled");
+    let limits = "{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}} {{.HostConfig.NanoCpus}}";
+    assert_eq!(docker(["inspect", "--format", limits, &container]), "16777216 16777216 500000000", "memory with swap is the memory alone");
     cluster.wait_for_status("huge", "Unschedulable");
     let again = cluster.manifest(json!([huge[0]]));
     let late = cluster.cube(&["apply", &again, "--wait", "--timeout", "1s"]).fails_with(124);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 use async_trait::async_trait;
 use cube_api::meta::{ClusterId, Instance, Labels, Name, NodeId, Uid};
@@ -18,9 +18,11 @@ use crate::ambient::Ambient;
 use crate::follower::assignments::{Assignments, Pods, Request};
 use crate::follower::images::Images;
 use crate::follower::ledger::{Home, LEDGER, Ledger, LedgerError, Membership, Opened};
+use crate::follower::machine::Machine;
 use crate::follower::observe::Observer;
 use crate::follower::pods::{Context, STARTS_AT_ONCE, Snapshot};
 use crate::follower::reporter::{Reporter, Sources};
+use crate::follower::reserve::Reserve;
 use crate::follower::runtime::Runtime;
 use crate::follower::{exec, logs};
 use crate::latest;
@@ -43,6 +45,10 @@ pub struct AgentConfig {
     pub data_dir: PathBuf,
     /// The most pods it takes.
     pub max_pods: u32,
+    /// What of the machine pods may not reserve.
+    pub reserve: Reserve,
+    /// What is measured; none for a node whose machine is only pretended: its use is never known.
+    pub machine: Option<Arc<dyn Machine>>,
 }
 
 /// How reports reach the leader.
@@ -50,6 +56,9 @@ pub struct AgentConfig {
 pub trait LeaderLink: Send + Sync + 'static {
     /// Hands a report over; answered after the leader's commit.
     async fn report(&self, report: &Report) -> Result<ReportAccepted, LinkError>;
+
+    /// Nothing is to be reported for a while: what is held for the next report may go.
+    fn rest(&self) {}
 }
 
 /// Why a report didn't get through.
@@ -148,6 +157,7 @@ impl Agent {
             engine: String::new(),
             trouble: Some("docker was not asked yet".to_owned()),
             capacity: Capacity { pods: config.max_pods, ..Capacity::default() },
+            allocatable: None,
         };
         let (facts, facts_seen) = latest::channel(facts);
         let (membership, membership_seen) = latest::channel(opened.membership);
@@ -184,6 +194,10 @@ impl Agent {
             reporter: reporter.clone(),
             room: ledger.room().clone(),
             max_pods: config.max_pods,
+            reserve: config.reserve,
+            machine: config.machine.clone(),
+            data_dir: config.data_dir.clone(),
+            disk_of: Mutex::default(),
             ambient: ambient.clone(),
             ledger: ledger.clone(),
             relist: Notify::new(),

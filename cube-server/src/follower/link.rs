@@ -123,6 +123,11 @@ impl LeaderLink for HttpLink {
             may_learn = false;
         }
     }
+
+    /// A node that reports now and then has one socket, its session's; so does its leader for it.
+    fn rest(&self) {
+        drop(self.kept.lock().expect(UNPOISONED).take());
+    }
 }
 
 #[cfg(test)]

@@ -1,10 +1,15 @@
-//! Watches the engine: its health, hints about single pods, and all containers from time to time. Changes nothing itself.
+//! Watches the engine: its health, hints about single pods, and all containers from time to time; and the machine below it: how much of it is in
+//! use. Changes nothing itself.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, RwLock};
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use cube_api::meta::{Name, Uid};
+use cube_api::node::Capacity;
+use cube_api::quantity::Bytes;
 use cube_api::session::NodeFacts;
 use futures::StreamExt;
 use tokio::sync::{Notify, mpsc};
@@ -14,17 +19,25 @@ use crate::ambient::Ambient;
 use crate::backoff::{Backoff, Jitter};
 use crate::follower::assignments::{Pods, Request};
 use crate::follower::ledger::{Ledger, Membership};
+use crate::follower::machine::{self, Machine, Meter};
 use crate::follower::plan::Note;
 use crate::follower::reporter::Reporter;
-use crate::follower::runtime::{Runtime, RuntimeError, Scope};
-use crate::latest;
+use crate::follower::reserve::Reserve;
+use crate::follower::runtime::{EngineInfo, Runtime, RuntimeError, Scope};
 use crate::sqlite::room::Room;
+use crate::{blocking, latest};
 
 /// How often everything is listed, whatever the hints say: Docker keeps only its last 256 events.
 const RELIST: Duration = Duration::from_secs(10);
 
 /// Whose containers the engine has beside ours is looked at at the first list and at each so many-th after it: ten minutes.
 const NEIGHBOURS_EVERY: u64 = 60;
+
+/// How often it is measured how much of the machine is in use...
+const MEASURE: Duration = Duration::from_secs(15);
+
+/// ...but the second time already so long after the first, which alone says nothing of the cores.
+const FIRST_MEASURE: Duration = Duration::from_secs(1);
 
 /// The waits after a failure of the engine.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(10));
@@ -49,6 +62,14 @@ pub struct Observer {
     pub room: Room,
     /// The most pods that the node takes.
     pub max_pods: u32,
+    /// What pods may not reserve.
+    pub reserve: Reserve,
+    /// What is measured, if anything is.
+    pub machine: Option<Arc<dyn Machine>>,
+    /// The node's own folder: its disk counts where the engine's can't be seen.
+    pub data_dir: PathBuf,
+    /// The folder whose file system is the node's disk space, once the engine has said where it keeps things.
+    pub disk_of: Mutex<Option<PathBuf>>,
     /// The clock and the dice.
     pub ambient: Ambient,
     /// Where what is found beside our containers is noted.
@@ -60,7 +81,30 @@ pub struct Observer {
 impl Observer {
     /// Watches for as long as it is polled.
     pub async fn run(self) {
-        tokio::join!(self.look(), self.listen());
+        tokio::join!(self.look(), self.listen(), self.measure());
+    }
+
+    /// Measures what is in use, as long as there is a machine to measure. The reporter knows what is worth telling.
+    async fn measure(&self) {
+        let Some(machine) = &self.machine else { return };
+        let (mut meter, mut problem) = (Meter::default(), String::new());
+        let mut wait = FIRST_MEASURE;
+        loop {
+            let (machine, folder) = (machine.clone(), self.disk_of().unwrap_or_else(|| self.data_dir.clone()));
+            let measured = match blocking::run(move || Ok::<_, io::Error>((machine.load()?, machine.space(&folder)?))).await {
+                Ok((load, disk)) => meter.measure(load, disk),
+                Err(error) => {
+                    if problem != error.to_string() {
+                        problem = error.to_string();
+                        tracing::warn!(problem, "the use of this machine can't be measured");
+                    }
+                    None
+                }
+            };
+            self.reporter.measured(measured);
+            tokio::time::sleep(wait).await;
+            wait = Jitter::from_random(self.ambient.random()).spread(MEASURE);
+        }
     }
 
     /// Health and lists, every ten seconds; after a failure sooner.
@@ -102,16 +146,47 @@ impl Observer {
             Some(scope) => Some(self.runtime.census(&scope).await?),
             None => None,
         };
+        let capacity = Capacity { pods: self.max_pods, disk: self.disk(&info).await, ..info.capacity };
+        let (allocatable, no_sense) = match self.reserve.allocatable(&capacity) {
+            Ok(allocatable) => (allocatable, None),
+            Err(refusal) => (Capacity { pods: capacity.pods, ..Capacity::default() }, Some(refusal)),
+        };
+        let short = self.room.is_short().then(|| format!("the node's disk is full: {}", self.room.remedy()));
+        let trouble = short.or(no_sense);
         // Only now: an engine that tells its version but can't list is in trouble, and must not seem well in between.
         self.set_facts(|facts| {
-            facts.engine = info.version.clone();
-            facts.capacity = cube_api::node::Capacity { pods: self.max_pods, ..info.capacity };
-            facts.trouble = self.room.is_short().then(|| format!("the node's disk is full: {}", self.room.remedy()));
+            facts.engine.clone_from(&info.version);
+            facts.capacity = capacity;
+            facts.allocatable = Some(allocatable);
+            facts.trouble.clone_from(&trouble);
         });
         let Some(listed) = listed else { return Ok(false) };
         // A closed queue means that the server is stopping.
         drop(self.assignments.send(Request::Listed(listed)).await);
         Ok(true)
+    }
+
+    /// The disk space that the node has: the engine's word, else what is looked up ([`machine::disk`]).
+    async fn disk(&self, info: &EngineInfo) -> Bytes {
+        let Some(machine) = self.machine.clone().filter(|_| info.capacity.disk == Bytes(0)) else { return info.capacity.disk };
+        let (engines, own) = (info.data_root.clone(), self.data_dir.clone());
+        let (folder, space) = match blocking::run(move || machine::disk(machine.as_ref(), engines.as_deref(), &own)).await {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(%error, "the disk space of this node can't be told");
+                return Bytes(0);
+            }
+        };
+        let mut disk_of = self.disk_of.lock().expect("nothing panics while it is held");
+        if disk_of.as_ref() != Some(&folder) {
+            tracing::info!("the disk space of this node is that of the file system of {}", folder.display());
+            *disk_of = Some(folder);
+        }
+        machine::steady(self.facts.borrow().capacity.disk, space.all)
+    }
+
+    fn disk_of(&self) -> Option<PathBuf> {
+        self.disk_of.lock().expect("nothing panics while it is held").clone()
     }
 
     /// Says once whose containers of cube are on the engine beside ours: nobody may be left who would ever stop them. They are never touched.

@@ -22,8 +22,9 @@ pub struct PodRecord {
     pub restarts_seen: u64,
     /// The sandbox.
     pub sandbox: SandboxRecord,
-    /// One for each container of the spec.
-    pub containers: BTreeMap<Name, ContainerRecord>,
+    /// One for each container of the spec. In boxes: a map has room for eleven entries where there is mostly one, and a record is copied with each
+    /// decision (3.4 KiB of 4 in each of the copies that a node has of it).
+    pub containers: BTreeMap<Name, Box<ContainerRecord>>,
     /// When every container had been started for the first time.
     pub started_at: Option<Timestamp>,
 }
@@ -177,7 +178,7 @@ impl PodRecord {
             stage: Stage::Live,
             restarts_seen,
             sandbox: SandboxRecord::default(),
-            containers: pod.spec.containers.iter().map(|container| (container.name.clone(), ContainerRecord::new())).collect(),
+            containers: pod.spec.containers.iter().map(|container| (container.name.clone(), Box::new(ContainerRecord::new()))).collect(),
             started_at: None,
         }
     }

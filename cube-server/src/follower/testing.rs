@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cube_api::meta::{ClusterId, Labels, Name, Uid};
-use cube_api::node::NodeRole;
+use cube_api::node::{NodeRole, Usage};
 use cube_api::pod::{Container, PodSpec, PodStatus, RestartPolicy};
 use cube_api::session::{
-    AssignedPod, Assignment, AssignmentAccepted, Epoch, Generation, NodeEvent, PodReport, Report, ReportAccepted, Want, Welcome,
+    AssignedPod, Assignment, AssignmentAccepted, Epoch, Generation, NodeEvent, NodeFacts, PodReport, Report, ReportAccepted, Want, Welcome,
 };
 use cube_api::{ApiError, ErrorCode};
 use jiff::{SignedDuration, Timestamp};
@@ -20,6 +20,8 @@ use uuid::Uuid;
 
 use super::agent::{Agent, AgentConfig, LeaderLink, LinkError, StartError};
 use super::ledger::{LEDGER, Ledger};
+use super::machine::Machine;
+use super::reserve::Reserve;
 use super::runtime::Observed;
 use super::runtime::fake::{Fake, Script};
 use crate::ambient::{Ambient, Source};
@@ -49,9 +51,12 @@ pub struct Leader {
     pub away: AtomicBool,
     pub refuses: AtomicBool,
     pub calls: AtomicU64,
+    pub rests: AtomicU64,
     pub pods: Mutex<BTreeMap<Uid, PodReport>>,
     pub events: Mutex<BTreeMap<u64, NodeEvent>>,
     pub trouble: Mutex<Option<String>>,
+    /// What the newest report said of the node and of its machine.
+    pub node: Mutex<Option<(NodeFacts, Option<Usage>)>>,
 }
 
 #[async_trait]
@@ -65,6 +70,7 @@ impl LeaderLink for Leader {
             return Err(LinkError::Refused(ApiError::new(ErrorCode::Conflict, "superseded")));
         }
         *self.trouble.lock().unwrap() = report.facts.trouble.clone();
+        *self.node.lock().unwrap() = Some((report.facts.clone(), report.usage));
         let mut pods = self.pods.lock().unwrap();
         for pod in &report.pods {
             if pods.get(&pod.uid).is_none_or(|known| known.sequence < pod.sequence) {
@@ -76,6 +82,10 @@ impl LeaderLink for Leader {
             events.entry(event.sequence).or_insert_with(|| event.clone());
         }
         Ok(ReportAccepted { events_through: events.keys().max().copied().unwrap_or(0) })
+    }
+
+    fn rest(&self) {
+        self.rests.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -121,6 +131,14 @@ impl Bench {
         self.kill().await;
         self.tasks = Tasks::default();
         let config = config(&self.folder, self.machine);
+        self.agent = start(config, &self.disk, &self.fake, &self.leader, &self.ambient, &self.tasks).await;
+    }
+
+    /// As [`Bench::kill_and_restart`], with another reserve, on a machine that is measured.
+    pub async fn restart_measured(&mut self, reserve: Reserve, machine: Arc<dyn Machine>) {
+        self.kill().await;
+        self.tasks = Tasks::default();
+        let config = AgentConfig { reserve, machine: Some(machine), ..config(&self.folder, self.machine) };
         self.agent = start(config, &self.disk, &self.fake, &self.leader, &self.ambient, &self.tasks).await;
     }
 
@@ -240,6 +258,8 @@ fn config(folder: &TempDir, machine: &str) -> AgentConfig {
         boot_id: format!("{machine}'s boot"),
         data_dir: folder.path().to_owned(),
         max_pods: 100,
+        reserve: Reserve::NOTHING,
+        machine: None,
     }
 }
 

@@ -5,6 +5,7 @@ mod clock;
 mod disk;
 mod home;
 mod leader;
+mod resources;
 mod streams;
 
 use std::sync::atomic::Ordering;

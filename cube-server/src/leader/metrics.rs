@@ -194,6 +194,8 @@ fn show_cluster(registry: &mut Registry, state: &State) {
         nodes.get_or_create(&InCondition { condition: node.condition.as_str() }).inc();
     }
     registry.register("nodes", "Nodes that are known, by condition", nodes);
+    let cordoned = state.nodes.values().filter(|node| node.cordon.is_some()).count();
+    show(registry, "nodes_cordoned", "Nodes that take no new pods because a person said so", cordoned);
     let pods = Family::<InPhase, Gauge>::default();
     for (phase, count) in state.phases() {
         pods.get_or_create(&InPhase { phase: word(phase) }).set(i64::try_from(count).unwrap_or(i64::MAX));

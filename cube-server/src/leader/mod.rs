@@ -16,6 +16,7 @@ use self::api::Api;
 use self::nodes::Nodes;
 use self::store::Store;
 use crate::ambient::Ambient;
+use crate::disk::Disk;
 use crate::net::Listener;
 use crate::serve;
 use crate::tasks::Tasks;
@@ -24,6 +25,8 @@ use crate::tasks::Tasks;
 pub struct Config {
     /// Its SQLite file.
     pub database: PathBuf,
+    /// What stands for the disk that the file is on; none: that disk.
+    pub disk: Option<Arc<dyn Disk>>,
     /// What verifies credentials.
     pub keys: Keys,
     /// How long and how often its loops wait.
@@ -42,7 +45,10 @@ pub struct Leader {
 
 /// Opens the store, starts the loops and serves the API on `listener`. All of it ends with `tasks`.
 pub async fn start(config: Config, listener: impl Listener, ambient: Ambient, tasks: &Tasks) -> anyhow::Result<Leader> {
-    let store = Store::open(&config.database, ambient.clone(), tasks).await?;
+    let store = match config.disk {
+        None => Store::open(&config.database, ambient.clone(), tasks).await?,
+        Some(disk) => Store::open_on(&config.database, disk, ambient.clone(), tasks).await?,
+    };
     let nodes = Nodes::new(store.clone(), ambient.clone(), tasks.clone());
     control::start(&store, Arc::new(nodes.clone()), &ambient, tasks, config.loops);
     let api = Api::new(store.clone(), nodes.clone(), config.keys, ambient, tasks.clone());

@@ -9,12 +9,8 @@ fn hello() -> Router {
     Router::new().route("/", get(async || "hello"))
 }
 
-fn stranger(connections: &Connections) -> Arc<Counted> {
-    Arc::new(Counted::new(Peers::new(1, 1, 1).admit([10, 0, 0, 1].into()).expect("room"), connections))
-}
-
 fn routes(router: Router) -> Known {
-    Known::new(router, &stranger(&Connections::default()))
+    Known::new(router, &Connection::new().place)
 }
 
 fn connected() -> (DuplexStream, Tasks) {
@@ -208,4 +204,11 @@ async fn connections_that_are_open_or_refused_are_counted() {
     tokio::time::timeout(LIMIT, closed).await.expect("closed connections are no longer counted");
     tokio::net::TcpStream::connect(address).await.expect("listening").write_all(b"x").await.expect("it is let in");
     assert!(tasks.shut_down(DRAIN + Duration::from_secs(1)).await);
+}
+
+#[test]
+fn a_server_that_is_out_of_open_files_says_how_to_get_more() {
+    let said = not_accepted(&io::Error::from(Errno::MFILE));
+    assert!(said.contains("open files that this process may have are in use") && said.contains("LimitNOFILE="), "{said}");
+    assert!(!not_accepted(&io::Error::from(Errno::CONNABORTED)).contains("LimitNOFILE="));
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cube_api::auth::Keys;
-use cube_api::meta::Instance;
+use cube_api::meta::{Instance, Uid};
 use cube_api::pod::Phase;
 use cube_api::routes::{EventQuery, ListQuery, LogQuery};
 use cube_api::session::{Announcement, Report};
@@ -17,16 +17,18 @@ use cube_server::follower::LeaderLink;
 use cube_server::follower::agent::LinkError;
 use cube_server::follower::dial::Dialer;
 use cube_server::follower::link::HttpLink;
+use cube_server::follower::runtime::fake::Fake;
 use cube_server::follower::session::{self, SessionError};
 use cube_server::net::{Network, Source, Stream};
 use cube_server::tasks::Tasks;
 use hyper_util::rt::TokioIo;
 use serde_json::json;
+use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use uuid::Uuid;
 
-use crate::rig::{Cluster, Follower, Leader, Machine, engine, name, token, wait_for};
+use crate::rig::{Cluster, Follower, Gate, Leader, Machine, engine, name, token, wait_for};
 
 fn announcement(node: &str, node_id: u128, machine: &str) -> Announcement {
     let facts = json!({"version": "0.1.0", "engine": "20.10", "capacity": {"cpu": "4", "memory": "4Gi", "pods": 100}});
@@ -158,13 +160,30 @@ async fn granted(leader: &Leader, sessions: u64) {
     .await;
 }
 
+/// A cluster whose node ran a pod and was stopped, with two data folders of that node.
+struct Copied {
+    leader: Leader,
+    gate: Gate,
+    uid: Uid,
+    fake: Fake,
+    folder: TempDir,
+    copy: TempDir,
+}
+
+impl Copied {
+    async fn start() -> Self {
+        let Cluster { leader, follower, gate, .. } = Cluster::start().await;
+        leader.apply(&[("web", "app")]).await;
+        let uid = leader.phase("web", Phase::Running).await.metadata.uid;
+        let fake = follower.fake.clone();
+        let (folder, copy) = follower.stop_and_copy().await;
+        Self { leader, gate, uid, fake, folder, copy }
+    }
+}
+
 #[tokio::test]
 async fn a_clone_of_a_connected_node_is_refused_and_neither_disturbs_it_nor_runs_a_pod() {
-    let Cluster { leader, follower, gate, .. } = Cluster::start().await;
-    leader.apply(&[("web", "app")]).await;
-    let uid = leader.phase("web", Phase::Running).await.metadata.uid;
-    let fake = follower.fake.clone();
-    let (folder, copy) = follower.stop_and_copy().await;
+    let Copied { leader, gate, uid, fake, folder, copy } = Copied::start().await;
     let original = Follower::start_with(folder, "n1", HERE, &gate, fake.clone()).await;
     granted(&leader, 2).await;
     let before = fake.everything();
@@ -183,7 +202,7 @@ async fn a_clone_of_a_connected_node_is_refused_and_neither_disturbs_it_nor_runs
     assert!(error.message.contains("copy") && error.hint.is_some_and(|hint| hint.contains("/etc/machine-id")), "{}", error.message);
     let link = HttpLink::new(dialer.clone());
     let (facts, cluster_id) = (third.facts.clone(), leader.cluster_id());
-    let report = Report { node_id, instance: third.instance, cluster_id, facts, pods: Vec::new(), events: Vec::new() };
+    let report = Report { node_id, instance: third.instance, cluster_id, facts, usage: None, pods: Vec::new(), events: Vec::new() };
     let Err(LinkError::Refused(error)) = link.report(&report).await else { panic!("a copy's report was taken") };
     assert!(error.message.contains("copy"), "{}", error.message);
     let events = leader.client.events(&EventQuery { object: Some("node/n1".to_owned()), ..EventQuery::default() }).await.expect("events");
@@ -197,11 +216,7 @@ async fn a_clone_of_a_connected_node_is_refused_and_neither_disturbs_it_nor_runs
 
 #[tokio::test]
 async fn of_two_processes_on_copies_of_a_data_folder_the_newest_has_the_session_and_the_other_waits_for_its_end() {
-    let Cluster { leader, follower, gate, .. } = Cluster::start().await;
-    leader.apply(&[("web", "app")]).await;
-    let uid = leader.phase("web", Phase::Running).await.metadata.uid;
-    let fake = follower.fake.clone();
-    let (folder, copy) = follower.stop_and_copy().await;
+    let Copied { leader, gate, uid, fake, folder, copy } = Copied::start().await;
     let older = Follower::start_with(folder, "n1", HERE, &gate, fake.clone()).await;
     granted(&leader, 2).await;
     let newer = Follower::start_with(copy, "n1", HERE, &gate, fake.clone()).await;

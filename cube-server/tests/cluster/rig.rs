@@ -13,7 +13,10 @@ use cube_api::meta::{ClusterId, Labels, Name};
 use cube_api::node::NodeRole;
 use cube_api::pod::{Phase, Pod};
 use cube_server::ambient::Ambient;
+use cube_server::disk::Space;
 use cube_server::follower::dial::Dialer;
+use cube_server::follower::machine::{self, scripted::Scripted};
+use cube_server::follower::reserve::Reserve;
 use cube_server::follower::runtime::Runtime;
 use cube_server::follower::runtime::fake::{Fake, Script};
 use cube_server::follower::{self, AgentConfig};
@@ -152,7 +155,8 @@ impl Leader {
         let (ambient, tasks) = (Ambient::system(), Tasks::default());
         let listener = serve::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("it is bound");
-        let config = leader::Config { database: folder.path().join("leader.db"), keys: Keys::new(&token()), loops: options.clone() };
+        let config =
+            leader::Config { database: folder.path().join("leader.db"), disk: None, keys: Keys::new(&token()), loops: options.clone() };
         let started = leader::start(config, listener, ambient, &tasks).await.expect("a leader that starts");
         let leader: LeaderAddress = address.to_string().parse().expect("an address");
         let leader::Leader { nodes, store, connections } = started;
@@ -220,6 +224,11 @@ impl Leader {
     pub async fn apply(&self, of: &[(&str, &str)]) {
         self.client.apply(&pods(of), false).await.expect("an apply that isn't refused");
     }
+
+    pub async fn apply_text(&self, text: &str) {
+        let resources = manifest::from_json(text.as_bytes()).expect("a manifest without errors");
+        self.client.apply(&resources, false).await.expect("an apply that isn't refused");
+    }
 }
 
 /// A follower. Its engine and its folder outlive it.
@@ -247,19 +256,29 @@ impl Follower {
 
     pub async fn start_on(node: &str, machine: &str, gate: &Gate, fake: Fake, runtime: Arc<dyn Runtime>, tasks: Tasks) -> Self {
         let (folder, boot) = (tempfile::tempdir().expect("a temporary folder"), format!("{machine}'s boot"));
-        Self::start_in(folder, node, Machine { id: machine, boot: &boot }, gate, Engine { fake, runtime, tasks }).await
+        Self::start_in(folder, node, Machine { id: machine, boot: &boot }, gate, Engine { fake, runtime, tasks, measured: None }).await
     }
 
     /// Another process with this data folder, on an engine that may be another one's.
     pub async fn start_with(folder: TempDir, node: &str, machine: Machine<'_>, gate: &Gate, fake: Fake) -> Self {
         let runtime = Arc::new(fake.clone());
-        Self::start_in(folder, node, machine, gate, Engine { fake, runtime, tasks: Tasks::default() }).await
+        Self::start_in(folder, node, machine, gate, Engine { fake, runtime, tasks: Tasks::default(), measured: None }).await
+    }
+
+    /// As [`Follower::start`], on a machine that is measured: 4 cores of which one works, 8 GiB of which 2 are taken, a disk of 100 bytes with
+    /// 30 free.
+    pub async fn start_measured(node: &str, gate: &Gate) -> Self {
+        let (fake, folder) = (engine(), tempfile::tempdir().expect("a temporary folder"));
+        let measured = Scripted::with_disks(&[(folder.path(), Space { free: 30, all: 100 })]);
+        measured.work(25, 6 << 30);
+        let engine = Engine { runtime: Arc::new(fake.clone()), fake, tasks: Tasks::default(), measured: Some(measured) };
+        Self::start_in(folder, node, Machine { id: "machine-1", boot: "boot" }, gate, engine).await
     }
 
     /// As [`Follower::start`], which reaches its leader by this name over this network.
     pub async fn start_over(network: Network, leader: LeaderAddress, node: &str) -> Self {
         let fake = engine();
-        let engine = Engine { runtime: Arc::new(fake.clone()), fake, tasks: Tasks::default() };
+        let engine = Engine { runtime: Arc::new(fake.clone()), fake, tasks: Tasks::default(), measured: None };
         let folder = tempfile::tempdir().expect("a temporary folder");
         Self::start_at(folder, node, Machine { id: "machine-1", boot: "boot" }, (network, leader), engine).await
     }
@@ -275,7 +294,7 @@ impl Follower {
         (network, leader): (Network, LeaderAddress),
         engine: Engine,
     ) -> Self {
-        let (ambient, keys, Engine { fake, runtime, tasks }) = (Ambient::system(), Keys::new(&token()), engine);
+        let (ambient, keys, Engine { fake, runtime, tasks, measured }) = (Ambient::system(), Keys::new(&token()), engine);
         let config = AgentConfig {
             node: name(node),
             role: NodeRole::Follower,
@@ -284,6 +303,8 @@ impl Follower {
             boot_id: machine.boot.to_owned(),
             data_dir: folder.path().to_owned(),
             max_pods: 100,
+            reserve: Reserve::default(),
+            machine: measured,
         };
         let dialer = Dialer::new(leader, name(node), keys, network, ambient.clone());
         follower::start(config, runtime, dialer, ambient, &tasks).await.expect("a node that starts");
@@ -311,6 +332,7 @@ struct Engine {
     fake: Fake,
     runtime: Arc<dyn Runtime>,
     tasks: Tasks,
+    measured: Option<Arc<dyn machine::Machine>>,
 }
 
 /// An engine that knows the image `app`, which runs.

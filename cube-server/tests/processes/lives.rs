@@ -33,6 +33,17 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// The leader whose followers they are, one of these, and a client.
+async fn cluster(ground: &Ground, engine: &Engine) -> (Server, Server, Client) {
+    let mut right = ground.leader("right");
+    right.start_ready().await;
+    let client = ground.client(right.address);
+    let mut follower = ground.follower(engine.node(), right.address);
+    follower.start();
+    node_ready(&client, engine.node()).await;
+    (right, follower, client)
+}
+
 async fn untouched(engine: &Engine, pods: &[&str], before: &[Container]) {
     assert_eq!(engine.running(pods).await, before, "the same containers run");
 }
@@ -40,12 +51,7 @@ async fn untouched(engine: &Engine, pods: &[&str], before: &[Container]) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_empty_leader_with_the_same_token_is_refused_and_the_right_one_is_followed_again() {
     let (ground, engine) = (Ground::new(), Engine::new());
-    let mut right = ground.leader("right");
-    right.start_ready().await;
-    let client = ground.client(right.address);
-    let mut follower = ground.follower(engine.node(), right.address);
-    follower.start();
-    node_ready(&client, engine.node()).await;
+    let (mut right, mut follower, client) = cluster(&ground, &engine).await;
     run(&client, "web").await;
     let before = engine.running(&["web"]).await;
     right.kill();
@@ -66,12 +72,7 @@ async fn an_empty_leader_with_the_same_token_is_refused_and_the_right_one_is_fol
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_on_a_copy_of_the_database_is_refused_whether_its_epoch_is_lower_or_equal() {
     let (ground, engine) = (Ground::new(), Engine::new());
-    let mut right = ground.leader("right");
-    right.start_ready().await;
-    let client = ground.client(right.address);
-    let mut follower = ground.follower(engine.node(), right.address);
-    follower.start();
-    node_ready(&client, engine.node()).await;
+    let (mut right, mut follower, client) = cluster(&ground, &engine).await;
     run(&client, "first").await;
     right.kill();
     // Each copy knows the first pod only, and its next life counts the epoch that the right one's next life counts.

@@ -107,7 +107,7 @@ impl Rig {
             Does::NotThere => String::new(),
         };
         let command = if does == Does::NotThere { vec!["nope".to_owned()] } else { ["sh", "-c", &script].map(str::to_owned).to_vec() };
-        let limits = Amounts { memory: (does == Does::EatsMemory).then_some(Bytes(16 << 20)), cpu: None };
+        let limits = Amounts { memory: (does == Does::EatsMemory).then_some(Bytes(16 << 20)), ..Amounts::default() };
         ContainerSpec {
             scope: self.scope.clone(),
             identity: self.identity(Some(container), 0),

@@ -97,6 +97,7 @@ mod tests {
         let two = ledger.events(2).await.expect("there");
         assert_eq!(two.iter().map(|event| event.message.as_str()).collect::<Vec<_>>(), ["event 0", "event 1"]);
         ledger.events_accepted(2).await.expect("dropped");
+        assert_eq!(ledger.events(10).await.expect("there").iter().map(|event| event.sequence).collect::<Vec<_>>(), [3]);
         ledger.save(Uid::NONE, pod, None, notes(3, 3 + MAX_EVENTS), ambient.now()).await.expect("kept");
         let all = ledger.events(usize::MAX).await.expect("there");
         assert_eq!((all.len(), all[0].sequence, all[0].message.as_str()), (MAX_EVENTS, 4, "event 3"));

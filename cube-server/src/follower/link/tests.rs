@@ -31,8 +31,17 @@ fn link(listener: &TcpListener) -> HttpLink {
 }
 
 fn report() -> Report {
-    let facts = NodeFacts { version: String::new(), engine: String::new(), trouble: None, capacity: Capacity::default() };
-    Report { node_id: NodeId(Uuid::nil()), instance: None, cluster_id: ClusterId(Uuid::nil()), facts, pods: Vec::new(), events: Vec::new() }
+    let facts =
+        NodeFacts { version: String::new(), engine: String::new(), trouble: None, capacity: Capacity::default(), allocatable: None };
+    Report {
+        node_id: NodeId(Uuid::nil()),
+        instance: None,
+        cluster_id: ClusterId(Uuid::nil()),
+        facts,
+        usage: None,
+        pods: Vec::new(),
+        events: Vec::new(),
+    }
 }
 
 /// A leader whose clock is an hour ahead.
@@ -90,6 +99,26 @@ async fn a_kept_connection_that_the_leader_closes_is_no_failure_and_a_new_one_is
         link.report(&report()).await.expect("a new connection");
         link.report(&report()).await.expect("another one, as the kept one was closed");
         link.report(&report()).await.expect_err("a new one that was closed too");
+    };
+    tokio::time::timeout(Duration::from_secs(10), async { tokio::join!(leader, follower) }).await.expect("an end");
+}
+
+#[tokio::test]
+async fn the_connection_that_is_kept_for_the_next_report_is_closed_when_there_is_none_for_a_while() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let link = link(&listener);
+    let leader = async {
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        for _ in 0..2 {
+            request(&mut stream).await;
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 19\r\n\r\n{\"eventsThrough\":0}").await.expect("it is open");
+        }
+        assert_eq!(stream.read(&mut [0]).await.expect("closed in order"), 0);
+    };
+    let follower = async {
+        link.report(&report()).await.expect("a new connection");
+        link.report(&report()).await.expect("the kept one");
+        link.rest();
     };
     tokio::time::timeout(Duration::from_secs(10), async { tokio::join!(leader, follower) }).await.expect("an end");
 }

@@ -83,7 +83,7 @@ fn succeeded(pod: &AssignedPod, view: &mut View, action: Action, outcome: Outcom
         (Action::Inspect(id), Outcome::Inspected(found)) => {
             view.started.remove(&id);
             match found {
-                Some(container) => drop(view.containers.insert(id, *container)),
+                Some(container) => drop(view.containers.insert(id, container)),
                 None => view.remove(&id),
             }
         }
@@ -134,7 +134,7 @@ fn made(pod: &AssignedPod, view: &mut View, made: Made) {
     let tty = container.as_ref().and_then(|name| pod.spec.containers.iter().find(|spec| spec.name == *name)).is_some_and(|spec| spec.tty);
     let identity = Identity { uid: pod.uid, pod: pod.name.clone(), container, attempt };
     let observed = Observed { id: id.clone(), identity, sandbox, image_id, tty, ip: None, state: RunState::Created };
-    view.containers.insert(id, observed);
+    view.containers.insert(id, Box::new(observed));
 }
 
 struct Failure<'a> {

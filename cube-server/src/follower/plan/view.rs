@@ -11,8 +11,8 @@ use crate::follower::runtime::{ContainerId, Observed, PullProgress, RunState, St
 /// What is known of a pod's containers.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct View {
-    /// Every container of the pod.
-    pub containers: BTreeMap<ContainerId, Observed>,
+    /// Every container of the pod; in boxes, as a map has room for eleven where there are two.
+    pub containers: BTreeMap<ContainerId, Box<Observed>>,
     /// Containers whose start was acknowledged, or can't come any more, and that were not inspected since.
     pub started: BTreeSet<ContainerId>,
     /// Containers whose start was asked for, by this life or the one before, and not answered: the engine may still carry it out. Once it can't
@@ -87,7 +87,7 @@ impl View {
     /// Takes a new list.
     pub fn replace(&mut self, listed: Vec<Observed>) {
         self.unlisted = false;
-        self.containers = listed.into_iter().map(|container| (container.id.clone(), container)).collect();
+        self.containers = listed.into_iter().map(|container| (container.id.clone(), Box::new(container))).collect();
         let known = &self.containers;
         self.started.retain(|id| known.contains_key(id));
         self.unanswered.retain(|id| known.contains_key(id));
@@ -116,9 +116,14 @@ impl View {
         signals.chain(retry).for_each(|time| *time = time.checked_add(by).unwrap_or(*time));
     }
 
+    /// Every container of the pod, the sandbox too.
+    pub fn all(&self) -> impl Iterator<Item = &Observed> {
+        self.containers.values().map(|seen| &**seen)
+    }
+
     /// The sandbox of an attempt.
     pub fn sandbox(&self, attempt: u32) -> Option<&Observed> {
-        self.containers.values().find(|c| c.identity.container.is_none() && c.identity.attempt == attempt)
+        self.all().find(|seen| seen.identity.container.is_none() && seen.identity.attempt == attempt)
     }
 
     /// An app container of an attempt.
@@ -128,7 +133,7 @@ impl View {
 
     /// Every attempt of an app container, in no order.
     pub fn attempts<'a>(&'a self, name: &'a Name) -> impl Iterator<Item = &'a Observed> {
-        self.containers.values().filter(move |c| c.identity.container.as_ref() == Some(name))
+        self.all().filter(move |seen| seen.identity.container.as_ref() == Some(name))
     }
 
     /// Whether an attempt before this one runs, or may: a start of it that was not answered comes even now. Docker starts none that it is removing.
@@ -148,7 +153,7 @@ impl View {
 
     /// The app containers whose processes run.
     pub fn live_apps(&self) -> impl Iterator<Item = &Observed> {
-        self.containers.values().filter(|c| c.identity.container.is_some() && is_live(&c.state))
+        self.all().filter(|seen| seen.identity.container.is_some() && is_live(&seen.state))
     }
 
     /// Whether the engine has passed on a SIGKILL to it.

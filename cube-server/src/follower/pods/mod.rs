@@ -373,7 +373,7 @@ impl Driver {
         let status = status::of_pod(&self.pod, &self.record, &self.view, self.context.ambient.now());
         let stopped = self.record.is_stopped();
         self.context.reporter.publish(self.pod.uid, self.record.restarts_seen, status.clone(), stopped);
-        let containers = self.view.containers.values().cloned().collect();
+        let containers = self.view.all().cloned().collect();
         let snapshot = Snapshot { pod: self.pod.clone(), record: self.record.clone(), containers, status };
         self.snapshot.send_if_modified(|current| {
             let changed = **current != snapshot;
@@ -425,8 +425,13 @@ mod tests {
             assignments,
         };
         let (_membership, membership) = latest::channel(Membership { cluster: Some(CLUSTER), ..opened.membership });
-        let (_facts, facts) =
-            latest::channel(NodeFacts { version: String::new(), engine: String::new(), trouble: None, capacity: Default::default() });
+        let (_facts, facts) = latest::channel(NodeFacts {
+            version: String::new(),
+            engine: String::new(),
+            trouble: None,
+            capacity: Default::default(),
+            allocatable: None,
+        });
         let instance = cube_api::meta::Instance(ambient.uuid());
         let sources = Sources { node_id: opened.node_id, instance, membership, facts, ledger, link: leader.clone(), ambient };
         tasks.spawn_droppable("reporter", reporter.clone().run(sources));

@@ -78,5 +78,6 @@ async fn an_assignment_that_is_cut_or_stale_stops_nothing() {
     assert_eq!(put_assignment(&bench, Body::from(serde_json::to_vec(&stale).expect("plain data"))).await, StatusCode::OK);
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(bench.status(web.uid).map(|status| status.phase), Some(Phase::Running));
-    assert_eq!(bench.fake.starts(web.uid, Some(&web.spec.containers[0].name)), 1);
+    let tally = bench.fake.tally(web.uid, Some(&web.spec.containers[0].name));
+    assert_eq!((tally.starts, tally.live), (1, 1));
 }

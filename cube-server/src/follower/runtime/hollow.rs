@@ -167,7 +167,7 @@ fn refused(operation: &'static str) -> RuntimeError {
 #[async_trait]
 impl Runtime for Hollow {
     async fn info(&self) -> Result<EngineInfo, RuntimeError> {
-        Ok(EngineInfo { version: "hollow".to_owned(), capacity: self.shared.capacity })
+        Ok(EngineInfo { version: "hollow".to_owned(), capacity: self.shared.capacity, data_root: None })
     }
 
     async fn scopes(&self) -> Result<BTreeMap<Scope, usize>, RuntimeError> {

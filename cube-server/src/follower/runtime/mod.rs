@@ -11,6 +11,7 @@ pub mod hollow;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -161,12 +162,14 @@ pub struct Census {
 }
 
 /// What an engine is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EngineInfo {
     /// Its version.
     pub version: String,
-    /// What the machine has; `pods` is 0 here, the node's own limit counts.
+    /// What the machine has; `pods` is 0 here, the node's own limit counts. `disk` is 0 where the engine doesn't tell.
     pub capacity: Capacity,
+    /// Where it keeps what containers write, by its own names of files: whether there is such a folder here is another question.
+    pub data_root: Option<PathBuf>,
 }
 
 /// A signal to a container's main process.

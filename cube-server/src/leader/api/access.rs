@@ -31,7 +31,9 @@ pub(super) fn action(method: &Method, route: &str) -> Option<Action> {
         ("GET", routes::PODS | routes::POD | routes::POD_LOGS | routes::EVENTS | routes::NODES | routes::NODE | routes::METRICS) => {
             Some(Action::Read)
         }
-        ("POST", routes::APPLY | routes::POD_RESTART) | ("DELETE", routes::POD | routes::NODE) => Some(Action::Change),
+        ("POST", routes::APPLY | routes::POD_RESTART | routes::NODE_CORDON | routes::NODE_DRAIN)
+        | ("PATCH", routes::NODE)
+        | ("DELETE", routes::POD | routes::NODE | routes::NODE_CORDON) => Some(Action::Change),
         ("GET", routes::POD_EXEC) => Some(Action::Exec),
         ("POST", routes::NODE_REPORT | routes::SESSION) => Some(Action::BeNode),
         _ => None,

@@ -50,9 +50,9 @@ pub(super) trait Kind: Send + 'static {
     fn of(change: &Changed) -> Option<Sides<Self::Row>>;
     fn name(row: &Self::Row) -> &Name;
     fn labels(row: &Self::Row) -> &Labels;
-    fn object(store: &Store, row: &Self::Row) -> Self::Object;
+    fn object(api: &Api, row: &Self::Row) -> Self::Object;
     /// As [`Kind::object`] of a row that went, or left the selector, at a revision: a watch resumes behind it.
-    fn last(store: &Store, row: &Self::Row, revision: Revision) -> Self::Object;
+    fn last(api: &Api, row: &Self::Row, revision: Revision) -> Self::Object;
 }
 
 /// Pods: of a name that is being replaced, the new one.
@@ -92,18 +92,18 @@ impl Kind for Pods {
         &row.pod.metadata.labels
     }
 
-    fn object(_: &Store, row: &PodRow) -> Pod {
+    fn object(_: &Api, row: &PodRow) -> Pod {
         row.pod.clone()
     }
 
-    fn last(_: &Store, row: &PodRow, revision: Revision) -> Pod {
+    fn last(_: &Api, row: &PodRow, revision: Revision) -> Pod {
         let mut pod = row.pod.clone();
         pod.metadata.revision = revision;
         pod
     }
 }
 
-/// Nodes, each with what its pods reserve at the time of the answer.
+/// Nodes, each with what its pods reserve and its machine uses at the time of the answer. That use alone is no change that a watch tells of.
 pub(super) struct Nodes;
 
 impl Kind for Nodes {
@@ -133,12 +133,12 @@ impl Kind for Nodes {
         &row.labels
     }
 
-    fn object(store: &Store, row: &Node) -> Node {
-        store.read(|state| state.node_view(row))
+    fn object(api: &Api, row: &Node) -> Node {
+        api.node_view(row)
     }
 
-    fn last(store: &Store, row: &Node, revision: Revision) -> Node {
-        Node { revision, ..Self::object(store, row) }
+    fn last(api: &Api, row: &Node, revision: Revision) -> Node {
+        Node { revision, ..Self::object(api, row) }
     }
 }
 
@@ -149,7 +149,7 @@ pub(super) fn answer<K: Kind>(api: &Api, query: ListQuery) -> Result<Response, R
     match (query.watch, query.from, query.limit, query.continue_from) {
         (true, from, None, None) => watch::<K>(api, selector, from).map_err(Refusal::from),
         (true, _, _, _) => Err(bad("a watch takes no limit and no continue")),
-        (false, None, limit, start) => Ok(list::<K>(&api.store, &selector, limit, start)?.into_response(api.store.clone())),
+        (false, None, limit, start) => Ok(list::<K>(&api.store, &selector, limit, start)?.into_response(api.clone())),
         (false, Some(_), _, _) => Err(bad("from goes with watch=true")),
     }
 }
@@ -189,27 +189,27 @@ fn list<K: Kind>(store: &Store, selector: &Selector, limit: Option<usize>, start
 impl<K: Kind> Page<K> {
     /// A short page as one piece with its length; a long one is written while it is read, so that a reader that stops costs a piece, and not
     /// the tens of megabytes that 10,000 pods can be.
-    fn into_response(mut self, store: Store) -> Response {
+    fn into_response(mut self, api: Api) -> Response {
         let mut piece = serde_json::to_vec(&self.head).expect("plain data");
         piece.truncate(piece.len() - EMPTY_LIST_END.len());
         let mut first = true;
-        let is_whole = self.write_piece(&store, &mut piece, &mut first);
+        let is_whole = self.write_piece(&api, &mut piece, &mut first);
         let headers = [(header::CONTENT_TYPE, "application/json")];
         if is_whole {
             return (headers, piece).into_response();
         }
-        let rest = stream::unfold(Some((self, store, first)), async |rest| {
-            let (mut page, store, mut first) = rest?;
+        let rest = stream::unfold(Some((self, api, first)), async |rest| {
+            let (mut page, api, mut first) = rest?;
             let mut piece = Vec::with_capacity(2 * PIECE);
-            let is_whole = page.write_piece(&store, &mut piece, &mut first);
-            Some((piece, (!is_whole).then_some((page, store, first))))
+            let is_whole = page.write_piece(&api, &mut piece, &mut first);
+            Some((piece, (!is_whole).then_some((page, api, first))))
         });
         let pieces = stream::iter([piece]).chain(rest).map(|piece| Ok::<_, std::convert::Infallible>(Bytes::from(piece)));
         (headers, Body::from_stream(pieces)).into_response()
     }
 
     /// Adds items until the piece is long enough; whether those were the last, with the list's end.
-    fn write_piece(&mut self, store: &Store, piece: &mut Vec<u8>, first: &mut bool) -> bool {
+    fn write_piece(&mut self, api: &Api, piece: &mut Vec<u8>, first: &mut bool) -> bool {
         while piece.len() < PIECE {
             let Some(row) = self.rows.pop_front() else {
                 piece.extend_from_slice(EMPTY_LIST_END);
@@ -218,7 +218,7 @@ impl<K: Kind> Page<K> {
             if !std::mem::take(first) {
                 piece.push(b',');
             }
-            serde_json::to_writer(&mut *piece, &K::object(store, &row)).expect("resources are plain data");
+            serde_json::to_writer(&mut *piece, &K::object(api, &row)).expect("resources are plain data");
         }
         false
     }
@@ -282,7 +282,7 @@ fn undo<K: Kind>(
 
 /// A watch on its way: first what is there, then every change.
 struct Watching<K: Kind> {
-    store: Store,
+    api: Api,
     selector: Selector,
     changes: Changes,
     /// What was there when it began.
@@ -294,16 +294,15 @@ struct Watching<K: Kind> {
 }
 
 fn watch<K: Kind>(api: &Api, selector: Selector, from: Option<Revision>) -> Result<Response, ApiError> {
-    let store = api.store.clone();
     let (reached, first) = match from {
         Some(from) => (from, VecDeque::new()),
-        None => store.read(|state| {
+        None => api.store.read(|state| {
             let rows = K::names(state, None).filter_map(|(_, row)| row).filter(|row| selector.matches(K::labels(row)));
             (state.revision, rows.cloned().collect())
         }),
     };
-    let changes = store.watch(reached)?;
-    let watching = Watching::<K> { store, selector, changes, first, reached, tells_place: from.is_none() };
+    let changes = api.store.watch(reached)?;
+    let watching = Watching::<K> { api: api.clone(), selector, changes, first, reached, tells_place: from.is_none() };
     let stopping = api.tasks.stopping().clone();
     let lines = stream::unfold(watching, move |mut watching| {
         let stopping = stopping.clone();
@@ -326,7 +325,7 @@ impl<K: Kind> Watching<K> {
     /// The next event; `None` when the watcher must list again.
     async fn next(&mut self) -> Option<WatchEvent<K::Object>> {
         if let Some(row) = self.first.pop_front() {
-            return Some(WatchEvent::Added(K::object(&self.store, &row)));
+            return Some(WatchEvent::Added(K::object(&self.api, &row)));
         }
         if std::mem::take(&mut self.tells_place) {
             return Some(WatchEvent::Bookmark(Bookmark { revision: self.reached }));
@@ -348,11 +347,11 @@ impl<K: Kind> Watching<K> {
     fn event(&self, change: &Change) -> Option<WatchEvent<K::Object>> {
         let (before, after) = K::of(&change.object)?;
         let selected = |row: &Arc<K::Row>| self.selector.matches(K::labels(row));
-        let show = |row: Arc<K::Row>| K::object(&self.store, &row);
+        let show = |row: Arc<K::Row>| K::object(&self.api, &row);
         match (before.filter(selected), after.filter(selected)) {
             (None, Some(after)) => Some(WatchEvent::Added(show(after))),
             (Some(_), Some(after)) => Some(WatchEvent::Modified(show(after))),
-            (Some(before), None) => Some(WatchEvent::Deleted(K::last(&self.store, &before, change.revision))),
+            (Some(before), None) => Some(WatchEvent::Deleted(K::last(&self.api, &before, change.revision))),
             (None, None) => None,
         }
     }

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::middleware;
 use axum::routing::{get, post};
+use cube_api::Node;
 use cube_api::auth::Keys;
 use cube_api::routes::{self, VersionInfo};
 use tokio::sync::Semaphore;
@@ -63,6 +64,11 @@ impl Api {
     pub fn connections(&self) -> Connections {
         self.metrics.connections()
     }
+
+    /// A node with what isn't the store's: what its pods reserve and what its machine uses, at the time of the answer.
+    fn node_view(&self, node: &Node) -> Node {
+        Node { usage: self.nodes.usage(&node.name), ..self.store.read(|state| state.node_view(node)) }
+    }
 }
 
 /// Every route. All but health and version are behind `access::guard`, those that don't exist too.
@@ -76,7 +82,9 @@ pub fn router(api: Api) -> Router {
         .route(routes::POD_EXEC, get(streams::exec))
         .route(routes::EVENTS, get(pods::events))
         .route(routes::NODES, get(nodes::list))
-        .route(routes::NODE, get(nodes::get).delete(nodes::delete))
+        .route(routes::NODE, get(nodes::get).patch(nodes::patch).delete(nodes::delete))
+        .route(routes::NODE_CORDON, post(nodes::cordon).delete(nodes::uncordon))
+        .route(routes::NODE_DRAIN, post(nodes::drain))
         .route(routes::NODE_REPORT, post(nodes::report))
         .route(routes::SESSION, post(nodes::session))
         .route(routes::METRICS, get(health::metrics))

@@ -5,7 +5,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use cube_api::auth::Role;
-use cube_api::routes::{DeleteNodeQuery, ListQuery};
+use cube_api::routes::{CordonQuery, DeleteNodeQuery, DrainQuery, ListQuery, NodePatch};
 use cube_api::session::{Announcement, Report, ReportAccepted, UPGRADE, WELCOME_HEADER};
 use cube_api::{ApiError, ErrorCode, Node};
 use hyper::upgrade::OnUpgrade;
@@ -19,17 +19,39 @@ pub(super) async fn list(State(api): State<Api>, Ask(query): Ask<ListQuery>) -> 
 }
 
 pub(super) async fn get(State(api): State<Api>, Named(name): Named) -> Result<Json<Node>, Refusal> {
-    let found = api.store.read(|state| state.nodes.get(&name).map(|node| state.node_view(node)));
+    let found = api.store.read(|state| state.nodes.get(&name).cloned());
     let absent = || ApiError::new(ErrorCode::NotFound, format!("node/{name} not found")).hint("'cube nodes' shows what there is");
-    Ok(Json(found.ok_or_else(absent)?))
+    let node = found.ok_or_else(absent)?;
+    Ok(Json(api.node_view(&node)))
 }
 
 pub(super) async fn delete(State(api): State<Api>, Named(name): Named, Ask(query): Ask<DeleteNodeQuery>) -> Result<Json<Node>, Refusal> {
     if api.nodes.live().contains_key(&name) {
         let message = format!("node/{name} is connected and would join again");
-        return Err(ApiError::new(ErrorCode::Conflict, message).hint("stop its cube-server first").into());
+        let hint = format!("move its pods away with `cube drain {name}` and stop its cube-server first");
+        return Err(ApiError::new(ErrorCode::Conflict, message).hint(hint).into());
     }
     Ok(Json(api.store.delete_node(name, query.force).await?))
+}
+
+pub(super) async fn patch(
+    State(api): State<Api>,
+    Named(name): Named,
+    JsonBody(patch, _place): JsonBody<NodePatch>,
+) -> Result<Json<Node>, Refusal> {
+    Ok(Json(api.store.label_node(name, patch.labels).await?))
+}
+
+pub(super) async fn cordon(State(api): State<Api>, Named(name): Named, Ask(query): Ask<CordonQuery>) -> Result<Json<Node>, Refusal> {
+    Ok(Json(api.store.cordon_node(name, query).await?))
+}
+
+pub(super) async fn uncordon(State(api): State<Api>, Named(name): Named) -> Result<Json<Node>, Refusal> {
+    Ok(Json(api.store.uncordon_node(name).await?))
+}
+
+pub(super) async fn drain(State(api): State<Api>, Named(name): Named, Ask(query): Ask<DrainQuery>) -> Result<Json<Node>, Refusal> {
+    Ok(Json(api.store.drain_node(name, query).await?))
 }
 
 pub(super) async fn report(
@@ -40,7 +62,10 @@ pub(super) async fn report(
 ) -> Result<Json<ReportAccepted>, Refusal> {
     access::must_be(&role, &node)?;
     api.nodes.may_report(&node, report.node_id, report.instance)?;
-    Ok(Json(api.store.report(node, report).await?))
+    let usage = report.usage;
+    let accepted = api.store.report(node.clone(), report).await?;
+    api.nodes.note_usage(node, usage);
+    Ok(Json(accepted))
 }
 
 /// Answers `101` and hands the connection to [`crate::leader::nodes::Nodes`], which is HTTP/2's client on it from then on.

@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | `scheduler` | on a change that may let a pod be placed, and every 10 s; every second behind a restore's fence | `plan::fence`, `plan::schedule` |
 //! | `nodes` | every second, and when a node says something of itself | `plan::health` |
+//! | `drain` | when a node is to be drained; then on a change that may let a pod go, and every second | `plan::drain` |
 //! | `backups` | on schedule, if a folder for them is given | the age of the newest |
 //! | `gc` | at the start and every hour | the age and number of events |
 //!
@@ -11,6 +12,7 @@
 //! time and ends when the server stops; a pass that fails is logged and made again. Knows neither HTTP nor SQL.
 
 mod backups;
+mod drain;
 mod nodes;
 mod scheduler;
 #[cfg(test)]
@@ -83,6 +85,7 @@ const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Starts the loops. They end with `tasks`.
 pub fn start(store: &Store, sessions: Arc<dyn SessionView>, ambient: &Ambient, tasks: &Tasks, options: Options) {
     tasks.spawn_droppable("scheduler", scheduler::run(store.clone(), options.schedule_every, Waits::by(options.lost_after)));
+    tasks.spawn_droppable("drain", drain::run(store.clone(), sessions.clone(), options.check_nodes_every));
     tasks.spawn_droppable("nodes", nodes::Nodes::new(store.clone(), sessions, &options).run());
     tasks.spawn_droppable("gc", collect_garbage(store.clone(), options.collect_garbage_every));
     if let Some(backups) = options.backups {

@@ -166,8 +166,8 @@ impl Matters {
             }
             Changed::Pod { before: _, after: None } => Self::ToAll,
             Changed::Node { before: Some(before), after: Some(after) } => {
-                let is_as_before = before.condition == after.condition && before.capacity == after.capacity && before.labels == after.labels;
-                if is_as_before { Self::Not } else { Self::ToAll }
+                let facts = |node: &Node| (node.condition.clone(), node.allocatable, node.labels.clone(), node.cordon.is_some());
+                if facts(before) == facts(after) { Self::Not } else { Self::ToAll }
             }
             Changed::Node { before: _, after: _ } => Self::ToAll,
         }
@@ -272,7 +272,7 @@ async fn write(store: &Store, placings: Vec<Placing>) -> Result<(), ()> {
 }
 
 fn candidate<'a>(node: &'a Node, load: Option<&NodeLoad>) -> Candidate<'a> {
-    Candidate::new(&node.name, &node.labels, node.condition.is_ready(), node.capacity, load)
+    Candidate::new(node, load)
 }
 
 fn predecessor(state: &State, row: &PodRow) -> Option<Old> {

@@ -1,5 +1,7 @@
 //! The loops on a real store, under paused time: what happens without time passing was caused by the commit, not by a timer.
 
+mod drain;
+
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -102,6 +104,7 @@ impl Leader {
             instance: None,
             cluster_id: self.store.cluster_id(),
             facts,
+            usage: None,
             pods,
             events: Vec::new(),
         };

@@ -1,4 +1,4 @@
-//! The sessions: who is connected, the newest assignment to each node, and the streams of logs and exec.
+//! The sessions: who is connected, the newest assignment to each node, the streams of logs and exec, and what each machine uses.
 //!
 //! One task per session holds the connection and hands assignments over; it ends with the connection, when a newer session of the same node
 //! comes, when the node is deleted, or with the server. Knows no SQL and decides nothing: what a node should run is the store's word.
@@ -9,6 +9,7 @@ mod sessions;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -34,6 +35,7 @@ use crate::tasks::Tasks;
 use pokes::Pokes;
 use sessions::Sessions;
 pub use stream::{Closed, NodeSink, NodeStream};
+use usage::Usages;
 
 /// From our `101` to the connection being handed over: it takes as long as the answer takes to be written.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -46,6 +48,7 @@ pub struct Nodes {
     tasks: Tasks,
     sessions: Arc<Sessions>,
     pokes: Pokes,
+    usages: Arc<Usages>,
 }
 
 impl SessionView for Nodes {
@@ -59,7 +62,7 @@ impl Nodes {
     pub fn new(store: Store, ambient: Ambient, tasks: Tasks) -> Self {
         let pokes = Pokes::default();
         tasks.spawn_droppable("assignments", pokes.clone().follow(store.clone()));
-        Self { store, ambient, tasks: tasks.clone(), sessions: Arc::new(Sessions::new(tasks)), pokes }
+        Self { store, ambient, tasks: tasks.clone(), sessions: Arc::new(Sessions::new(tasks)), usages: Arc::default(), pokes }
     }
 
     /// A node dials: joins it, and takes the connection over once the caller has answered `101` with this welcome. A session that the node

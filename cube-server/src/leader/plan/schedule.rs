@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cube_api::meta::{Labels, Name, Uid};
-use cube_api::node::Capacity;
+use cube_api::node::{Capacity, Node};
 use cube_api::pod::{OnNodeLoss, PodSpec};
 
-use crate::leader::store::{HostPort, NodeLoad, Placing, PodRow, reserved};
+use crate::leader::store::{HostPort, NodeLoad, Placing, PodRow, Reserved};
 
 /// A pod without a node.
 #[derive(Debug, Clone, Copy)]
@@ -50,19 +50,27 @@ pub struct Candidate<'a> {
     name: &'a Name,
     labels: &'a Labels,
     ready: bool,
-    capacity: Capacity,
+    cordoned: bool,
+    allocatable: Capacity,
     pods: u32,
-    cpu: u64,
-    memory: u64,
+    taken: Reserved,
     host_ports: BTreeSet<HostPort>,
 }
 
 impl<'a> Candidate<'a> {
     /// A node with what its pods use; `load` is none where it has none.
-    pub fn new(name: &'a Name, labels: &'a Labels, ready: bool, capacity: Capacity, load: Option<&NodeLoad>) -> Self {
-        let (pods, cpu, memory) = load.map_or((0, 0, 0), |load| (load.unfinished, load.cpu.0, load.memory.0));
-        let host_ports = load.into_iter().flat_map(|load| load.host_ports.keys().copied()).collect();
-        Self { name, labels, ready, capacity, pods, cpu, memory, host_ports }
+    pub fn new(node: &'a Node, load: Option<&NodeLoad>) -> Self {
+        let Node { name, labels, condition, cordon, allocatable, .. } = node;
+        Self {
+            name,
+            labels,
+            ready: condition.is_ready(),
+            cordoned: cordon.is_some(),
+            allocatable: *allocatable,
+            pods: load.map_or(0, |load| load.unfinished),
+            taken: load.map_or_else(Reserved::default, |load| load.reserved),
+            host_ports: load.into_iter().flat_map(|load| load.host_ports.keys().copied()).collect(),
+        }
     }
 
     /// The first filter that it doesn't pass.
@@ -70,15 +78,19 @@ impl<'a> Candidate<'a> {
         let lacks = |needed: u64, used: u64, all: u64| needed > 0 && used.saturating_add(needed) > all;
         if !self.ready {
             Some(Unfit::NotReady)
+        } else if self.cordoned {
+            Some(Unfit::Cordoned)
         } else if !need.selector.iter().all(|(key, value)| self.labels.get(key) == Some(value)) {
             Some(Unfit::Selector)
-        } else if lacks(need.cpu, self.cpu, self.capacity.cpu.0) {
+        } else if lacks(need.reserved.cpu.0, self.taken.cpu.0, self.allocatable.cpu.0) {
             Some(Unfit::Cpu)
-        } else if lacks(need.memory, self.memory, self.capacity.memory.0) {
+        } else if lacks(need.reserved.memory.0, self.taken.memory.0, self.allocatable.memory.0) {
             Some(Unfit::Memory)
+        } else if lacks(need.reserved.disk.0, self.taken.disk.0, self.allocatable.disk.0) {
+            Some(Unfit::Disk)
         } else if need.host_ports.iter().any(|port| self.host_ports.iter().any(|taken| taken.collides(port))) {
             Some(Unfit::HostPorts)
-        } else if self.pods >= self.capacity.pods {
+        } else if self.pods >= self.allocatable.pods {
             Some(Unfit::PodLimit)
         } else {
             None
@@ -89,32 +101,28 @@ impl<'a> Candidate<'a> {
     /// with the pod on it; then its name, so that a tie has one answer.
     fn load_with(&self, need: &Need<'_>) -> (u32, u64, &'a Name) {
         let share = |used: u64, all: u64| used.saturating_mul(1_000) / all.max(1);
-        let cpu = share(self.cpu + need.cpu, self.capacity.cpu.0);
-        let memory = share(self.memory + need.memory, self.capacity.memory.0);
+        let cpu = share(self.taken.cpu.0 + need.reserved.cpu.0, self.allocatable.cpu.0);
+        let memory = share(self.taken.memory.0 + need.reserved.memory.0, self.allocatable.memory.0);
         (self.pods, cpu.max(memory), self.name)
     }
 
     fn take(&mut self, need: &Need<'_>) {
         self.pods += 1;
-        self.cpu += need.cpu;
-        self.memory += need.memory;
+        self.taken.add(&need.reserved);
         self.host_ports.extend(&need.host_ports);
     }
 }
 
 /// What a pod needs of a node.
 struct Need<'a> {
-    cpu: u64,
-    memory: u64,
+    reserved: Reserved,
     host_ports: Vec<HostPort>,
     selector: &'a Labels,
-    spec: &'a PodSpec,
 }
 
 impl<'a> Need<'a> {
     fn of(spec: &'a PodSpec) -> Self {
-        let (cpu, memory) = reserved(spec);
-        Self { cpu: cpu.0, memory: memory.0, host_ports: HostPort::of(spec).collect(), selector: &spec.node_selector, spec }
+        Self { reserved: Reserved::of(spec), host_ports: HostPort::of(spec).collect(), selector: &spec.node_selector }
     }
 }
 
@@ -122,9 +130,11 @@ impl<'a> Need<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Unfit {
     NotReady,
+    Cordoned,
     Selector,
     Cpu,
     Memory,
+    Disk,
     HostPorts,
     PodLimit,
 }
@@ -133,15 +143,17 @@ impl Unfit {
     /// `2 lack memory (need 512Mi)`.
     fn sentence(self, count: usize, need: &Need<'_>) -> String {
         let verb = |one: &'static str, several: &'static str| if count == 1 { one } else { several };
-        let (cpu, memory) = reserved(need.spec);
+        let Reserved { cpu, memory, disk } = need.reserved;
         match self {
             Self::NotReady => format!("{count} {} not ready", verb("is", "are")),
+            Self::Cordoned => format!("{count} {} cordoned", verb("is", "are")),
             Self::Selector => {
                 let selector: Vec<_> = need.selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
                 format!("{count} {} the labels {}", verb("lacks", "lack"), selector.join(","))
             }
             Self::Cpu => format!("{count} {} cpu (need {cpu})", verb("lacks", "lack")),
             Self::Memory => format!("{count} {} memory (need {memory})", verb("lacks", "lack")),
+            Self::Disk => format!("{count} {} disk (need {disk})", verb("lacks", "lack")),
             Self::HostPorts => {
                 let ports: Vec<_> = need.host_ports.iter().map(|port| port.port.to_string()).collect();
                 format!("{count} {} a taken host port (need {})", verb("has", "have"), ports.join(", "))

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use cube_api::event::EventKind;
 use cube_api::meta::{Name, Uid};
+use cube_api::node::Node;
 use cube_api::pod::{Phase, Placement, Pod, PodStatus};
 use cube_api::routes::DeleteQuery;
 use cube_api::{ApiError, ErrorCode};
@@ -98,6 +99,11 @@ pub(super) fn restart(draft: &mut Draft<'_>, name: &Name) -> Result<Pod, ApiErro
         let hint = format!("`cube delete pod/{name}` and apply it again: it then goes to another node");
         return Err(ApiError::new(ErrorCode::Conflict, message).hint(hint));
     }
+    if old.is_finished() && draft.state().nodes.get(node).is_some_and(|node| node.cordon.is_some()) {
+        let message = format!("pod/{name} can't start again: its node {node} is cordoned, and nothing begins there");
+        let hint = format!("`cube uncordon {node}`; or `cube delete pod/{name}` and apply it again: it then goes to another node");
+        return Err(ApiError::new(ErrorCode::Conflict, message).hint(hint));
+    }
     let mut row = PodRow::clone(&old);
     row.restarts += 1;
     match row.pod.status.phase {
@@ -129,9 +135,8 @@ fn restart_unplaced(draft: &mut Draft<'_>, old: &Arc<PodRow>) -> Pod {
 
 /// A finished pod uses nothing, so others may have what it had: they keep it.
 fn has_room_again(draft: &Draft<'_>, name: &Name, node: &Name, pod: &Pod) -> Result<(), ApiError> {
-    let capacity = draft.state().nodes.get(node).map(|node| node.capacity).unwrap_or_default();
-    let load = draft.state().load(node);
-    match load.and_then(|load| load.lacks_for(&pod.spec, &capacity)) {
+    let allocatable = draft.state().nodes.get(node).map(|node| node.allocatable).unwrap_or_default();
+    match draft.state().lacks_for(node, &pod.spec, &allocatable) {
         None => Ok(()),
         Some(what) => {
             let message = format!("pod/{name} can't start again: node {node} lacks {what} for it now");
@@ -159,10 +164,12 @@ fn unplaced(draft: &Draft<'_>, uid: &Uid) -> Option<PodRow> {
 
 fn bind(draft: &mut Draft<'_>, uid: &Uid, node: Name, reason: &str) {
     let Some(mut row) = unplaced(draft, uid) else { return };
-    // One that was lost in the meantime has been relieved of its pods already: this one would be forgotten there.
-    let Some(known) = draft.state().nodes.get(&node).filter(|known| !known.condition.is_lost()) else { return };
+    // One that was lost in the meantime has been relieved of its pods already: this one would be forgotten there. Nor may a drain that has come to
+    // its end be followed by a pod.
+    let is_open = |known: &&Arc<Node>| !known.condition.is_lost() && known.cordon.is_none();
+    let Some(known) = draft.state().nodes.get(&node).filter(is_open) else { return };
     // A restart, or a pod that was taken over, may have had the room since the scheduler looked.
-    if draft.state().load(&node).is_some_and(|load| load.lacks_for(&row.pod.spec, &known.capacity).is_some()) {
+    if draft.state().lacks_for(&node, &row.pod.spec, &known.allocatable).is_some() {
         return;
     }
     let message = format!("on node {node}: {reason}");

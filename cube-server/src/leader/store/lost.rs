@@ -17,7 +17,7 @@ use std::sync::Arc;
 use cube_api::event::EventKind;
 use cube_api::meta::{Metadata, Name, Revision, Uid};
 use cube_api::node::NodeCondition;
-use cube_api::pod::{ContainerState, NODE_FORGOT, NODE_LOST, OnNodeLoss, Phase, Placement, Pod, PodStatus, RestartPolicy};
+use cube_api::pod::{ContainerState, DRAINED, NODE_FORGOT, NODE_LOST, OnNodeLoss, Phase, Placement, Pod, PodStatus, RestartPolicy};
 
 use super::draft::Draft;
 use super::nodes::change_condition;
@@ -53,11 +53,13 @@ impl Fate {
 
 /// Why a pod's place is taken by another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cause {
+pub(super) enum Cause {
     /// Its node is lost, or declared dead.
     NodeLost,
     /// Its node is there and doesn't know it.
     NodeForgot,
+    /// Its node is there and to have no pods: it is stopped there first, with so many seconds of grace.
+    Drained { grace_seconds: u32 },
 }
 
 /// Marks a node lost, with all that it means for its pods, if it is still as the caller saw it: not so if it has joined since.
@@ -87,24 +89,29 @@ pub(super) fn found(draft: &mut Draft<'_>, node: &Name) {
     }
 }
 
-/// A person declared a node dead: what it had is replaced, also what would have waited for it. Its rows go, because nobody is left to confirm that
-/// they stopped; should it ever come back, it stops what is not assigned to it.
-pub(super) fn bury(draft: &mut Draft<'_>, node: &Name) {
+/// A person deleted a node, or declared it dead, by `force`: what it had is replaced, also what would have waited for it. Its rows go, because nobody
+/// is left to confirm that they stopped; should it ever come back, it stops what is not assigned to it. Without `force` all of it has finished.
+pub(super) fn bury(draft: &mut Draft<'_>, node: &Name, force: bool) {
+    let (kind, event, how) = match force {
+        true => (EventKind::Warning, NODE_LOST, "deleted by force"),
+        false => (EventKind::Normal, "NodeDeleted", "deleted"),
+    };
     for row in bound_to(draft, node) {
         let old = row.pod.metadata.uid;
         draft.drop_pod(&old);
         if row.retired.is_some() {
-            let message = format!("forgotten with node {node}, which was deleted by force: its containers may remain there");
-            draft.pod_event(&row, EventKind::Warning, "Deleted", message);
+            let message = format!("forgotten with node {node}, which was {how}: its containers may remain there");
+            draft.pod_event(&row, kind, "Deleted", message);
             continue;
         }
-        let message = format!("its node {node} was deleted by force; its containers may remain there");
-        draft.pod_event(&row, EventKind::Warning, NODE_LOST, message);
+        let message = format!("its node {node} was {how}; its containers may remain there");
+        draft.pod_event(&row, kind, event, message);
         let status = match row.is_finished() {
             true => row.pod.status.clone(),
             false => status_after_loss(draft, &row, node, Cause::NodeLost),
         };
-        succeed(draft, &row, node, Cause::NodeLost, status);
+        let whose = if force { format!("whose node {node} is lost") } else { format!("whose node {node} was deleted") };
+        succeed(draft, &row, &whose, status);
     }
 }
 
@@ -131,7 +138,7 @@ fn has_started(status: &PodStatus) -> bool {
     })
 }
 
-fn bound_to(draft: &Draft<'_>, node: &Name) -> Vec<Arc<PodRow>> {
+pub(super) fn bound_to(draft: &Draft<'_>, node: &Name) -> Vec<Arc<PodRow>> {
     let state = draft.state();
     let bound = state.load(node).into_iter().flat_map(|load| &load.bound);
     bound.filter_map(|uid| state.pods.get(uid).cloned()).collect()
@@ -162,28 +169,38 @@ fn remedy(node: &Name) -> String {
     format!("if that machine is dead, make sure that it is off, then: cube delete node/{node} --force")
 }
 
-fn replace(draft: &mut Draft<'_>, old: &Arc<PodRow>, node: &Name, cause: Cause) {
+/// Retires a pod and makes the one that takes its place.
+pub(super) fn replace(draft: &mut Draft<'_>, old: &Arc<PodRow>, node: &Name, cause: Cause) {
     let mut row = PodRow::clone(old);
-    let grace_seconds = row.pod.spec.termination_grace_period_seconds;
-    let (reason, event, message) = match cause {
+    let own_grace = row.pod.spec.termination_grace_period_seconds;
+    let (reason, kind, event, message, grace_seconds) = match cause {
         Cause::NodeLost => {
             let message = format!("node {node} is lost; its containers may run on there until that node is heard again");
-            (format!("its node {node} was lost"), NODE_LOST, message)
+            (format!("its node {node} was lost"), EventKind::Warning, NODE_LOST, message, own_grace)
         }
         Cause::NodeForgot => {
             let message = format!("node {node} is back and doesn't know it; what may be left of it there is stopped");
-            (format!("its node {node} doesn't know it any more"), NODE_FORGOT, message)
+            (format!("its node {node} doesn't know it any more"), EventKind::Warning, NODE_FORGOT, message, own_grace)
+        }
+        Cause::Drained { grace_seconds } => {
+            let message = format!("node {node} is drained: it has {grace_seconds}s to stop there, and what takes its place begins then");
+            (format!("its node {node} is drained"), EventKind::Normal, "Draining", message, grace_seconds)
         }
     };
     row.retired = Some(Retired { reason, grace_seconds, replaced: true });
     row.pod.metadata.deletion_requested_at.get_or_insert(draft.now);
     let row = draft.put_pod(row);
-    draft.pod_event(&row, EventKind::Warning, event, message);
+    draft.pod_event(&row, kind, event, message);
     let status = status_after_loss(draft, old, node, cause);
-    succeed(draft, old, node, cause, status);
+    let whose = match cause {
+        Cause::NodeLost => format!("whose node {node} is lost"),
+        Cause::NodeForgot => format!("which node {node} doesn't know any more"),
+        Cause::Drained { .. } => format!("whose node {node} is drained"),
+    };
+    succeed(draft, old, &whose, status);
 }
 
-/// What the pod that comes after one whose node is gone begins with.
+/// What the pod that comes after one that left its node unfinished begins with.
 fn status_after_loss(draft: &Draft<'_>, old: &PodRow, node: &Name, cause: Cause) -> PodStatus {
     match old.pod.spec.restart_policy {
         RestartPolicy::Always | RestartPolicy::OnFailure => PodStatus::default(),
@@ -192,6 +209,7 @@ fn status_after_loss(draft: &Draft<'_>, old: &PodRow, node: &Name, cause: Cause)
             let (reason, which) = match cause {
                 Cause::NodeLost => (NODE_LOST, "was lost"),
                 Cause::NodeForgot => (NODE_FORGOT, "doesn't know it any more"),
+                Cause::Drained { .. } => (DRAINED, "was drained by force"),
             };
             let message = format!(
                 "it may have run on node {node}, which {which}, and with restartPolicy Never it isn't run twice by itself; to run it again: \
@@ -204,7 +222,7 @@ fn status_after_loss(draft: &Draft<'_>, old: &PodRow, node: &Name, cause: Cause)
 }
 
 /// Makes the pod that has the name from now on. The old one must have let go of it.
-fn succeed(draft: &mut Draft<'_>, old: &PodRow, node: &Name, cause: Cause, status: PodStatus) {
+fn succeed(draft: &mut Draft<'_>, old: &PodRow, whose: &str, status: PodStatus) {
     let before = &old.pod.metadata;
     let generation = before.generation + 1;
     let metadata = Metadata {
@@ -218,10 +236,6 @@ fn succeed(draft: &mut Draft<'_>, old: &PodRow, node: &Name, cause: Cause, statu
     };
     let pod = Pod { metadata, spec: old.pod.spec.clone(), placement: Placement::default(), status };
     let row = draft.put_pod(PodRow { pod, restarts: 0, retired: None });
-    let whose = match cause {
-        Cause::NodeLost => format!("whose node {node} is lost"),
-        Cause::NodeForgot => format!("which node {node} doesn't know any more"),
-    };
     let message = format!("created in the place of {}, {whose}, generation {generation}", before.uid);
     draft.pod_event(&row, EventKind::Normal, "Created", message);
 }

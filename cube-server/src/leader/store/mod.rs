@@ -3,12 +3,13 @@
 //! One writer commits what is waiting in one transaction (group commit); a write is acknowledged after the commit that holds it. Reads come from
 //! a typed state in memory that follows the commits.
 //!
-//! The way of a write: a method of [`Store`] queues a decision (`apply.rs`, `lifecycle.rs`, `nodes.rs`, `fence.rs`, `lost.rs`, `report.rs`: plain
-//! functions over the draft of `draft.rs`) -> `writer.rs` runs what is queued, writes the rows (`rows.rs`), commits -> `watch.rs` publishes the state and the changes.
+//! The way of a write: a method of [`Store`] queues a decision (`apply.rs`, `lifecycle.rs`, `nodes.rs`, `cordon.rs`, `fence.rs`, `lost.rs`, `report.rs`:
+//! plain functions over the draft of `draft.rs`) -> `writer.rs` runs what is queued, writes the rows (`rows.rs`), commits -> `watch.rs` publishes the state and the changes.
 //! `backup.rs` and `restore.rs` work on the file. It knows neither HTTP nor how pods are placed.
 
 mod apply;
 pub mod backup;
+mod cordon;
 mod draft;
 mod error;
 mod events;
@@ -37,10 +38,10 @@ use anyhow::Context;
 use cube_api::ApiError;
 use cube_api::event::{Event, EventKind};
 use cube_api::manifest::Resource;
-use cube_api::meta::{ClusterId, LifeId, Name, Revision, Uid};
+use cube_api::meta::{ClusterId, LabelChanges, LifeId, Name, Revision, Uid};
 use cube_api::node::{Node, NodeCondition};
 use cube_api::pod::{OnNodeLoss, Phase, Pod, PodSpec};
-use cube_api::routes::{Applied, DeleteQuery, EventQuery};
+use cube_api::routes::{Applied, CordonQuery, DeleteQuery, DrainQuery, EventQuery};
 use cube_api::session::{Announcement, Assignment, Epoch, Report, ReportAccepted};
 use include_dir::{Dir, include_dir};
 use jiff::Timestamp;
@@ -48,10 +49,11 @@ use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
+pub use self::cordon::DrainPass;
 pub use self::error::StoreError;
 pub use self::fence::Fence;
 pub use self::metrics::StoreMetrics;
-pub use self::state::{HostPort, NodeLoad, State, reserved};
+pub use self::state::{HostPort, NodeLoad, Reserved, State};
 pub use self::watch::{Change, Changed, Changes};
 
 use self::backup::{BackupError, Contents};
@@ -150,6 +152,11 @@ impl PodRow {
     /// Whether it waits for a node.
     pub fn is_unplaced(&self) -> bool {
         self.pod.placement.node.is_none() && !self.is_finished()
+    }
+
+    /// Whether its node has something to do with it yet: containers to run, or to stop and remove.
+    pub fn uses_its_node(&self) -> bool {
+        self.retired.is_some() || !self.is_finished()
     }
 
     /// The node where alone it may run, and may run now (`onNodeLoss: wait`): only that node's word, or that it is dead, frees its name.
@@ -392,7 +399,39 @@ impl Store {
         .await
     }
 
-    /// Forgets a node; refused while it is Ready or pods are bound to it, unless `force`, which replaces those pods elsewhere.
+    /// Lets a node take no new pods. Repeating it is no change.
+    pub async fn cordon_node(&self, name: Name, query: CordonQuery) -> Result<Node, StoreError> {
+        self.has_room()?;
+        self.write(Lane::People, "cordon a node", move |draft| cordon::cordon(draft, &name, query)).await
+    }
+
+    /// Lets a node take pods again; a drain is over by that.
+    pub async fn uncordon_node(&self, name: Name) -> Result<Node, StoreError> {
+        self.write(Lane::People, "uncordon a node", move |draft| cordon::uncordon(draft, &name)).await
+    }
+
+    /// Notes that a node's pods are to go; the drain loop moves them.
+    pub async fn drain_node(&self, name: Name, query: DrainQuery) -> Result<Node, StoreError> {
+        self.has_room()?;
+        self.write(Lane::People, "drain a node", move |draft| cordon::drain(draft, &name, query)).await
+    }
+
+    /// Writes the drain loop's decisions about a node; those that no longer hold are left out.
+    pub async fn go_on_with_drain(&self, pass: DrainPass) -> Result<(), StoreError> {
+        self.write(Lane::Loops, "go on with a drain", move |draft| {
+            cordon::go_on(draft, pass);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Changes a node's labels, over what it announces.
+    pub async fn label_node(&self, name: Name, changes: LabelChanges) -> Result<Node, StoreError> {
+        self.has_room()?;
+        self.write(Lane::People, "label a node", move |draft| cordon::label(draft, &name, changes)).await
+    }
+
+    /// Forgets a node; refused while it is Ready or has unfinished pods, unless `force`, which replaces those pods elsewhere.
     pub async fn delete_node(&self, name: Name, force: bool) -> Result<Node, StoreError> {
         self.write(Lane::People, "delete a node", move |draft| nodes::delete(draft, &name, force)).await
     }

@@ -1,17 +1,17 @@
 //! Nodes that join, change their condition and are forgotten.
 
 use cube_api::event::EventKind;
-use cube_api::meta::{ClusterId, Name, Revision};
-use cube_api::node::{Node, NodeCondition};
+use cube_api::meta::{ClusterId, LabelChanges, Name, Revision};
+use cube_api::node::{Capacity, Node, NodeCondition};
 use cube_api::quantity::{Bytes, MilliCpu};
 use cube_api::session::{Announcement, NodeFacts};
 use cube_api::{ApiError, ErrorCode};
 
 use super::draft::Draft;
-use super::lost;
 use super::state::{KeptNode, Machine};
+use super::{cordon, lost};
 
-fn known(draft: &Draft<'_>, name: &Name) -> Result<KeptNode, ApiError> {
+pub(super) fn known(draft: &Draft<'_>, name: &Name) -> Result<KeptNode, ApiError> {
     let missing = || ApiError::new(ErrorCode::NotFound, format!("node/{name} not found")).hint("`cube nodes` shows what there is");
     draft.state().kept_node(name).ok_or_else(missing)
 }
@@ -66,7 +66,11 @@ fn welcome_new(draft: &mut Draft<'_>, announcement: Announcement) {
         node_id: announcement.node_id,
         role: announcement.role,
         labels: announcement.labels,
+        label_changes: LabelChanges::new(),
         capacity: announcement.facts.capacity,
+        allocatable: allocatable(&announcement.facts),
+        usage: None,
+        cordon: None,
         version: announcement.facts.version,
         engine: announcement.facts.engine,
         created_at: draft.now,
@@ -75,6 +79,7 @@ fn welcome_new(draft: &mut Draft<'_>, announcement: Announcement) {
         pods: 0,
         reserved_cpu: MilliCpu::default(),
         reserved_memory: Bytes::default(),
+        reserved_disk: Bytes::default(),
         revision: Revision::default(),
     };
     draft.put_node(node, Machine { id: announcement.machine_id, trouble: announcement.facts.trouble });
@@ -87,7 +92,7 @@ fn welcome_back(draft: &mut Draft<'_>, known: &KeptNode, announcement: Announcem
     let node = Node {
         node_id: announcement.node_id,
         role: announcement.role,
-        labels: announcement.labels,
+        labels: cordon::labelled(announcement.labels, &known.node.label_changes),
         seen_at: draft.now,
         ..with_facts(&known.node, &announcement.facts)
     };
@@ -106,7 +111,18 @@ fn condition_at_join(facts: &NodeFacts) -> NodeCondition {
 
 /// The node with what it newly says of itself.
 pub(super) fn with_facts(node: &Node, facts: &NodeFacts) -> Node {
-    Node { capacity: facts.capacity, version: facts.version.clone(), engine: facts.engine.clone(), ..node.clone() }
+    Node {
+        capacity: facts.capacity,
+        allocatable: allocatable(facts),
+        version: facts.version.clone(),
+        engine: facts.engine.clone(),
+        ..node.clone()
+    }
+}
+
+/// What pods may reserve; a node that doesn't say keeps nothing back.
+fn allocatable(facts: &NodeFacts) -> Capacity {
+    facts.allocatable.unwrap_or(facts.capacity)
 }
 
 /// Whether another data folder may have the name: only on the same machine, and only while the known one isn't connected.
@@ -165,24 +181,27 @@ pub(super) fn change_condition(draft: &mut Draft<'_>, name: &Name, condition: No
     }
 }
 
-/// Forgets a node; `force`: though it has pods, which are replaced, and though it is Ready. Whether it has a session is the caller's to look at.
+/// Forgets a node; `force`: though it has pods, which are replaced, and though it is Ready. Whether it has a session is the caller's to look at. What
+/// has finished there is no obstacle: its record stays.
 pub(super) fn delete(draft: &mut Draft<'_>, name: &Name, force: bool) -> Result<Node, ApiError> {
     let known = known(draft, name)?;
-    let bound = draft.state().load(name).map_or(0, |load| load.bound.len());
+    let unfinished = lost::bound_to(draft, name).iter().filter(|row| row.uses_its_node()).count();
     if !force && known.node.condition.is_ready() {
         let message = format!("node/{name} is Ready: it was connected a moment ago");
         let hint = "stop its cube-server and wait until it is NotReady, or delete it with --force";
         return Err(ApiError::new(ErrorCode::Conflict, message).hint(hint));
     }
-    if !force && bound > 0 {
-        let pods = if bound == 1 { "1 pod is".to_owned() } else { format!("{bound} pods are") };
+    if !force && unfinished > 0 {
+        let pods = if unfinished == 1 { "1 pod is".to_owned() } else { format!("{unfinished} pods are") };
         let message = format!("{pods} bound to node/{name}");
-        let hint = "start the node again and delete its pods; or, if its machine is dead and off, delete it with --force: its pods are then \
-                    replaced on other nodes";
+        let hint = format!(
+            "start the node again and move its pods away with `cube drain {name}`; or, if its machine is dead and off, delete it with --force: \
+             its pods are then replaced on other nodes"
+        );
         return Err(ApiError::new(ErrorCode::Conflict, message).hint(hint));
     }
     let view = draft.state().node_view(&known.node);
-    lost::bury(draft, name);
+    lost::bury(draft, name, force);
     draft.drop_node(name);
     draft.node_event(name, EventKind::Normal, "NodeDeleted", "deleted by the user");
     Ok(view)

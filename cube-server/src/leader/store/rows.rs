@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cube_api::event::Event;
 use cube_api::meta::{ClusterId, Labels, Metadata, Name, NodeId, Revision};
-use cube_api::node::Node;
+use cube_api::node::{Capacity, Node};
 use cube_api::pod::{Placement, Pod, PodSpec};
 use cube_api::session::Epoch;
 use rusqlite::types::Value;
@@ -153,7 +153,11 @@ fn pod_of(
 }
 
 fn node_of(row: &Row<'_>) -> Result<KeptNode, ReadError> {
-    let node: Node = json(row, "node")?;
+    let mut node: Node = json(row, "node")?;
+    // From before nodes kept anything back: pods may have all of it, until the node joins again and says.
+    if node.allocatable == Capacity::default() {
+        node.allocatable = node.capacity;
+    }
     Ok(KeptNode { node: Arc::new(node), machine: Machine { id: row.get("machine_id")?, trouble: row.get("trouble")? } })
 }
 

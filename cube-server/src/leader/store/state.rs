@@ -11,7 +11,7 @@ use std::sync::Arc;
 use cube_api::event::Event;
 use cube_api::meta::{ClusterId, Name, NodeId, Revision, Uid};
 use cube_api::node::{Capacity, Node};
-use cube_api::pod::{Phase, PodSpec, Protocol};
+use cube_api::pod::{Container, Phase, PodSpec, Protocol};
 use cube_api::quantity::{Bytes, MilliCpu};
 use cube_api::session::{AssignedPod, Assignment, Epoch, Generation, Want};
 
@@ -52,10 +52,8 @@ pub struct NodeLoad {
     pub bound: BTreeSet<Uid>,
     /// Those of them that aren't finished. Only these use anything.
     pub unfinished: u32,
-    /// The cpu that they reserve.
-    pub cpu: MilliCpu,
-    /// The memory that they reserve.
-    pub memory: Bytes,
+    /// What they reserve.
+    pub reserved: Reserved,
     /// The host ports that they publish, with how many publish each: 1, or what was placed has to be explained.
     pub host_ports: BTreeMap<HostPort, u32>,
 }
@@ -186,6 +184,14 @@ impl State {
         self.loads.get(node)
     }
 
+    /// What a node with so much for pods hasn't got for one more, if so.
+    pub(super) fn lacks_for(&self, node: &Name, spec: &PodSpec, allocatable: &Capacity) -> Option<&'static str> {
+        match self.loads.get(node) {
+            Some(load) => load.lacks_for(spec, allocatable),
+            None => NodeLoad::default().lacks_for(spec, allocatable),
+        }
+    }
+
     /// Why a node itself says that it can't start pods.
     pub fn trouble(&self, node: &Name) -> Option<&str> {
         self.machines.get(node)?.trouble.as_deref()
@@ -196,8 +202,9 @@ impl State {
         let mut view = node.clone();
         if let Some(load) = self.loads.get(&node.name) {
             view.pods = load.unfinished;
-            view.reserved_cpu = load.cpu;
-            view.reserved_memory = load.memory;
+            view.reserved_cpu = load.reserved.cpu;
+            view.reserved_memory = load.reserved.memory;
+            view.reserved_disk = load.reserved.disk;
         }
         view
     }
@@ -389,17 +396,18 @@ impl Phases {
 }
 
 impl NodeLoad {
-    /// What a node of this capacity hasn't got for one more pod, if so.
-    pub(super) fn lacks_for(&self, spec: &PodSpec, capacity: &Capacity) -> Option<&'static str> {
-        let (cpu, memory) = reserved(spec);
+    fn lacks_for(&self, spec: &PodSpec, allocatable: &Capacity) -> Option<&'static str> {
+        let needs = Reserved::of(spec);
         let lacks = |needed: u64, used: u64, all: u64| needed > 0 && used.saturating_add(needed) > all;
-        if lacks(cpu.0, self.cpu.0, capacity.cpu.0) {
+        if lacks(needs.cpu.0, self.reserved.cpu.0, allocatable.cpu.0) {
             Some("cpu")
-        } else if lacks(memory.0, self.memory.0, capacity.memory.0) {
+        } else if lacks(needs.memory.0, self.reserved.memory.0, allocatable.memory.0) {
             Some("memory")
+        } else if lacks(needs.disk.0, self.reserved.disk.0, allocatable.disk.0) {
+            Some("disk")
         } else if HostPort::of(spec).any(|port| self.host_ports.keys().any(|taken| taken.collides(&port))) {
             Some("a free host port")
-        } else if self.unfinished >= capacity.pods {
+        } else if self.unfinished >= allocatable.pods {
             Some("room for one more pod")
         } else {
             None
@@ -408,10 +416,11 @@ impl NodeLoad {
 
     fn add(&mut self, row: &PodRow) {
         self.bound.insert(row.pod.metadata.uid);
-        let Some(uses) = Uses::of(row) else { return };
+        if row.is_finished() {
+            return;
+        }
         self.unfinished += 1;
-        self.cpu.0 += uses.cpu;
-        self.memory.0 += uses.memory;
+        self.reserved.add(&Reserved::of(&row.pod.spec));
         for port in HostPort::of(&row.pod.spec) {
             *self.host_ports.entry(port).or_default() += 1;
         }
@@ -419,10 +428,11 @@ impl NodeLoad {
 
     fn take(&mut self, row: &PodRow) {
         self.bound.remove(&row.pod.metadata.uid);
-        let Some(uses) = Uses::of(row) else { return };
+        if row.is_finished() {
+            return;
+        }
         self.unfinished -= 1;
-        self.cpu.0 -= uses.cpu;
-        self.memory.0 -= uses.memory;
+        self.reserved.take(&Reserved::of(&row.pod.spec));
         for port in HostPort::of(&row.pod.spec) {
             if let Some(count) = self.host_ports.get_mut(&port) {
                 *count -= 1;
@@ -432,26 +442,41 @@ impl NodeLoad {
     }
 }
 
-/// What an unfinished pod uses of its node.
-struct Uses {
-    cpu: u64,
-    memory: u64,
+/// What all containers of a pod reserve of its node, while it isn't finished.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Reserved {
+    /// Cores.
+    pub cpu: MilliCpu,
+    /// Memory.
+    pub memory: Bytes,
+    /// Disk space.
+    pub disk: Bytes,
 }
 
-impl Uses {
-    fn of(row: &PodRow) -> Option<Self> {
-        if row.is_finished() {
-            return None;
+impl Reserved {
+    /// Of a pod that is asked for so.
+    pub fn of(spec: &PodSpec) -> Self {
+        let mut all = Self::default();
+        for Container { resources, .. } in &spec.containers {
+            all.cpu.0 += resources.reserved_cpu().0;
+            all.memory.0 += resources.reserved_memory().0;
+            all.disk.0 += resources.reserved_disk().0;
         }
-        let (cpu, memory) = reserved(&row.pod.spec);
-        Some(Self { cpu: cpu.0, memory: memory.0 })
+        all
     }
-}
 
-/// The cpu and memory that all containers of a pod reserve.
-pub fn reserved(spec: &PodSpec) -> (MilliCpu, Bytes) {
-    let sum = |of: fn(&cube_api::pod::Resources) -> u64| spec.containers.iter().map(|container| of(&container.resources)).sum();
-    (MilliCpu(sum(|resources| resources.reserved_cpu().0)), Bytes(sum(|resources| resources.reserved_memory().0)))
+    /// So much more.
+    pub fn add(&mut self, more: &Self) {
+        self.cpu.0 += more.cpu.0;
+        self.memory.0 += more.memory.0;
+        self.disk.0 += more.disk.0;
+    }
+
+    fn take(&mut self, less: &Self) {
+        self.cpu.0 -= less.cpu.0;
+        self.memory.0 -= less.memory.0;
+        self.disk.0 -= less.disk.0;
+    }
 }
 
 fn assigned(row: &PodRow) -> AssignedPod<Arc<PodSpec>> {

@@ -1,6 +1,7 @@
 //! The store on real SQLite files.
 
 mod backup;
+mod cordon;
 mod lost;
 mod model;
 mod report;
@@ -79,6 +80,7 @@ impl Leader {
             instance: None,
             cluster_id: self.store.cluster_id(),
             facts,
+            usage: None,
             pods: Vec::new(),
             events: Vec::new(),
         }

@@ -262,8 +262,8 @@ impl Runtime for Docker {
     async fn info(&self) -> Result<EngineInfo, RuntimeError> {
         let info = self.call("tell who it is", |api| api.info()).await?;
         let amount = |number: Option<i64>| number.and_then(|number| u64::try_from(number).ok()).unwrap_or(0);
-        let capacity = Capacity { cpu: MilliCpu(amount(info.ncpu) * 1000), memory: Bytes(amount(info.mem_total)), pods: 0 };
-        Ok(EngineInfo { version: info.server_version.unwrap_or_default(), capacity })
+        let capacity = Capacity { cpu: MilliCpu(amount(info.ncpu) * 1000), memory: Bytes(amount(info.mem_total)), ..Capacity::default() };
+        Ok(EngineInfo { version: info.server_version.unwrap_or_default(), capacity, data_root: info.docker_root_dir.map(PathBuf::from) })
     }
 
     async fn scopes(&self) -> Result<BTreeMap<Scope, usize>, RuntimeError> {

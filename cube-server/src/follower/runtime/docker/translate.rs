@@ -277,6 +277,37 @@ mod tests {
     }
 
     #[test]
+    fn limits_are_docker_s_to_enforce_and_leave_no_swap_beside_the_memory() {
+        let resources = |json| serde_json::from_value(json).expect("resources");
+        let host = |resources| {
+            let scope = Scope { cluster: cube_api::meta::ClusterId(uuid::Uuid::nil()), node: "n1".parse().expect("a name") };
+            let (uid, pod) = (cube_api::meta::Uid(uuid::Uuid::nil()), "web".parse().expect("a name"));
+            let identity = Identity { uid, pod, container: None, attempt: 0 };
+            let (sandbox, image) = (ContainerId("sandbox".to_owned()), "app".to_owned());
+            let (command, args, env) = (Vec::new(), Vec::new(), Default::default());
+            let spec = ContainerSpec {
+                scope,
+                identity,
+                sandbox,
+                image,
+                command,
+                args,
+                env,
+                working_dir: None,
+                resources,
+                tty: false,
+                stdin: false,
+            };
+            container_body(&spec).host_config.expect("it has one")
+        };
+        let limited = host(resources(serde_json::json!({ "limits": { "cpu": "1500m", "memory": "64Mi" } })));
+        assert_eq!((limited.nano_cpus, limited.memory, limited.memory_swap), (Some(1_500_000_000), Some(64 << 20), Some(64 << 20)));
+        let requested = host(resources(serde_json::json!({ "requests": { "cpu": "1500m", "memory": "64Mi", "disk": "1Gi" } })));
+        assert_eq!((requested.nano_cpus, requested.memory, requested.memory_swap), (None, None, None));
+        assert_eq!((limited.cpu_shares, requested.cpu_shares), (Some(1536), Some(1536)));
+    }
+
+    #[test]
     fn an_end_is_never_told_before_its_start() {
         let swift = serde_json::json!({ "Status": "exited", "Running": false, "ExitCode": 0, "Error": "",
             "StartedAt": "2026-11-21T00:38:16.2Z", "FinishedAt": "2026-11-21T00:38:16.1Z" });

@@ -141,8 +141,8 @@ fn shown(container: &Container) -> Option<Observed> {
 #[async_trait]
 impl Runtime for Fake {
     async fn info(&self) -> Result<EngineInfo, RuntimeError> {
-        let capacity = Capacity { cpu: MilliCpu(4000), memory: Memory(8 << 30), pods: 0 };
-        let info = EngineInfo { version: "fake".to_owned(), capacity };
+        let capacity = Capacity { cpu: MilliCpu(4000), memory: Memory(8 << 30), disk: Memory(100 << 30), pods: 0 };
+        let info = EngineInfo { version: "fake".to_owned(), capacity, data_root: None };
         self.call(Order::new(Operation::Info, About::Engine), |_, _| Ok(info)).await
     }
 
@@ -242,6 +242,7 @@ impl Runtime for Fake {
     async fn signal(&self, id: &ContainerId, signal: StopSignal) -> Result<(), RuntimeError> {
         let wanted = id.clone();
         let act = move |world: &mut World, at| {
+            world.note_stop(&wanted);
             match signal {
                 // What doesn't heed it runs on.
                 StopSignal::Stop => drop(world.terminate(&wanted, at)),
@@ -255,6 +256,7 @@ impl Runtime for Fake {
     async fn remove(&self, id: &ContainerId) -> Result<(), RuntimeError> {
         let wanted = id.clone();
         let act = move |world: &mut World, at| {
+            world.note_stop(&wanted);
             world.remove(&wanted, at);
             Ok(())
         };

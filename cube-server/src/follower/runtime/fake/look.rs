@@ -21,6 +21,8 @@ pub struct Tally {
     pub live: u32,
     /// The most that ever ran at the same time.
     pub most_live: u32,
+    /// Processes that ran and that a call asked to end, or ended: not by themselves, nor by hand.
+    pub stopped: u32,
 }
 
 impl Tally {

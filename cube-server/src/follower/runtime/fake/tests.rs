@@ -169,7 +169,7 @@ async fn a_process_of_no_length_runs_once_and_is_never_seen_to_run() {
     fake.start(&id).await.unwrap();
     assert_eq!(code(&on(&fake, &spec).unwrap()), Some(3));
     let tally = fake.tally(spec.identity.uid, spec.identity.container.as_ref());
-    assert_eq!(tally, Tally { starts: 1, by_hand: 0, live: 0, most_live: 1 });
+    assert_eq!(tally, Tally { starts: 1, by_hand: 0, live: 0, most_live: 1, stopped: 0 });
 }
 
 #[tokio::test(start_paused = true)]

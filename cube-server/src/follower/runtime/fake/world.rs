@@ -89,6 +89,8 @@ pub(super) struct Container {
     pub(super) runs: u32,
     /// Which run of its sandbox it joined.
     pub(super) joined: Option<u32>,
+    /// Which run of it a call has asked to end.
+    stopped: Option<u32>,
     /// Its process would have ended while it was frozen: so it ends when it goes on.
     overdue: Option<(i64, bool)>,
 }
@@ -100,7 +102,7 @@ impl Container {
         let observed = Observed { id, identity: identity.clone(), sandbox: None, image_id, tty: false, ip: None, state };
         let (name, image) = (identity.container_name(), image.to_owned());
         let (published, log) = (Vec::new(), Log::default());
-        Self { name, scope, foreign: false, published, image, observed, log, runs: 0, joined: None, overdue: None }
+        Self { name, scope, foreign: false, published, image, observed, log, runs: 0, joined: None, stopped: None, overdue: None }
     }
 
     pub(super) fn is_live(&self) -> bool {
@@ -248,6 +250,15 @@ impl World {
             RunState::Paused { .. } => container.overdue = Some((code, oom)),
             RunState::Running { .. } => self.end(id, code, oom, at),
             RunState::Created | RunState::Exited { .. } | RunState::Removing => {}
+        }
+    }
+
+    /// A call asks for the end of what runs: counted once for each process, also one that heeds SIGKILL only.
+    pub(super) fn note_stop(&mut self, id: &ContainerId) {
+        let Some(container) = self.containers.get_mut(id) else { return };
+        if container.is_live() && container.stopped != Some(container.runs) {
+            container.stopped = Some(container.runs);
+            self.tally(id).into_iter().for_each(|tally| tally.stopped += 1);
         }
     }
 

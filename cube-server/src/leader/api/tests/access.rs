@@ -2,6 +2,7 @@
 
 use super::super::access::{Action, action, allows};
 use super::*;
+use crate::serve::Connection;
 use cube_api::routes;
 
 /// The methods of a path, and what each does.
@@ -16,7 +17,9 @@ const ROUTES: &[(&str, Methods)] = &[
     (routes::POD_LOGS, &[("GET", Some(Action::Read))]),
     (routes::POD_EXEC, &[("GET", Some(Action::Exec))]),
     (routes::NODES, &[("GET", Some(Action::Read))]),
-    (routes::NODE, &[("GET", Some(Action::Read)), ("DELETE", Some(Action::Change))]),
+    (routes::NODE, &[("GET", Some(Action::Read)), ("PATCH", Some(Action::Change)), ("DELETE", Some(Action::Change))]),
+    (routes::NODE_CORDON, &[("POST", Some(Action::Change)), ("DELETE", Some(Action::Change))]),
+    (routes::NODE_DRAIN, &[("POST", Some(Action::Change))]),
     (routes::NODE_REPORT, &[("POST", Some(Action::BeNode))]),
     (routes::EVENTS, &[("GET", Some(Action::Read))]),
     (routes::SESSION, &[("POST", Some(Action::BeNode))]),
@@ -228,4 +231,28 @@ async fn health_and_version_need_no_credential_and_tell_nothing_else() {
 
 fn version() -> String {
     json!({"version": env!("CARGO_PKG_VERSION")}).to_string()
+}
+
+#[tokio::test]
+async fn a_connection_is_a_nodes_once_it_has_shown_a_nodes_credential_and_no_one_elses_is() {
+    let leader = Leader::start().await;
+    let report = filled_in(routes::NODE_REPORT);
+    let node = leader.credential(&Role::Node(name("n1")));
+    let known = [
+        (routes::PODS, Method::GET, Some(leader.credential(&Role::Admin)), false),
+        (routes::PODS, Method::GET, Some(node.clone()), false),
+        (&report, Method::POST, None, false),
+        (&report, Method::POST, Some("x".to_owned()), false),
+        (&report, Method::POST, Some(node), true),
+    ];
+    for (path, method, credential, expected) in known {
+        let connection = Connection::new();
+        let mut request = Request::builder().method(&method).uri(path).extension(connection.clone());
+        if let Some(credential) = &credential {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {credential}"));
+        }
+        let request = request.body(Body::empty()).expect("a request");
+        TowerToHyperService::new(router(leader.api.clone())).call(request).await.expect("a router doesn't fail");
+        assert_eq!(connection.counts_as_a_nodes(), expected, "{method} {path} with {credential:?}");
+    }
 }

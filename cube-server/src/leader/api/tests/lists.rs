@@ -66,6 +66,7 @@ impl Leader {
             node_id: NodeId(NODE_ID),
             cluster_id: self.api.store.cluster_id(),
             facts: facts.expect("facts"),
+            usage: None,
             pods,
             events: Vec::new(),
         };

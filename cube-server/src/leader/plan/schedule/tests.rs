@@ -1,33 +1,48 @@
 //! What the scheduler promises, in words and by any input.
 
+use cube_api::meta::{NodeId, Revision};
+use cube_api::node::{Cordon, NodeCondition, NodeRole};
 use cube_api::pod::{Container, PodSpec};
 use cube_api::quantity::{Bytes, MilliCpu};
+use jiff::Timestamp;
 use proptest::prelude::*;
 
 use super::*;
 
 const MI: u64 = 1 << 20;
 
-/// A node of a test.
-#[derive(Debug, Clone)]
-struct TestNode {
-    name: Name,
-    labels: Labels,
-    ready: bool,
-    capacity: Capacity,
-}
-
 fn name(text: &str) -> Name {
     Name::new(text).expect("a label")
 }
 
-fn node(text: &str, ready: bool, cpu: u64, mebibytes: u64, pods: u32) -> TestNode {
-    let capacity = Capacity { cpu: MilliCpu(cpu), memory: Bytes(mebibytes * MI), pods };
-    TestNode { name: name(text), labels: Labels::new(), ready, capacity }
+/// A node with 100 GiB of disk.
+fn node(text: &str, ready: bool, cpu: u64, mebibytes: u64, pods: u32) -> Node {
+    let allocatable = Capacity { cpu: MilliCpu(cpu), memory: Bytes(mebibytes * MI), disk: Bytes(102_400 * MI), pods };
+    Node {
+        name: name(text),
+        node_id: NodeId(uuid::Uuid::nil()),
+        role: NodeRole::Follower,
+        labels: Labels::new(),
+        label_changes: Default::default(),
+        capacity: Capacity::default(),
+        allocatable,
+        usage: None,
+        cordon: None,
+        version: String::new(),
+        engine: String::new(),
+        created_at: Timestamp::UNIX_EPOCH,
+        seen_at: Timestamp::UNIX_EPOCH,
+        condition: if ready { NodeCondition::Ready } else { NodeCondition::NotReady { reason: "silent".to_owned() } },
+        pods: 0,
+        reserved_cpu: MilliCpu::default(),
+        reserved_memory: Bytes::default(),
+        reserved_disk: Bytes::default(),
+        revision: Revision::default(),
+    }
 }
 
-fn candidates(nodes: &[TestNode]) -> Vec<Candidate<'_>> {
-    nodes.iter().map(|node| Candidate::new(&node.name, &node.labels, node.ready, node.capacity, None)).collect()
+fn candidates(nodes: &[Node]) -> Vec<Candidate<'_>> {
+    nodes.iter().map(|node| Candidate::new(node, None)).collect()
 }
 
 fn spec(cpu: u64, mebibytes: u64, host_port: Option<u16>) -> PodSpec {
@@ -39,7 +54,7 @@ fn spec(cpu: u64, mebibytes: u64, host_port: Option<u16>) -> PodSpec {
     PodSpec { containers: vec![container], ..empty }
 }
 
-fn decide(specs: &[PodSpec], nodes: &[TestNode]) -> Vec<Placing> {
+fn decide(specs: &[PodSpec], nodes: &[Node]) -> Vec<Placing> {
     let name = name("web");
     let unplaced = |(index, spec)| Unplaced {
         uid: Uid(uuid::Uuid::from_u128(index as u128)),
@@ -64,6 +79,17 @@ fn the_reason_for_waiting_counts_the_nodes_by_cause() {
     let placings = decide(&[spec(100, 512, None)], &nodes);
     assert_eq!(reason(&placings[0]), "0/3 nodes fit: 2 lack memory (need 512Mi), 1 is not ready");
     assert_eq!(reason(&decide(&[spec(0, 0, None)], &[])[0]), "no node has joined yet");
+}
+
+#[test]
+fn a_cordoned_node_and_one_without_the_disk_space_are_counted_too() {
+    let cordoned =
+        Node { cordon: Some(Cordon { since: Timestamp::UNIX_EPOCH, reason: None, drain: None }), ..node("a", true, 4_000, 256, 10) };
+    let nodes = [cordoned, node("b", true, 4_000, 256, 10), node("c", true, 4_000, 256, 10)];
+    let mut large = spec(100, 64, None);
+    large.containers[0].resources.requests.disk = Some(Bytes(102_401 * MI));
+    assert_eq!(reason(&decide(&[large], &nodes)[0]), "0/3 nodes fit: 2 lack disk (need 102401Mi), 1 is cordoned");
+    assert_eq!(reason(&decide(&[spec(100, 64, None)], &nodes)[0]), "least loaded of 2 that fit");
 }
 
 #[test]
@@ -133,10 +159,10 @@ proptest! {
         prop_assert_eq!(placings.len(), specs.len(), "every pod is told something");
         for node in &nodes {
             let here: Vec<_> = placings.iter().zip(&specs).filter(|(placing, _)| matches!(placing, Placing::Bind { node: at, .. } if *at == node.name)).map(|(_, spec)| spec).collect();
-            prop_assert!(node.ready || here.is_empty());
-            prop_assert!(here.len() <= node.capacity.pods as usize);
-            prop_assert!(here.iter().map(|spec| reserved(spec).0.0).sum::<u64>() <= node.capacity.cpu.0);
-            prop_assert!(here.iter().map(|spec| reserved(spec).1.0).sum::<u64>() <= node.capacity.memory.0);
+            prop_assert!(node.condition.is_ready() || here.is_empty());
+            prop_assert!(here.len() <= node.allocatable.pods as usize);
+            prop_assert!(here.iter().map(|spec| Reserved::of(spec).cpu.0).sum::<u64>() <= node.allocatable.cpu.0);
+            prop_assert!(here.iter().map(|spec| Reserved::of(spec).memory.0).sum::<u64>() <= node.allocatable.memory.0);
             let ports: Vec<_> = here.iter().flat_map(|spec| HostPort::of(spec)).collect();
             prop_assert_eq!(ports.iter().collect::<BTreeSet<_>>().len(), ports.len());
         }

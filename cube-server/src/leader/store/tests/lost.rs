@@ -16,41 +16,41 @@ const FORCE: DeleteQuery = DeleteQuery { grace_seconds: None, force: true };
 
 impl Leader {
     /// Two nodes with a session, `n1` and `n2`.
-    async fn with_nodes() -> Self {
+    pub(super) async fn with_nodes() -> Self {
         let leader = Self::start().await;
         leader.join("n1", 1).await;
         leader.join("n2", 2).await;
         leader
     }
 
-    async fn lose(&self, node: &str) {
+    pub(super) async fn lose(&self, node: &str) {
         let revision = self.store.read(|state| state.nodes[&name(node)].revision);
         self.store.lose_node(name(node), revision, "no session".to_owned()).await.expect("a write");
     }
 
     /// The node says of a pod what it is now.
-    async fn says(&self, node_id: u128, uid: Uid, sequence: u64, phase: Phase, stopped: bool) {
+    pub(super) async fn says(&self, node_id: u128, uid: Uid, sequence: u64, phase: Phase, stopped: bool) {
         let mut report = self.report(node_id);
         report.pods.push(pod_report(uid, sequence, phase, stopped));
         self.store.report(name(&format!("n{node_id}")), report).await.expect("a report");
     }
 
-    fn shown(&self, pod: &str) -> Arc<PodRow> {
+    pub(super) fn shown(&self, pod: &str) -> Arc<PodRow> {
         self.store.pod(&name(pod)).expect("a pod")
     }
 
-    fn row(&self, uid: Uid) -> Option<Arc<PodRow>> {
+    pub(super) fn row(&self, uid: Uid) -> Option<Arc<PodRow>> {
         self.store.read(|state| state.pods.get(&uid).cloned())
     }
 
     /// What a node is told to do with a pod; none: it is not its pod.
-    fn want(&self, node: &str, uid: Uid) -> Option<Want> {
+    pub(super) fn want(&self, node: &str, uid: Uid) -> Option<Want> {
         let assignment = self.store.assignment(&name(node));
         assignment.pods.into_iter().find(|pod| pod.uid == uid).map(|pod| pod.want)
     }
 }
 
-fn stops(want: Option<Want>) -> bool {
+pub(super) fn stops(want: Option<Want>) -> bool {
     match want {
         Some(Want::Stop { .. }) => true,
         Some(Want::Run { .. }) | None => false,

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use cube_api::routes::DeleteQuery;
+use cube_api::node::{DrainStep, LeftPod};
+use cube_api::routes::{CordonQuery, DeleteQuery, DrainQuery};
 use proptest::prelude::*;
 
 use super::*;
-use crate::leader::store::State;
+use crate::leader::store::{DrainPass, State};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -18,6 +19,9 @@ enum Step {
     Join { node: usize, node_id: u128 },
     DeleteNode { node: usize, force: bool },
     LoseNode { node: usize },
+    Cordon { node: usize, on: bool },
+    Drain { node: usize, force: bool },
+    GoOn { node: usize },
     Reopen,
 }
 
@@ -32,6 +36,9 @@ fn any_step() -> impl Strategy<Value = Step> {
         2 => (0..2usize, 1..4u128).prop_map(|(node, node_id)| Step::Join { node, node_id }),
         1 => (0..2usize, prop::bool::weighted(0.3)).prop_map(|(node, force)| Step::DeleteNode { node, force }),
         2 => (0..2usize).prop_map(|node| Step::LoseNode { node }),
+        1 => (0..2usize, any::<bool>()).prop_map(|(node, on)| Step::Cordon { node, on }),
+        1 => (0..2usize, any::<bool>()).prop_map(|(node, force)| Step::Drain { node, force }),
+        3 => (0..2usize).prop_map(|node| Step::GoOn { node }),
         1 => Just(Step::Reopen),
     ]
 }
@@ -57,8 +64,12 @@ async fn take(leader: Leader, step: &Step) -> Leader {
         Step::Restart { name: index } => refused_at_most(leader.store.restart_pod(name(pods[index])).await),
         Step::Place { node } => {
             let uids: Vec<_> = leader.store.read(|state| state.pods.keys().copied().collect());
-            let bind = |uid| Placing::Bind { uid, node: name(nodes[node]), reason: "it fits".to_owned() };
-            refused_at_most(leader.store.place(uids.into_iter().map(bind).collect()).await);
+            let bind_there = |uid| Placing::Bind { uid, node: name(nodes[node]), reason: "it fits".to_owned() };
+            let bound = |state: &State| state.load(&name(nodes[node])).map(|load| load.bound.clone());
+            let before = leader.store.read(bound);
+            refused_at_most(leader.store.place(uids.into_iter().map(bind_there).collect()).await);
+            let is_cordoned = leader.store.read(|state| state.nodes.get(&name(nodes[node])).is_some_and(|node| node.cordon.is_some()));
+            assert!(!is_cordoned || leader.store.read(bound) == before, "a cordoned node takes no pod");
         }
         Step::Report { node, sequence, phase, stopped } => {
             let known = leader.store.read(|state| state.nodes.get(&name(nodes[node])).map(|node| node.node_id.0.as_u128()));
@@ -76,6 +87,18 @@ async fn take(leader: Leader, step: &Step) -> Leader {
             let lost = leader.store.lose_node(name(nodes[node]), revision.unwrap_or_default(), "silent".to_owned());
             lost.await.expect("no refusal");
         }
+        Step::Cordon { node, on: true } => {
+            refused_at_most(leader.store.cordon_node(name(nodes[node]), CordonQuery::default()).await);
+        }
+        Step::Cordon { node, on: false } => refused_at_most(leader.store.uncordon_node(name(nodes[node])).await),
+        Step::Drain { node, force } => {
+            refused_at_most(leader.store.drain_node(name(nodes[node]), DrainQuery { force, ..DrainQuery::default() }).await);
+        }
+        Step::GoOn { node } => {
+            if let Some(pass) = leader.store.read(|state| whole_pass(state, &name(nodes[node]))) {
+                leader.store.go_on_with_drain(pass).await.expect("no refusal");
+            }
+        }
         Step::Reopen => {
             let before = leader.store.read(Clone::clone);
             let leader = leader.restart().await;
@@ -84,6 +107,18 @@ async fn take(leader: Leader, step: &Step) -> Leader {
         }
     }
     leader
+}
+
+/// A pass that stops all that the node has, if it is drained.
+fn whole_pass(state: &State, node: &Name) -> Option<DrainPass> {
+    let drain = state.nodes.get(node)?.cordon.as_ref()?.draining()?.clone();
+    let bound = state.load(node).into_iter().flat_map(|load| &load.bound).map(|uid| &state.pods[uid]);
+    let left = bound.filter(|row| row.uses_its_node()).map(|row| LeftPod {
+        name: row.pod.metadata.name.clone(),
+        uid: row.pod.metadata.uid,
+        step: DrainStep::Stopping { grace_seconds: 1 },
+    });
+    Some(DrainPass { node: node.clone(), left: left.collect(), drain })
 }
 
 /// Where each uid was bound when it was last seen.
@@ -104,6 +139,12 @@ fn check(state: &State, bound: &mut Bound) {
         let may_stay = row.pinned_to().is_some() || row.is_finished() || row.retired.as_ref().is_some_and(|retired| retired.replaced);
         assert!(!on_lost_node || may_stay, "a lost node keeps the name of no pod that doesn't wait for it");
         assert!(row.pod.placement.waiting_for.is_none() || now.is_none() || on_lost_node, "only a pod whose node is lost waits for it");
+    }
+    for node in state.nodes.values() {
+        let is_drained = node.cordon.as_ref().and_then(|cordon| cordon.drain.as_ref()).is_some_and(|drain| drain.finished_at.is_some());
+        let bound = state.load(&node.name).into_iter().flat_map(|load| &load.bound);
+        let unfinished = bound.filter(|uid| state.pods[*uid].retired.is_none() && !state.pods[*uid].is_finished()).count();
+        assert!(!is_drained || unfinished == 0, "what was drained stays empty");
     }
     assert!(live.values().all(|count| *count == 1), "a name has one live pod");
     for (name, uid) in &state.names {

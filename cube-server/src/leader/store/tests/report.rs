@@ -3,7 +3,9 @@
 use std::sync::{Arc, Mutex};
 
 use cube_api::event::EventKind;
+use cube_api::node::{Capacity, Usage};
 use cube_api::pod::ContainerStatus;
+use cube_api::quantity::{Bytes, MilliCpu};
 use cube_api::session::NodeEvent;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
@@ -247,4 +249,39 @@ fn node_event(uid: Uid, sequence: u64) -> cube_api::session::NodeEvent {
         message: format!("number {sequence}"),
         at: jiff::Timestamp::now(),
     }
+}
+
+#[tokio::test]
+async fn a_report_that_tells_of_nothing_but_use_is_no_write() {
+    let leader = Leader::start().await;
+    leader.join("n1", 1).await;
+    let mut report = leader.report(1);
+    let looked_at = async || {
+        let wal = leader.store.figures().await.expect("figures").files.1;
+        (leader.store.read(|state| state.revision), wal)
+    };
+    let before = looked_at().await;
+    for cpu in 0..100 {
+        report.usage = Some(Usage { cpu: MilliCpu(cpu), ..Usage::default() });
+        leader.store.report(name("n1"), report.clone()).await.expect("a report");
+    }
+    assert_eq!(looked_at().await, before, "the log of the database would grow by a page for each commit");
+    assert_eq!(leader.store.read(|state| state.nodes[&name("n1")].usage), None, "nor is it the store's to keep");
+}
+
+#[tokio::test]
+async fn a_node_that_was_kept_before_anything_was_kept_back_offers_all_it_has_until_it_joins_again() {
+    let leader = Leader::start().await;
+    leader.join("n1", 1).await;
+    let database = leader.folder.path().join("leader.db");
+    let older = "UPDATE nodes SET node = json_remove(node, '$.allocatable', '$.capacity.disk', '$.reservedDisk')";
+    rusqlite::Connection::open(&database).expect("a database").execute(older, []).expect("a row");
+    let leader = leader.restart().await;
+    let node = leader.store.read(|state| state.nodes[&name("n1")].clone());
+    assert_eq!((node.allocatable, node.allocatable.cpu, node.allocatable.disk), (node.capacity, MilliCpu(4_000), Bytes(0)));
+    let mut report = leader.report(1);
+    report.facts.allocatable = Some(Capacity { cpu: MilliCpu(3_900), ..node.capacity });
+    leader.store.report(name("n1"), report).await.expect("a report");
+    let allocatable = leader.store.read(|state| state.nodes[&name("n1")].allocatable);
+    assert_eq!(allocatable, Capacity { cpu: MilliCpu(3_900), ..node.capacity });
 }

@@ -224,7 +224,9 @@ async fn a_finished_pod_that_is_restarted_has_its_room_before_its_node_says_so()
     report.pods.push(pod_report(uid, 1, Phase::Failed, false));
     report.pods[0].status.reason = Some("CrashLimit".to_owned());
     leader.store.report(name("n1"), report).await.expect("a report");
-    let used = |store: &Store| store.read(|state| state.load(&name("n1")).map(|load| (load.unfinished, load.cpu.0, load.host_ports.len())));
+    let used = |store: &Store| {
+        store.read(|state| state.load(&name("n1")).map(|load| (load.unfinished, load.reserved.cpu.0, load.host_ports.len())))
+    };
     assert_eq!(used(&leader.store), Some((0, 0, 0)));
     let restarted = leader.store.restart_pod(name("web")).await.expect("a restart");
     assert_eq!((restarted.status.phase, restarted.status.reason), (Phase::Pending, None));
