@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -20,8 +21,8 @@ use crate::quantity::{Bytes, MilliCpu};
 pub struct Pod {
     /// Who it is.
     pub metadata: Metadata,
-    /// What was asked for.
-    pub spec: PodSpec,
+    /// What was asked for. Pods of one template share it: with its containers it takes a kilobyte and more.
+    pub spec: Arc<PodSpec>,
     /// Where it goes, or why nowhere yet.
     #[serde(default)]
     pub placement: Placement,
