@@ -22,7 +22,7 @@ const PROMISES: [(&str, u32); 13] = [
     ("SC", 9),
     ("RS", 6),
     ("ND", 7),
-    ("SCALE", 3),
+    ("SCALE", 7),
     ("PL", 6),
 ];
 

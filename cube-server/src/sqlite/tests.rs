@@ -141,7 +141,9 @@ fn what_the_reader_of_the_rows_refuses_stays_byte_for_byte_though_it_is_of_an_ol
     };
     let older = |connection: &Connection| {
         add_node(connection);
-        connection.execute_batch("ALTER TABLE meta DROP COLUMN fence; PRAGMA user_version = 1").expect("the first schema");
+        let back = "CREATE INDEX events_by_object ON events (object_kind, object_name); CREATE INDEX events_by_age ON events (last_at);
+                    ALTER TABLE meta DROP COLUMN fence; PRAGMA user_version = 1";
+        connection.execute_batch(back).expect("the first schema");
     };
     let plain = |connection: &Connection| connection.execute_batch("PRAGMA journal_mode = DELETE").expect("one file");
     for (folder, path) in [stopped(add_node), killed(add_node), stopped(older), killed(older), stopped(plain)] {

@@ -2,16 +2,28 @@
 //!
 //! One task follows the store's changes for all sessions and wakes those of the nodes that a change concerns. Each session following them by
 //! itself would cost sessions x changes: 5,000 nodes that take 150,000 pods would look at some five thousand million.
+//!
+//! A node is woken at once, but in a burst: an assignment is complete, so a node that is to get thirty pods one by one would be sent 465. While
+//! many wait to be placed, those that a node got are told together, at most [`TOGETHER`] after the first of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use cube_api::meta::Name;
 use cube_api::node::Node;
 use cube_api::pod::PodSpec;
 use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio::time::error::Elapsed;
 
 use crate::leader::store::{Change, Changed, Changes, PodRow, Retired, Store};
+
+/// How long a node may be left alone with the first pod that it got in a burst. All of that burst take longer.
+const TOGETHER: Duration = Duration::from_secs(1);
+
+/// So many pods that wait to be placed, and that nobody has looked at, are a burst.
+const BURST: usize = 512;
 
 /// The sessions that want to be woken. Clones share them.
 #[derive(Clone, Default)]
@@ -41,13 +53,38 @@ impl Pokes {
             let mut changes = watch(&store).await;
             // What came before this watch, and after the one that fell behind, is looked at by everybody.
             self.poke_all();
-            while let Some(change) = changes.next().await {
-                if let Some(node) = concerned(&change) {
-                    self.poke(node);
-                }
-            }
+            self.follow_while_it_keeps_up(&store, &mut changes).await;
             // A closed store ends each watch at once, for ever: let the server's end be seen.
             tokio::task::yield_now().await;
+        }
+    }
+
+    async fn follow_while_it_keeps_up(&self, store: &Store, changes: &mut Changes) {
+        let mut held = BTreeSet::new();
+        let mut due = Instant::now();
+        loop {
+            let next = match held.is_empty() {
+                true => Ok(changes.next().await),
+                false => tokio::time::timeout_at(due, changes.next()).await,
+            };
+            match next {
+                Ok(Some(change)) => match concerned(&change) {
+                    Some(node) if is_placing(&change) => {
+                        if held.is_empty() {
+                            due = Instant::now() + TOGETHER;
+                        }
+                        held.insert(node.clone());
+                    }
+                    Some(node) => self.poke(node),
+                    None => {}
+                },
+                // All look when the watch begins anew.
+                Ok(None) => return,
+                Err(Elapsed { .. }) => {}
+            }
+            if !held.is_empty() && (Instant::now() >= due || store.read(|state| state.fresh().len() < BURST)) {
+                std::mem::take(&mut held).iter().for_each(|node| self.poke(node));
+            }
         }
     }
 
@@ -112,6 +149,14 @@ fn concerned(change: &Change) -> Option<&Name> {
             after.as_ref().is_none_or(|after| told(after) != told(before)).then_some(&before.name)
         }
         Changed::Pod { before: None, after: None } | Changed::Node { before: None, after: _ } => None,
+    }
+}
+
+/// Whether a pod got its node by it: all that it means for that node is one more to run.
+fn is_placing(change: &Change) -> bool {
+    match &change.object {
+        Changed::Pod { before: Some(before), after: Some(after) } => node_of(before).is_none() && node_of(after).is_some(),
+        Changed::Pod { .. } | Changed::Node { .. } => false,
     }
 }
 

@@ -262,6 +262,8 @@ impl Writer {
         }
         let stored = match lacking {
             Some(error) => Err(error),
+            // Refusals, and reports that say nothing new, of which an idle cluster has many: there is nothing to commit.
+            None if rows == 0 => transaction.map(drop),
             None => finish(transaction, state.revision),
         };
         (done, answers, stored)

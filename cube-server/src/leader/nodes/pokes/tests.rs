@@ -1,11 +1,11 @@
-use std::time::Duration;
-
 use cube_api::manifest::Resource;
 use cube_api::meta::Revision;
+use cube_api::routes::DeleteQuery;
 use serde_json::json;
 
 use super::*;
 use crate::ambient::Ambient;
+use crate::leader::store::Placing;
 use crate::tasks::Tasks;
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -46,6 +46,18 @@ async fn store(tasks: &Tasks) -> (tempfile::TempDir, Store) {
     (folder, store)
 }
 
+async fn join(store: &Store, node: &str, node_id: u128) {
+    let facts = json!({"version": "0.1.0", "engine": "20.10", "capacity": {"cpu": "4", "memory": "4Gi", "pods": 1000}});
+    let node_id = uuid::Uuid::from_u128(node_id);
+    let text = json!({"node": node, "nodeId": node_id, "machineId": "m", "role": "Follower", "facts": facts});
+    store.join(serde_json::from_value(text).expect("an announcement"), false).await.expect("a node that may join");
+}
+
+fn manifest(pod: &str) -> Resource {
+    let manifest = json!({"metadata": {"name": pod}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    Resource::Pod(serde_json::from_value(manifest).expect("a manifest"))
+}
+
 #[tokio::test]
 async fn a_node_that_changes_while_nobody_waits_is_looked_at_and_others_are_not() {
     let tasks = Tasks::default();
@@ -57,17 +69,41 @@ async fn a_node_that_changes_while_nobody_waits_is_looked_at_and_others_are_not(
     for poke in [&poke, &other] {
         tokio::time::timeout(LIMIT, poke.next()).await.expect("everybody looks once");
     }
-    for node in ["n1", "n2"] {
-        let facts = json!({"version": "0.1.0", "engine": "20.10", "capacity": {"cpu": "4", "memory": "4Gi", "pods": 100}});
-        let node_id = uuid::Uuid::from_u128(u128::from(node == "n1"));
-        let text = json!({"node": node, "nodeId": node_id, "machineId": "m", "role": "Follower", "facts": facts});
-        store.join(serde_json::from_value(text).expect("an announcement"), false).await.expect("a node that may join");
-    }
+    join(&store, "n1", 1).await;
+    join(&store, "n2", 2).await;
     store.delete_node(name("n1"), true).await.expect("a delete");
     tokio::time::timeout(LIMIT, poke.next()).await.expect("its node was deleted before it waited");
     assert!(futures::poll!(std::pin::pin!(other.next())).is_pending(), "its node only joined");
     drop(poke);
     assert!(pokes.with(|sessions| sessions.keys().eq([&name("n2")])), "who is gone isn't kept");
+    assert!(tasks.shut_down(LIMIT).await);
+}
+
+/// More than 512 pods that wait are a burst.
+#[tokio::test(start_paused = true)]
+async fn a_node_is_told_of_its_pods_of_a_burst_together_and_of_a_single_one_at_once() {
+    let tasks = Tasks::default();
+    let (_folder, store) = store(&tasks).await;
+    join(&store, "n1", 1).await;
+    let pokes = Pokes::default();
+    let poke = pokes.of(&name("n1"));
+    tasks.spawn_droppable("assignments", pokes.clone().follow(store.clone()));
+    poke.next().await;
+    for (waiting, told_after) in [(600, TOGETHER), (0, Duration::ZERO)] {
+        let pods = (0..=waiting).map(|number| manifest(&format!("of-{waiting}-{number}"))).collect();
+        store.apply(pods, false).await.expect("an apply");
+        let uid = store.read(|state| state.fresh().next().expect("a pod").pod.metadata.uid);
+        let began = Instant::now();
+        store.place(vec![Placing::Bind { uid, node: name("n1"), reason: "it fits".to_owned() }]).await.expect("a placing");
+        poke.next().await;
+        // Nothing of the store takes time that is paused; a timer is a millisecond late.
+        let late = began.elapsed().saturating_sub(told_after);
+        assert!(began.elapsed() >= told_after && late < Duration::from_millis(10), "{waiting} wait: told after {:?}", began.elapsed());
+        let rest: Vec<_> = store.read(|state| state.fresh().map(|row| row.pod.metadata.name.clone()).collect());
+        for pod in rest {
+            store.delete_pod(pod, DeleteQuery::default()).await.expect("a delete");
+        }
+    }
     assert!(tasks.shut_down(LIMIT).await);
 }
 
@@ -80,11 +116,7 @@ async fn everybody_looks_when_there_were_more_changes_than_are_kept() {
     let poke = pokes.of(&name("n1"));
     tasks.spawn_droppable("assignments", pokes.clone().follow(store.clone()));
     tokio::time::timeout(LIMIT, poke.next()).await.expect("everybody looks once");
-    let manifest = |number: usize| {
-        let manifest = json!({"metadata": {"name": format!("p{number}")}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
-        Resource::Pod(serde_json::from_value(manifest).expect("a manifest"))
-    };
-    store.apply((0..16_400).map(manifest).collect(), false).await.expect("an apply");
+    store.apply((0..16_400).map(|number| manifest(&format!("p{number}"))).collect(), false).await.expect("an apply");
     tokio::time::timeout(LIMIT, poke.next()).await.expect("what was missed may have been its node's");
     assert!(tasks.shut_down(LIMIT).await);
 }

@@ -285,3 +285,15 @@ async fn a_node_that_was_kept_before_anything_was_kept_back_offers_all_it_has_un
     let allocatable = leader.store.read(|state| state.nodes[&name("n1")].allocatable);
     assert_eq!(allocatable, Capacity { cpu: MilliCpu(3_900), ..node.capacity });
 }
+
+#[tokio::test]
+async fn a_report_that_says_nothing_new_writes_nothing() {
+    let leader = Leader::start().await;
+    leader.join("n1", 1).await;
+    let written = async || leader.store.figures().await.expect("figures").files.1;
+    let before = written().await;
+    for _ in 0..3 {
+        leader.store.report(name("n1"), leader.report(1)).await.expect("a report");
+    }
+    assert_eq!(written().await, before, "bytes of the WAL");
+}
