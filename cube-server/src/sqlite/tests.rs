@@ -141,7 +141,7 @@ fn what_the_reader_of_the_rows_refuses_stays_byte_for_byte_though_it_is_of_an_ol
     };
     let older = |connection: &Connection| {
         add_node(connection);
-        let back = "CREATE INDEX events_by_object ON events (object_kind, object_name); CREATE INDEX events_by_age ON events (last_at);
+        let back = "CREATE INDEX events_by_object ON events (object, revision); CREATE INDEX events_by_age ON events (last_at);
                     ALTER TABLE meta DROP COLUMN fence; PRAGMA user_version = 1";
         connection.execute_batch(back).expect("the first schema");
     };
