@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use uuid::Uuid;
 
 /// Why a text is not a [`Name`].
@@ -24,9 +25,11 @@ pub enum NameError {
 
 /// A DNS-1123 label (RFC 1123, section 2.1): 1 to 63 lower-case letters, digits and `-`, with a letter or digit at both ends.
 /// Pods, containers and nodes are named so.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Name(String);
+///
+/// Clones share the text: a leader keeps the name of each of its pods and nodes in many places.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Name(Arc<str>);
 
 impl Name {
     /// The longest name, in characters.
@@ -47,7 +50,7 @@ impl Name {
         if !edges || !bytes.iter().all(|&b| inner(b) || b == b'-') {
             return Err(NameError::NotALabel(text));
         }
-        Ok(Self(text))
+        Ok(Self(text.into()))
     }
 
     /// The name as text.
@@ -65,7 +68,13 @@ impl TryFrom<String> for Name {
 
 impl From<Name> for String {
     fn from(name: Name) -> String {
-        name.0
+        name.as_str().to_owned()
+    }
+}
+
+impl Serialize for Name {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
     }
 }
 
@@ -148,6 +157,10 @@ pub type Labels = BTreeMap<String, String>;
 /// Changes of labels, in order of their keys: the value that one is to have, or none where it is to be absent.
 pub type LabelChanges = BTreeMap<String, Option<String>>;
 
+fn none(labels: &Arc<Labels>) -> bool {
+    labels.is_empty()
+}
+
 /// What the cluster keeps of every resource beside its spec. Written by the leader's store only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -156,9 +169,9 @@ pub struct Metadata {
     pub name: Name,
     /// This life's identity.
     pub uid: Uid,
-    /// Free key-value pairs to select by.
-    #[serde(default, skip_serializing_if = "Labels::is_empty")]
-    pub labels: Labels,
+    /// Free key-value pairs to select by. Pods of one template share them.
+    #[serde(default, skip_serializing_if = "none")]
+    pub labels: Arc<Labels>,
     /// Moves by one with each change of the spec, across the pods that replace each other under one name.
     pub generation: u64,
     /// The revision of the newest write of any part of this resource.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -20,8 +21,8 @@ use crate::quantity::{Bytes, MilliCpu};
 pub struct Pod {
     /// Who it is.
     pub metadata: Metadata,
-    /// What was asked for.
-    pub spec: PodSpec,
+    /// What was asked for. Pods of one template share it: with its containers it takes a kilobyte and more.
+    pub spec: Arc<PodSpec>,
     /// Where it goes, or why nowhere yet.
     #[serde(default)]
     pub placement: Placement,
@@ -79,6 +80,16 @@ pub struct PodSpec {
     /// Which of the nodes that fit it gets; the leader's `--strategy` without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strategy: Option<Strategy>,
+    /// Its host name. Absent: the pod's name where it publishes a port, else one that the node makes up, so that any ready sandbox fits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<Name>,
+}
+
+impl PodSpec {
+    /// The ports of all its containers that have a host port.
+    pub fn published(&self) -> impl Iterator<Item = &Port> {
+        self.containers.iter().flat_map(|container| &container.ports).filter(|port| port.host_port.is_some())
+    }
 }
 
 /// Kubernetes' default stop grace, in seconds.

@@ -103,10 +103,11 @@ pub struct Welcome {
     pub life: Option<LifeId>,
 }
 
-/// The complete set of pods that a node should run or stop. Complete means: a pod that isn't in it is not this node's any more.
+/// The complete set of pods that a node should run or stop. Complete means: a pod that isn't in it is not this node's any more. `Spec` is what
+/// holds a [`PodSpec`]: a leader has it shared.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Assignment {
+pub struct Assignment<Spec = PodSpec> {
     /// The cluster; a node of another one refuses it.
     pub cluster_id: ClusterId,
     /// The leader's life.
@@ -116,19 +117,22 @@ pub struct Assignment {
     /// Its place in the order of this node's assignments: the store's revision when it was made.
     pub generation: Generation,
     /// Every pod that is bound to the node and not known to be gone.
-    pub pods: Vec<AssignedPod>,
+    pub pods: Vec<AssignedPod<Spec>>,
+    /// No new pods are to come: the node keeps no sandboxes ready for them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cordoned: bool,
 }
 
 /// A pod as its node is told of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct AssignedPod {
+pub struct AssignedPod<Spec = PodSpec> {
     /// Which life.
     pub uid: Uid,
     /// The pod's name.
     pub name: Name,
     /// What to run.
-    pub spec: PodSpec,
+    pub spec: Spec,
     /// What to do with it.
     pub want: Want,
 }

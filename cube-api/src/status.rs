@@ -84,7 +84,7 @@ mod tests {
                 created_at: Timestamp::UNIX_EPOCH,
                 deletion_requested_at: None,
             },
-            spec,
+            spec: spec.into(),
             placement: Placement { node: Some(name.clone()), ..Placement::default() },
             status: PodStatus { phase, containers: states.into_iter().map(status).collect(), ..PodStatus::default() },
         }

@@ -1,6 +1,7 @@
 //! The wire as text: a change here breaks a leader, a node or a client of another version, and every stored row.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use cube_api::manifest::{self, Resource};
 use cube_api::pod::{
@@ -69,13 +70,13 @@ fn full_pod() -> Pod {
         metadata: Metadata {
             name: name("web"),
             uid,
-            labels: BTreeMap::from([("app".to_owned(), "web".to_owned())]),
+            labels: BTreeMap::from([("app".to_owned(), "web".to_owned())]).into(),
             generation: 2,
             revision: Revision(7),
             created_at: second(0),
             deletion_requested_at: Some(second(8)),
         },
-        spec: PodSpec {
+        spec: Arc::new(PodSpec {
             containers: vec![container],
             restart_policy: RestartPolicy::OnFailure,
             restart: RestartRules { limit: 3 },
@@ -83,7 +84,8 @@ fn full_pod() -> Pod {
             node_selector: BTreeMap::from([("disk".to_owned(), "ssd".to_owned())]),
             on_node_loss: OnNodeLoss::Wait,
             strategy: Some(Strategy::RoundRobin),
-        },
+            hostname: Some(name("front")),
+        }),
         placement: Placement { node: Some(name("node-1")), bound_at: Some(second(1)), waiting_for: None, avoids: vec![name("node-2")] },
         status: PodStatus {
             phase: Phase::Running,
@@ -134,7 +136,7 @@ fn a_pod_as_the_api_answers_it_can_be_applied() {
     json["type"] = "pod".into();
     let resources = manifest::from_json(json.to_string().as_bytes()).unwrap_or_else(|problems| panic!("{problems:#?}"));
     let Resource::Pod(read) = &resources[0];
-    assert_eq!(read.spec, full_pod().spec);
+    assert_eq!(read.spec, *full_pod().spec);
     assert_eq!(read.metadata.revision, Some(Revision(7)));
 }
 

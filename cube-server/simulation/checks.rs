@@ -113,8 +113,10 @@ impl Checks {
         let mut homes: BTreeMap<Name, (&str, Uid)> = BTreeMap::new();
         for (machine, engine) in world.engines() {
             let residents = engine.residents();
-            for identity in
-                residents.iter().filter(|resident| resident.live && !resident.foreign).map(|resident| &resident.observed.identity)
+            for identity in residents
+                .iter()
+                .filter(|resident| resident.live && !resident.foreign && !resident.spare)
+                .map(|resident| &resident.observed.identity)
             {
                 // Of one that may be anywhere.
                 if self.lost.contains(&identity.uid) {
@@ -294,7 +296,7 @@ impl Checks {
                 Belief::Present { uid, spec } => {
                     // What replaces a pod of a lost node is another one.
                     let is_it = |row: &&Arc<PodRow>| row.pod.metadata.uid == uid || self.lost.contains(&uid);
-                    let found = standing.filter(|row| is_it(row) && row.retired.is_none() && row.pod.spec == spec);
+                    let found = standing.filter(|row| is_it(row) && row.retired.is_none() && *row.pod.spec == spec);
                     ensure(found.is_some(), "I1", || {
                         format!("pod {name} {} was acknowledged, and now it is {}", short(uid), told(standing.map(|row| &**row)))
                     })?;
@@ -337,6 +339,7 @@ impl Checks {
             return Ok(false);
         }
         known.looked_at = now;
+        check_sandboxes(node, engine)?;
         let tallies = engine.tallies();
         known.check_rates(node, &tallies, now)?;
         for ((uid, container), tally) in &tallies {
@@ -379,6 +382,18 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// A sandbox has the containers of one pod, which has its name, and a spare has none.
+fn check_sandboxes(node: &str, engine: &Fake) -> Result<(), Violation> {
+    let residents = engine.residents();
+    let by_id: BTreeMap<_, _> = residents.iter().map(|resident| (&resident.observed.id, resident)).collect();
+    for app in residents.iter().filter(|resident| resident.live && !resident.foreign) {
+        let Some(sandbox) = app.observed.sandbox.as_ref().and_then(|id| by_id.get(id)) else { continue };
+        let is_own = !sandbox.spare && sandbox.observed.identity.uid == app.observed.identity.uid;
+        ensure(is_own, "PL1", || format!("{} of {node} runs in {}, which isn't its pod's", app.name, sandbox.name))?;
+    }
+    Ok(())
 }
 
 fn check_move(old: &PodRow, new: &PodRow) -> Result<(), Violation> {

@@ -294,7 +294,7 @@ impl Faults {
 
 fn engine(world: &World, node: usize) -> &Fake {
     match &world.machines[node].role {
-        Role::Node { engine, labels: _ } => engine,
+        Role::Node { engine, labels: _, spares: _ } => engine,
         Role::Leader => unreachable!("faults of engines are planned for nodes only"),
     }
 }
@@ -329,7 +329,24 @@ fn fault(dice: &mut StdRng, settings: &Settings) -> Fault {
 
 fn operation(dice: &mut StdRng) -> Operation {
     use Operation::*;
-    *[Info, List, Inspect, Hints, Image, Pull, CreateSandbox, CreateContainer, Start, Signal, Remove, Logs].choose(dice).expect("not empty")
+    let all = [
+        Info,
+        List,
+        Inspect,
+        Hints,
+        Image,
+        Pull,
+        CreateSandbox,
+        CreateContainer,
+        CreateSpare,
+        Spares,
+        ClaimSpare,
+        Start,
+        Signal,
+        Remove,
+        Logs,
+    ];
+    *all.choose(dice).expect("not empty")
 }
 
 impl fmt::Debug for Faults {

@@ -36,10 +36,11 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub enum Role {
     Leader,
-    /// A node, and its engine.
+    /// A node, its engine, and how many sandboxes it keeps ready.
     Node {
         engine: Fake,
         labels: Labels,
+        spares: usize,
     },
 }
 
@@ -92,6 +93,14 @@ impl Machine {
         machine
     }
 
+    /// How many sandboxes are kept ready here.
+    pub fn spares(&self) -> usize {
+        match &self.role {
+            Role::Leader => 0,
+            Role::Node { spares, .. } => *spares,
+        }
+    }
+
     /// Runs one life of the server. Ends when it was told to stop, or a task panicked.
     pub async fn live(self: Arc<Self>) -> turmoil::Result {
         let (number, starts_at) = {
@@ -125,7 +134,7 @@ impl Machine {
                 let config = leader::Config { database: folder.join(DATABASE), disk: Some(disk), keys, loops };
                 self.life().leader = Some(Arc::new(leader::start(config, listener, ambient, tasks).await?));
             }
-            Role::Node { engine, labels } => {
+            Role::Node { engine, labels, spares } => {
                 let node = Name::new(&self.name)?;
                 let dialer = Dialer::new(leader_address(), node.clone(), keys, Network::new(Simulated), ambient.clone());
                 let config = AgentConfig {
@@ -138,6 +147,7 @@ impl Machine {
                     max_pods: 20,
                     reserve: Reserve { cpu: Part::Amount(500), memory: Part::Percent(25), disk: Part::Amount(10 << 30) },
                     machine: None,
+                    spare_sandboxes: *spares,
                 };
                 follower::start(config, Arc::new(engine.clone()), dialer, ambient, tasks).await?;
             }

@@ -137,7 +137,11 @@ fn is_settled(pod: &Pod, state: &ContainerState, lives: bool) -> bool {
 fn leftovers(world: &World, state: &State) -> Vec<String> {
     let mut left = Vec::new();
     for (machine, engine) in world.engines() {
-        for resident in engine.residents().into_iter().filter(|resident| !resident.foreign) {
+        let (spares, ours): (Vec<_>, Vec<_>) = engine.residents().into_iter().filter(|resident| !resident.foreign).partition(|r| r.spare);
+        if spares.len() != machine.spares() {
+            left.push(format!("PL2: {} has {} spare sandboxes, {} are to be", machine.name, spares.len(), machine.spares()));
+        }
+        for resident in ours {
             let identity = &resident.observed.identity;
             let what = || format!("{} of pod {} {} on {}", resident.name, identity.pod, short(identity.uid), machine.name);
             let wanted = state.pods.get(&identity.uid).is_some_and(|row| {

@@ -96,7 +96,7 @@ impl Expected {
         for item in applied.items {
             let Pod { metadata, spec, .. } = item.pod;
             inner.open.remove(&metadata.name);
-            let belief = Belief::Present { uid: metadata.uid, spec };
+            let belief = Belief::Present { uid: metadata.uid, spec: PodSpec::clone(&spec) };
             if !matches!(inner.beliefs.get(&metadata.name), Some(Belief::Present { uid, .. }) if *uid == metadata.uid) {
                 inner.counts.pods += 1;
             }

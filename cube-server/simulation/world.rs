@@ -74,7 +74,9 @@ impl World {
             add_strangers(&engine, &name);
             let disk = if number == 1 { "fast" } else { "slow" };
             let labels = Labels::from([("disk".to_owned(), disk.to_owned())]);
-            machines.push(Arc::new(Machine::new(&name, Role::Node { engine, labels }, offset, &site)));
+            // Two runs in three have some.
+            let spares = usize::try_from(seed % 3).expect("below 3");
+            machines.push(Arc::new(Machine::new(&name, Role::Node { engine, labels, spares }, offset, &site)));
         }
         let mut sim = turmoil::Builder::new()
             .tick_duration(TICK)
@@ -140,7 +142,7 @@ impl World {
     pub fn engines(&self) -> impl Iterator<Item = (&Machine, &Fake)> {
         self.machines.iter().filter_map(|machine| match &machine.role {
             Role::Leader => None,
-            Role::Node { engine, labels: _ } => Some((&**machine, engine)),
+            Role::Node { engine, labels: _, spares: _ } => Some((&**machine, engine)),
         })
     }
 }

@@ -64,7 +64,7 @@ impl Hollows {
 
     async fn start_one(&self, number: u32, tasks: &Tasks) -> anyhow::Result<()> {
         let HollowOptions { name_prefix, labels, cpu, memory, disk, max_pods, .. } = &self.options;
-        let node = Name::new(&format!("{name_prefix}-{number}"))?;
+        let node = Name::new(format!("{name_prefix}-{number}"))?;
         let dialer = Dialer::new(self.leader.clone(), node.clone(), self.keys.clone(), Network::system(), self.ambient.clone());
         let config = AgentConfig {
             // A later process takes the names over as one on the same machine does whose data folder is new.
@@ -76,6 +76,7 @@ impl Hollows {
             data_dir: "(none: a hollow node)".into(),
             max_pods: *max_pods,
             reserve: Reserve::NOTHING,
+            spare_sandboxes: 0,
             machine: None,
         };
         let capacity = Capacity { cpu: *cpu, memory: *memory, disk: *disk, pods: 0 };

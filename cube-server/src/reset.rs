@@ -15,7 +15,7 @@ use cube_api::session::Want;
 
 use crate::data_dir::{self, DataDir, DataDirError, TOKEN};
 use crate::follower::ledger::{self, KeptPod, LEDGER};
-use crate::follower::reset::{self, Found, Graces, Progress};
+use crate::follower::reset::{self, Found, Graces, OfNode, Progress};
 use crate::follower::runtime::docker::{self, Docker};
 use crate::follower::runtime::{Runtime, Scope};
 use crate::options::ResetOptions;
@@ -87,15 +87,15 @@ pub async fn run(options: ResetOptions, tasks: &Tasks) -> anyhow::Result<()> {
         graces: graces(&options, kept.map(|kept| kept.pods).unwrap_or_default()),
         folder,
     };
-    let pods = match &plan.scope {
+    let there = match &plan.scope {
         Some(scope) => reset::find(runtime.as_ref(), scope, &plan.graces).await.context("nothing was removed")?,
-        None => BTreeMap::new(),
+        None => OfNode::default(),
     };
-    if pods.is_empty() && plan.files.is_empty() {
+    if there.is_empty() && plan.files.is_empty() {
         println!("there is nothing to remove{}", if plan.leader_stays { "; --everything removes the leader's database too" } else { "" });
         return Ok(());
     }
-    print!("{}", plan.told(&pods));
+    print!("{}", plan.told(&there));
     if !options.yes {
         ask()?;
     }
@@ -197,13 +197,19 @@ struct Plan {
 }
 
 impl Plan {
-    fn told(&self, pods: &BTreeMap<Uid, Found>) -> String {
+    fn told(&self, OfNode { pods, spares }: &OfNode) -> String {
         let mut text = "this goes:\n".to_owned();
         if let Some(Scope { cluster, node }) = &self.scope {
             let containers: usize = pods.values().map(|pod| pod.containers).sum();
             let names = pods.values().map(|pod| pod.pod.as_str()).collect::<Vec<_>>().join(", ");
             let names = if names.is_empty() { names } else { format!(" ({names})") };
-            text.push_str(&format!("  of node {node} of cluster {cluster}: {containers} containers of {} pods{names}\n", pods.len()));
+            text.push_str(&format!("  of node {node} of cluster {cluster}: {containers} containers of {} pods{names}", pods.len()));
+            match spares.len() {
+                0 => {}
+                1 => text.push_str(" and a sandbox that was kept ready"),
+                count => text.push_str(&format!(" and {count} sandboxes that were kept ready")),
+            }
+            text.push('\n');
         }
         for file in &self.files {
             text.push_str(&format!("  {}: {}\n", self.folder.join(file).display(), what(file)));

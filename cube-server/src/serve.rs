@@ -294,7 +294,7 @@ impl Connection {
 
     /// A stranger's.
     #[cfg(test)]
-    pub fn new() -> Self {
+    pub fn of_a_stranger() -> Self {
         let place = Peers::new(1, 1, 1).admit(IpAddr::from([10, 0, 0, 1])).expect("room");
         Self { place: Arc::new(Counted::new(place, &Connections::default())) }
     }

@@ -52,6 +52,7 @@ spec:
   nodeSelector: {disk: ssd}
   onNodeLoss: wait
   strategy: round-robin
+  hostname: front
   containers:
     - name: app
       image: localhost:5000/team/app:1.0
@@ -72,6 +73,7 @@ spec:
     assert_eq!(pod.spec.restart.limit, 3);
     assert_eq!(pod.spec.on_node_loss, OnNodeLoss::Wait);
     assert_eq!(pod.spec.strategy, Some(pod::Strategy::RoundRobin));
+    assert_eq!(pod.spec.hostname.as_ref().map(Name::as_str), Some("front"));
     assert_eq!(container.args, ["echo $(A)", "8080"]);
     assert_eq!(container.ports[0].protocol, Protocol::Udp);
     assert_eq!(container.resources.limits.cpu, Some(MilliCpu(500)));
@@ -125,7 +127,7 @@ fn all_problems_of_all_resources_come_at_once_in_the_order_of_the_text() {
             "16:9: resource 1: spec.containers[1].tty: found yes; true or false is expected",
             "17:5: resource 1: spec.restartPolicy: `always` is not allowed; did you mean `Always`?",
             "18:5: resource 1: spec.nope: unknown field `nope`; the fields are containers, restartPolicy, restart, \
-             terminationGracePeriodSeconds, nodeSelector, onNodeLoss, strategy",
+             terminationGracePeriodSeconds, nodeSelector, onNodeLoss, strategy, hostname",
             "21:10: pod/two: spec.containers: the list is empty; a pod has at least one container",
             "22:3: resource 3: type: unknown type `pdo`; did you mean `pod`?",
             "23:3: resource 4: found just a text; a resource is expected: a map with type, metadata and spec",
@@ -144,7 +146,7 @@ fn what_is_missing_is_named_and_its_absence_brings_no_second_problem() {
         [
             "2:1: resource 1: metadata: the field `name` is missing",
             "3:1: resource 1: spec: found a list; a map with the fields containers, restartPolicy, restart, \
-             terminationGracePeriodSeconds, nodeSelector, onNodeLoss, strategy is expected",
+             terminationGracePeriodSeconds, nodeSelector, onNodeLoss, strategy, hostname is expected",
         ]
     );
     assert_eq!(
@@ -428,6 +430,7 @@ fn the_rules_of_the_pod_itself_hold() {
     let spec = |more: &str| format!("type: pod\nmetadata: {{name: web}}\nspec: {{containers: [{{name: a, image: nginx}}], {more}}}\n");
     assert!(problems(&spec("terminationGracePeriodSeconds: 86401"))[0].contains("at most 86400 (a day) are allowed"));
     assert!(problems(&spec("onNodeLoss: Wait"))[0].contains("spec.onNodeLoss: `Wait` is not allowed; did you mean `wait`?"));
+    assert!(problems(&spec("hostname: Front.door"))[0].contains("spec.hostname"));
     assert!(problems(&spec("onNodeLoss: move"))[0].contains("spec.onNodeLoss: `move` is not allowed"));
     let allowed = "spec.strategy: `fastest` is not allowed; allowed are spread, binpack, round-robin, epvm";
     assert!(problems(&spec("strategy: fastest"))[0].contains(allowed));

@@ -111,7 +111,7 @@ mod tests {
         for text in [yaml(&typed), json(&typed)] {
             let parsed = manifest::parse(&text).unwrap_or_else(|problems| panic!("{problems:?} in\n{text}"));
             let [Resource::Pod(manifest)] = parsed.as_slice() else { panic!("{parsed:?}") };
-            assert_eq!((&manifest.spec, &manifest.metadata.labels), (&pod.spec, &pod.metadata.labels), "{text}");
+            assert_eq!((&manifest.spec, &manifest.metadata.labels), (&*pod.spec, &*pod.metadata.labels), "{text}");
         }
     }
 }

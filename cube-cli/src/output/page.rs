@@ -2,7 +2,8 @@
 
 use cube_api::event::Event;
 use cube_api::manifest::{ManifestMetadata, PodManifest, Resource};
-use cube_api::pod::{ContainerState, ContainerStatus, Pod, Terminated};
+use cube_api::meta::Labels;
+use cube_api::pod::{ContainerState, ContainerStatus, Pod, PodSpec, Terminated};
 use cube_api::status;
 use jiff::Timestamp;
 
@@ -157,12 +158,12 @@ fn short_id(id: &str) -> &str {
 fn manifest(pod: &Pod) -> Resource {
     let metadata = ManifestMetadata {
         name: pod.metadata.name.clone(),
-        labels: pod.metadata.labels.clone(),
+        labels: Labels::clone(&pod.metadata.labels),
         uid: None,
         revision: None,
         generation: None,
         created_at: None,
         deletion_requested_at: None,
     };
-    Resource::Pod(PodManifest { metadata, spec: pod.spec.clone() })
+    Resource::Pod(PodManifest { metadata, spec: PodSpec::clone(&pod.spec) })
 }

@@ -94,6 +94,8 @@ pub fn server_binary() -> PathBuf {
 pub struct Server {
     pub name: String,
     pub data_dir: PathBuf,
+    /// How many sandboxes it keeps ready: none unless a story is about them, so that what is there is what its pods need.
+    pub spares: u8,
     arguments: Vec<String>,
     child: Option<Child>,
     log: PathBuf,
@@ -103,7 +105,7 @@ impl Server {
     fn new(name: &str, root: &Path, arguments: Vec<String>) -> Self {
         let data_dir = root.join(name);
         let log = root.join(format!("{name}.log"));
-        Self { name: name.to_owned(), data_dir, arguments, child: None, log }
+        Self { name: name.to_owned(), data_dir, spares: 0, arguments, child: None, log }
     }
 
     /// Starts the process (again).
@@ -111,6 +113,7 @@ impl Server {
         let log = fs::OpenOptions::new().create(true).append(true).open(&self.log).expect("a log file");
         let mut command = Command::new(server_binary());
         command.args(&self.arguments).arg("--name").arg(&self.name).arg("--data-dir").arg(&self.data_dir);
+        command.env("CUBE_SPARE_SANDBOXES", self.spares.to_string());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         self.child = Some(command.spawn().expect("cube-server starts"));
     }

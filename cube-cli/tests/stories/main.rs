@@ -9,3 +9,4 @@ mod nodes;
 mod pods;
 mod refusals;
 mod reset;
+mod spares;

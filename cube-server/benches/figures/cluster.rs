@@ -43,6 +43,11 @@ impl Cluster {
         Self::lead(engine, &["--name", &engine.node]).await
     }
 
+    /// As [`Cluster::start`], under that name and with so many sandboxes kept ready.
+    pub async fn start_keeping(engine: &Engine, node: &str, sandboxes: usize) -> Result<Self> {
+        Self::lead(engine, &["--name", node, "--spare-sandboxes", &sandboxes.to_string()]).await
+    }
+
     /// Starts a leader without pods and a follower.
     pub async fn start_with_follower(engine: &Engine) -> Result<Self> {
         let mut cluster = Self::lead(engine, &["--name", "leader", "--no-pods"]).await?;

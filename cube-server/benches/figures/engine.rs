@@ -46,10 +46,24 @@ impl Engine {
         Ok(images[0]["RepoTags"][0].as_str().context("the engine has no image cube/pause")?.to_owned())
     }
 
+    /// The node that keeps no sandboxes ready, where both kinds are compared.
+    pub fn plain_node(&self) -> String {
+        format!("{}-plain", self.node)
+    }
+
     /// The ids of this run's containers that carry a label too, if one is given.
     pub async fn containers(&self, label: Option<&str>) -> Result<Vec<String>> {
-        let labels: Vec<String> = [format!("io.cube.node={}", self.node)].into_iter().chain(label.map(str::to_owned)).collect();
-        let filters = escaped(&json!({ "label": labels }).to_string());
+        self.containers_of(&self.node, label, &["created", "running", "paused", "exited", "dead"]).await
+    }
+
+    /// How many sandboxes are ready.
+    pub async fn ready_sandboxes(&self) -> Result<usize> {
+        Ok(self.containers_of(&self.node, Some("io.cube.role=spare"), &["running"]).await?.len())
+    }
+
+    async fn containers_of(&self, node: &str, label: Option<&str>, states: &[&str]) -> Result<Vec<String>> {
+        let labels: Vec<String> = [format!("io.cube.node={node}")].into_iter().chain(label.map(str::to_owned)).collect();
+        let filters = escaped(&json!({ "label": labels, "status": states }).to_string());
         let found = self.connect().await?.call(Method::GET, &format!("/containers/json?all=true&filters={filters}"), None).await?;
         let ids = found.as_array().into_iter().flatten().filter_map(|container| container["Id"].as_str());
         Ok(ids.map(str::to_owned).collect())
@@ -57,7 +71,17 @@ impl Engine {
 
     /// Removes every container of this run.
     pub async fn sweep(&self) -> Result<()> {
-        let removals = stream::iter(self.containers(None).await?).map(|id| async move {
+        self.remove(self.containers(None).await?).await?;
+        self.remove(self.containers_of(&self.plain_node(), None, &["created", "running", "paused", "exited", "dead"]).await?).await
+    }
+
+    /// Removes what the bare calls made.
+    pub async fn sweep_floor(&self) -> Result<()> {
+        self.remove(self.containers(Some(&format!("io.cube.cluster={}", crate::floor::CLUSTER))).await?).await
+    }
+
+    async fn remove(&self, ids: Vec<String>) -> Result<()> {
+        let removals = stream::iter(ids).map(|id| async move {
             let path = format!("/containers/{id}?force=true&v=true");
             // Gone already, or on its way out by another call: both are what is wanted.
             let _answer: (_, Value) = self.connect().await?.try_call(Method::DELETE, &path, None).await?;

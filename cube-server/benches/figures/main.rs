@@ -10,6 +10,7 @@ mod engine;
 mod floor;
 mod http;
 mod idle;
+mod podman;
 mod recover;
 mod report;
 mod scale;
@@ -43,7 +44,7 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Figure {
-    /// From an apply to Running, against the bare Docker calls and Docker Swarm, in turns.
+    /// From an apply to Running, against the bare Docker calls, Docker Swarm and podman, in turns.
     Start(start::Options),
     /// `cube exec` of `true` against `docker exec`.
     Exec {

@@ -24,6 +24,7 @@ use crate::follower::pods::{Context, STARTS_AT_ONCE, Snapshot};
 use crate::follower::reporter::{Reporter, Sources};
 use crate::follower::reserve::Reserve;
 use crate::follower::runtime::Runtime;
+use crate::follower::spares::{Keeper, Spares};
 use crate::follower::{exec, logs};
 use crate::latest;
 use crate::tasks::Tasks;
@@ -49,6 +50,8 @@ pub struct AgentConfig {
     pub reserve: Reserve,
     /// What is measured; none for a node whose machine is only pretended: its use is never known.
     pub machine: Option<Arc<dyn Machine>>,
+    /// How many sandboxes it keeps ready.
+    pub spare_sandboxes: usize,
 }
 
 /// How reports reach the leader.
@@ -164,13 +167,23 @@ impl Agent {
         let (requests, waiting) = mpsc::channel(REQUESTS);
         let pods = Arc::new(RwLock::new(Pods::new()));
         let reporter = Reporter::new(opened.starts);
+        let promised = opened.pods.values().filter_map(|pod| pod.record.sandbox.spare.clone());
+        let (spares, admission) = (Spares::new(promised.collect()), Arc::new(Semaphore::new(STARTS_AT_ONCE)));
+        let keeper = Keeper {
+            spares: spares.clone(),
+            runtime: runtime.clone(),
+            ambient: ambient.clone(),
+            admission: admission.clone(),
+            target: config.spare_sandboxes,
+        };
         let context = Context {
             runtime: runtime.clone(),
             ledger: ledger.clone(),
             ambient: ambient.clone(),
             images: Images::new(runtime.clone(), tasks.clone()),
             reporter: reporter.clone(),
-            admission: Arc::new(Semaphore::new(STARTS_AT_ONCE)),
+            spares,
+            admission,
             assignments: requests.clone(),
         };
         let assignments = Assignments {
@@ -206,6 +219,7 @@ impl Agent {
         let sources = Sources { node_id, instance, membership: membership_seen.clone(), facts: facts_seen.clone(), ledger, link, ambient };
         tasks.spawn_droppable("assignments", assignments.run(waiting));
         tasks.spawn_droppable("engine watcher", observer.run());
+        tasks.spawn_droppable("spare sandboxes", keeper.run());
         tasks.spawn_droppable("reporter", reporter.run(sources));
         let (facts, membership, tasks) = (facts_seen, membership_seen, tasks.clone());
         Ok(Self { inner: Arc::new(Inner { config, node_id, instance, facts, membership, requests, pods, runtime, tasks }) })

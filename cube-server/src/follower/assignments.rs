@@ -120,7 +120,7 @@ impl Assignments {
         if let Some(newer) = self.check(&assignment)? {
             return Ok(AssignmentAccepted { generation: newer });
         }
-        let Assignment { epoch, generation, pods, .. } = assignment;
+        let Assignment { cluster_id: cluster, epoch, generation, pods, cordoned, node: _ } = assignment;
         let assigned: BTreeSet<_> = pods.iter().map(|pod| pod.uid).collect();
         let mut changed: Vec<KeptPod> = pods.into_iter().filter_map(|pod| self.newly_assigned(pod)).collect();
         let gone: Vec<_> = self.kept.keys().filter(|uid| !assigned.contains(uid)).copied().collect();
@@ -137,6 +137,7 @@ impl Assignments {
             self.take(pod);
         }
         self.forget(done).await;
+        self.context.spares.tend(Scope { cluster, node: self.node.clone() }, cordoned);
         Ok(AssignmentAccepted { generation })
     }
 
@@ -240,6 +241,7 @@ impl Assignments {
         }
         if self.membership.borrow().generation.is_some() && self.moved.is_none() {
             self.take_orphans().await;
+            self.context.spares.poke();
         }
     }
 
@@ -297,6 +299,7 @@ fn orphan(uid: Uid, containers: &[Observed]) -> Option<KeptPod> {
         node_selector: BTreeMap::new(),
         on_node_loss: Default::default(),
         strategy: None,
+        hostname: None,
     };
     let want = Want::Stop { grace_seconds: DEFAULT_GRACE_SECONDS, reason: UNASSIGNED.to_owned() };
     let assigned = AssignedPod { uid, name, spec, want };

@@ -1,7 +1,7 @@
 //! The node agent: keeps what it is told in its ledger, runs it through Docker, restarts what crashes and reports.
 //!
 //! Its tasks: one per pod (`pods`), one that takes assignments (`assignments`), one that watches the engine (`observe`), one that reports
-//! (`reporter`), one that writes the ledger (`ledger`), one per image that is being pulled (`images`).
+//! (`reporter`), one that writes the ledger (`ledger`), one that keeps sandboxes ready (`spares`), one per image that is being pulled (`images`).
 
 pub mod agent;
 mod assignments;
@@ -23,6 +23,7 @@ mod restart;
 pub mod router;
 pub mod runtime;
 pub mod session;
+mod spares;
 mod status;
 #[cfg(test)]
 mod testing;

@@ -11,6 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::follower::restart;
+use crate::follower::runtime::ContainerId;
 
 /// A pod's record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -97,6 +98,10 @@ pub struct Streak {
 pub struct SandboxRecord {
     /// The current attempt, from 0.
     pub attempt: u32,
+    /// A spare sandbox that is promised to this pod and isn't known to be its own yet: it becomes that or is removed, and is never another's. It
+    /// is written before the engine is asked, so that no life of the node gives to another pod what an earlier one has promised to this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spare: Option<ContainerId>,
     /// Which network namespace the pod has, once it has one: a change of either part means that it is another one.
     pub identity: Option<SandboxIdentity>,
     /// Sandboxes that could not be made or started.

@@ -63,32 +63,53 @@ pub enum Progress {
     Removed(Found),
 }
 
-/// What of a node is on the engine, by pod.
-pub async fn find(runtime: &dyn Runtime, scope: &Scope, grace: &Graces) -> Result<BTreeMap<Uid, Found>, RuntimeError> {
-    let mut found = BTreeMap::new();
+/// What of a node is on an engine.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct OfNode {
+    /// Its pods' containers.
+    pub pods: BTreeMap<Uid, Found>,
+    /// The sandboxes that it kept ready and that no pod has.
+    pub spares: Vec<ContainerId>,
+}
+
+impl OfNode {
+    /// Whether there is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.pods.is_empty() && self.spares.is_empty()
+    }
+}
+
+/// What of a node is on the engine.
+pub async fn find(runtime: &dyn Runtime, scope: &Scope, grace: &Graces) -> Result<OfNode, RuntimeError> {
+    let mut found: BTreeMap<Uid, Found> = BTreeMap::new();
     for container in runtime.list(scope).await? {
         let uid = container.identity.uid;
         let of_pod = || Found { pod: container.identity.pod.clone(), containers: 0, runs: false, grace: grace.of(uid) };
-        let pod: &mut Found = found.entry(uid).or_insert_with(of_pod);
+        let pod = found.entry(uid).or_insert_with(of_pod);
         pod.containers += 1;
         pod.runs |= is_live_app(&container);
     }
-    Ok(found)
+    let spares = runtime.spares(scope).await?.into_iter().map(|spare| spare.id).collect();
+    Ok(OfNode { pods: found, spares })
 }
 
 /// Removes all of it. `tell` hears what is done.
 pub async fn remove_all(runtime: &Arc<dyn Runtime>, scope: &Scope, grace: &Graces, tell: impl Fn(Progress)) -> Result<(), ResetError> {
     for _ in 0..ROUNDS {
-        let pods = find(runtime.as_ref(), scope, grace).await?;
-        if pods.is_empty() {
+        let found = find(runtime.as_ref(), scope, grace).await?;
+        if found.is_empty() {
             return Ok(());
+        }
+        let OfNode { pods, spares } = found;
+        for spare in &spares {
+            runtime.remove(spare).await?;
         }
         let tell = &tell;
         let removals = stream::iter(pods).map(|(uid, pod)| async move { remove(runtime.as_ref(), scope, uid, pod, tell).await });
         let ends: Vec<_> = removals.buffer_unordered(AT_ONCE).collect().await;
         ends.into_iter().collect::<Result<(), _>>()?;
     }
-    match runtime.list(scope).await?.len() {
+    match runtime.list(scope).await?.len() + runtime.spares(scope).await?.len() {
         0 => Ok(()),
         count => Err(ResetError::MadeAgain { count, node: scope.node.clone() }),
     }

@@ -23,7 +23,7 @@ use super::ledger::{LEDGER, Ledger};
 use super::machine::Machine;
 use super::reserve::Reserve;
 use super::runtime::Observed;
-use super::runtime::fake::{Fake, Script};
+use super::runtime::fake::{Fake, Resident, Script};
 use crate::ambient::{Ambient, Source};
 use crate::disk::scripted::Scripted;
 use crate::tasks::Tasks;
@@ -97,6 +97,7 @@ pub struct Bench {
     pub agent: Agent,
     set_by: Arc<AtomicI64>,
     machine: &'static str,
+    spares: usize,
     folder: TempDir,
     disk: Arc<Scripted>,
     tasks: Tasks,
@@ -111,6 +112,26 @@ impl Bench {
         Self::on(Scripted::new()).await
     }
 
+    /// As [`Bench::new`], with so many sandboxes kept ready, which are there.
+    pub async fn with_spares(spares: usize) -> Self {
+        let mut bench = Self::new().await;
+        bench.keep_spares(spares).await;
+        bench.assign(&[]).await;
+        bench.wait_for("the spares", || bench.spares().len() == spares).await;
+        bench
+    }
+
+    /// Kills the agent and starts another one that keeps so many sandboxes ready.
+    pub async fn keep_spares(&mut self, spares: usize) {
+        self.spares = spares;
+        self.kill_and_restart().await;
+    }
+
+    /// The sandboxes that run and that no pod has.
+    pub fn spares(&self) -> Vec<Resident> {
+        self.fake.residents().into_iter().filter(|resident| resident.spare && resident.live).collect()
+    }
+
     /// As [`Bench::new`], on this disk.
     pub async fn on(disk: Arc<Scripted>) -> Self {
         let set_by = Arc::<AtomicI64>::default();
@@ -120,8 +141,20 @@ impl Bench {
         let folder = tempfile::tempdir().unwrap();
         let leader = Arc::new(Leader::default());
         let tasks = Tasks::default();
-        let agent = start(config(&folder, "machine"), &disk, &fake, &leader, &ambient, &tasks).await;
-        let bench = Self { fake, leader, ambient, set_by, machine: "machine", agent, folder, disk, tasks, generation: AtomicU64::new(0) };
+        let agent = start(config(&folder, "machine", 0), &disk, &fake, &leader, &ambient, &tasks).await;
+        let bench = Self {
+            fake,
+            leader,
+            ambient,
+            set_by,
+            machine: "machine",
+            spares: 0,
+            agent,
+            folder,
+            disk,
+            tasks,
+            generation: AtomicU64::new(0),
+        };
         bench.agent.welcome(&Welcome { cluster_id: CLUSTER, epoch: Epoch(1), life: None }).await.unwrap();
         bench
     }
@@ -130,7 +163,7 @@ impl Bench {
     pub async fn kill_and_restart(&mut self) {
         self.kill().await;
         self.tasks = Tasks::default();
-        let config = config(&self.folder, self.machine);
+        let config = config(&self.folder, self.machine, self.spares);
         self.agent = start(config, &self.disk, &self.fake, &self.leader, &self.ambient, &self.tasks).await;
     }
 
@@ -138,7 +171,7 @@ impl Bench {
     pub async fn restart_measured(&mut self, reserve: Reserve, machine: Arc<dyn Machine>) {
         self.kill().await;
         self.tasks = Tasks::default();
-        let config = AgentConfig { reserve, machine: Some(machine), ..config(&self.folder, self.machine) };
+        let config = AgentConfig { reserve, machine: Some(machine), ..config(&self.folder, self.machine, self.spares) };
         self.agent = start(config, &self.disk, &self.fake, &self.leader, &self.ambient, &self.tasks).await;
     }
 
@@ -157,7 +190,7 @@ impl Bench {
 
     /// Starts another agent on the data folder, under another name.
     pub async fn start_as(&self, name: Name) -> Result<Agent, StartError> {
-        let config = AgentConfig { node: name, ..config(&self.folder, self.machine) };
+        let config = AgentConfig { node: name, ..config(&self.folder, self.machine, self.spares) };
         Agent::start(config, Arc::new(self.fake.clone()), self.leader.clone(), self.ambient.clone(), &Tasks::default()).await
     }
 
@@ -190,7 +223,7 @@ impl Bench {
     /// The next assignment.
     pub fn assignment(&self, pods: &[AssignedPod]) -> Assignment {
         let generation = Generation(self.generation.fetch_add(1, Ordering::Relaxed) + 1);
-        Assignment { cluster_id: CLUSTER, epoch: Epoch(1), node: node(), generation, pods: pods.to_vec() }
+        Assignment { cluster_id: CLUSTER, epoch: Epoch(1), node: node(), generation, pods: pods.to_vec(), cordoned: false }
     }
 
     /// The status that the leader has.
@@ -249,7 +282,7 @@ async fn start(config: AgentConfig, disk: &Arc<Scripted>, fake: &Fake, leader: &
     Agent::start_with(ledger, config, Arc::new(fake.clone()), leader.clone(), ambient.clone(), tasks).await.unwrap()
 }
 
-fn config(folder: &TempDir, machine: &str) -> AgentConfig {
+fn config(folder: &TempDir, machine: &str, spare_sandboxes: usize) -> AgentConfig {
     AgentConfig {
         node: node(),
         role: NodeRole::Follower,
@@ -260,6 +293,7 @@ fn config(folder: &TempDir, machine: &str) -> AgentConfig {
         max_pods: 100,
         reserve: Reserve::NOTHING,
         machine: None,
+        spare_sandboxes,
     }
 }
 
@@ -282,6 +316,7 @@ pub fn pod(number: u128, policy: RestartPolicy) -> AssignedPod {
         node_selector: BTreeMap::new(),
         on_node_loss: Default::default(),
         strategy: None,
+        hostname: None,
     };
     AssignedPod { uid: Uid(Uuid::from_u128(number)), name: name(&format!("pod-{number}")), spec, want: Want::Run { restarts: 0 } }
 }

@@ -197,11 +197,8 @@ fn show_cluster(registry: &mut Registry, state: &State) {
     let cordoned = state.nodes.values().filter(|node| node.cordon.is_some()).count();
     show(registry, "nodes_cordoned", "Nodes that take no new pods because a person said so", cordoned);
     let pods = Family::<InPhase, Gauge>::default();
-    for phase in [Phase::Pending, Phase::Running, Phase::Succeeded, Phase::Failed] {
-        pods.get_or_create(&InPhase { phase: word(phase) }).set(0);
-    }
-    for row in state.pods.values() {
-        pods.get_or_create(&InPhase { phase: word(row.pod.status.phase) }).inc();
+    for (phase, count) in state.phases() {
+        pods.get_or_create(&InPhase { phase: word(phase) }).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
     registry.register("pods", "Pods that are kept, those on their way out too, by phase", pods);
 }

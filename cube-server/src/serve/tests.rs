@@ -10,7 +10,7 @@ fn hello() -> Router {
 }
 
 fn routes(router: Router) -> Known {
-    Known::new(router, &Connection::new().place)
+    Known::new(router, &Connection::of_a_stranger().place)
 }
 
 fn connected() -> (DuplexStream, Tasks) {

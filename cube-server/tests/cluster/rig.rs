@@ -302,6 +302,7 @@ impl Follower {
             machine_id: machine.id.to_owned(),
             boot_id: machine.boot.to_owned(),
             data_dir: folder.path().to_owned(),
+            spare_sandboxes: 0,
             max_pods: 100,
             reserve: Reserve::default(),
             machine: measured,

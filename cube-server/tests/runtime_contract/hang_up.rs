@@ -81,3 +81,15 @@ pub async fn a_removal_whose_caller_hung_up_is_carried_out(rig: Rig) {
     })
     .await;
 }
+
+pub async fn a_claim_whose_caller_hung_up_is_carried_out(rig: Rig) {
+    let spare = rig.runtime.create_spare(&rig.scope, uuid::Uuid::new_v4()).await.unwrap();
+    rig.runtime.start(&spare).await.unwrap();
+    let wanted = rig.identity(None, 0);
+    hang_up(&rig, "POST", "/rename", async |runtime| runtime.claim_spare(&rig.scope, &spare, &wanted).await).await;
+    wait_for("the pod's sandbox", async || {
+        let found = rig.runtime.list_pod(&rig.scope, rig.uid).await.unwrap();
+        if found.iter().any(|container| container.id == spare) { Ok(()) } else { Err(format!("{found:?}")) }
+    })
+    .await;
+}

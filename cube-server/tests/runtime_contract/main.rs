@@ -4,6 +4,7 @@ mod docker;
 mod hang_up;
 mod rig;
 mod shared;
+mod spares;
 mod wire;
 
 /// Makes each of the shared cases a test on each engine, so that a failure names both.
@@ -47,9 +48,17 @@ on_both_engines! {
     the_end_of_input_ends_cat,
     a_missing_exec_program_fails;
 
+    spares:
+    a_spare_is_no_pods_until_one_takes_it_and_then_that_pods_sandbox,
+    a_spare_that_a_pod_has_is_no_other_pods,
+    a_spare_that_is_gone_or_does_not_run_or_whose_name_is_taken_is_refused,
+    a_nodes_spares_are_its_own,
+    the_end_of_a_sandbox_that_was_a_spare_is_hinted;
+
     hang_up:
     a_create_whose_caller_hung_up_is_carried_out,
     a_start_whose_caller_hung_up_is_carried_out,
     a_kill_whose_caller_hung_up_is_carried_out,
+    a_claim_whose_caller_hung_up_is_carried_out,
     a_removal_whose_caller_hung_up_is_carried_out;
 }

@@ -94,7 +94,7 @@ impl Rig {
 
     /// The pod's sandbox.
     pub fn sandbox_spec(&self, published: Vec<Port>) -> SandboxSpec {
-        SandboxSpec { scope: self.scope.clone(), identity: self.identity(None, 0), hostname: "web".to_owned(), published }
+        SandboxSpec { scope: self.scope.clone(), identity: self.identity(None, 0), hostname: Some("web".to_owned()), published }
     }
 
     /// A container of the pod.
@@ -169,9 +169,11 @@ impl Drop for Rig {
             let clean = async {
                 let docker = connect();
                 for node in ["node-1", "node-2"] {
-                    let left = docker.list(&Scope { node: name(node), ..scope.clone() }).await?;
-                    for container in left {
-                        docker.remove(&container.id).await?;
+                    let scope = Scope { node: name(node), ..scope.clone() };
+                    let left = docker.list(&scope).await?.into_iter().map(|container| container.id);
+                    let spares = docker.spares(&scope).await?.into_iter().map(|spare| spare.id);
+                    for id in left.chain(spares) {
+                        docker.remove(&id).await?;
                     }
                 }
                 Ok::<_, RuntimeError>(())

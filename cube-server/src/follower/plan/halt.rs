@@ -52,6 +52,7 @@ impl Step<'_> {
             let sandboxes: Vec<_> =
                 self.view.containers.values().filter(|c| c.identity.container.is_none()).map(|c| c.id.clone()).collect();
             sandboxes.into_iter().for_each(|id| self.act(Action::Remove(id)));
+            self.drop_spare();
             self.prune();
         }
     }
@@ -61,7 +62,8 @@ impl Step<'_> {
             return;
         }
         let all: Vec<_> = self.view.containers.keys().cloned().collect();
-        if all.is_empty() && self.view.is_settled() {
+        self.drop_spare();
+        if all.is_empty() && self.record.sandbox.spare.is_none() && self.view.is_settled() {
             self.notes.push(Note::normal("Stopped", "its containers are gone"));
             self.record.stage = Stage::Stopped { end };
         }

@@ -65,6 +65,15 @@ pub struct Note {
     pub message: String,
 }
 
+impl Decision {
+    /// Whether a sandbox is to be made for this pod that a spare one could be as well: one without ports and without a name that it asked for, which
+    /// Docker gives at creation only.
+    pub fn could_take_a_spare(&self, pod: &AssignedPod, view: &View) -> bool {
+        let makes_one = self.actions.iter().any(|action| matches!(action, Action::CreateSandbox { .. }));
+        makes_one && view.spare.is_none() && !view.spare_refused && pod.spec.hostname.is_none() && pod.spec.published().next().is_none()
+    }
+}
+
 impl Note {
     /// As it should be.
     pub fn normal(reason: &'static str, message: impl Into<String>) -> Self {
@@ -88,6 +97,13 @@ pub enum Action {
     CreateSandbox {
         /// Which.
         attempt: u32,
+    },
+    /// Make a spare sandbox the pod's.
+    ClaimSandbox {
+        /// As which.
+        attempt: u32,
+        /// The spare.
+        spare: ContainerId,
     },
     /// Start the sandbox.
     StartSandbox(ContainerId),
@@ -113,6 +129,8 @@ pub enum Action {
     Signal(ContainerId, StopSignal),
     /// Remove a container.
     Remove(ContainerId),
+    /// Remove a spare that was promised to this pod, unless it is another pod's sandbox.
+    DropSpare(ContainerId),
     /// Read the last lines that a container wrote.
     ReadLines(ContainerId),
     /// List all the pod's containers.
@@ -124,9 +142,9 @@ impl Action {
     pub fn key(&self) -> Key {
         match self {
             Self::FindImage(name) | Self::Pull(name) => Key::Image(name.clone()),
-            Self::CreateSandbox { .. } | Self::StartSandbox(_) => Key::Sandbox,
+            Self::CreateSandbox { .. } | Self::ClaimSandbox { .. } | Self::StartSandbox(_) => Key::Sandbox,
             Self::CreateApp { name, .. } | Self::StartApp { name, .. } => Key::App(name.clone()),
-            Self::Inspect(id) | Self::Signal(id, _) | Self::Remove(id) | Self::ReadLines(id) => Key::Id(id.clone()),
+            Self::Inspect(id) | Self::Signal(id, _) | Self::Remove(id) | Self::DropSpare(id) | Self::ReadLines(id) => Key::Id(id.clone()),
             Self::List => Key::List,
         }
     }
@@ -134,12 +152,17 @@ impl Action {
     /// Whether it costs the engine much: making and starting containers.
     pub fn is_heavy(&self) -> bool {
         match self {
-            Self::CreateSandbox { .. } | Self::StartSandbox(_) | Self::CreateApp { .. } | Self::StartApp { .. } => true,
+            Self::CreateSandbox { .. }
+            | Self::ClaimSandbox { .. }
+            | Self::StartSandbox(_)
+            | Self::CreateApp { .. }
+            | Self::StartApp { .. } => true,
             Self::FindImage(_)
             | Self::Pull(_)
             | Self::Inspect(_)
             | Self::Signal(..)
             | Self::Remove(_)
+            | Self::DropSpare(_)
             | Self::ReadLines(_)
             | Self::List => false,
         }
@@ -166,12 +189,14 @@ pub fn begun(pod: &AssignedPod, record: &PodRecord, view: &View, action: &Action
         }
         Action::FindImage(_)
         | Action::CreateSandbox { .. }
+        | Action::ClaimSandbox { .. }
         | Action::StartSandbox(_)
         | Action::CreateApp { .. }
         | Action::StartApp { .. }
         | Action::Inspect(_)
         | Action::Signal(..)
         | Action::Remove(_)
+        | Action::DropSpare(_)
         | Action::ReadLines(_)
         | Action::List => None,
     }
@@ -183,6 +208,7 @@ const PULL_LOOK: Duration = Duration::from_secs(2);
 /// What to do next.
 pub fn decide(input: Input<'_>) -> Decision {
     let mut step = Step::new(input);
+    step.heed_spare();
     step.heed_want();
     match step.record.stage.clone() {
         // A container that isn't known of is not gone.
@@ -247,6 +273,13 @@ impl<'a> Step<'a> {
         }
         if self.view.look && !self.view.is_changing() && self.actions.is_empty() {
             self.act(Action::List);
+        }
+    }
+
+    /// A promised spare that shows up under the pod's name is its sandbox.
+    fn heed_spare(&mut self) {
+        if self.record.sandbox.spare.as_ref().is_some_and(|id| self.view.containers.contains_key(id)) {
+            self.record.sandbox.spare = None;
         }
     }
 

@@ -26,6 +26,8 @@ pub enum Outcome {
     Pulled(String, Duration),
     /// `CreateSandbox`, `CreateApp`: Docker's id.
     Created(ContainerId),
+    /// `ClaimSandbox`: the spare, as the pod's.
+    Claimed(Box<Observed>),
     /// `Inspect`.
     Inspected(Option<Box<Observed>>),
     /// `ReadLines`: none where there is nothing to read.
@@ -41,7 +43,12 @@ pub fn take_in(pod: &AssignedPod, record: &mut PodRecord, view: &mut View, came:
     let Came { action, result, now, jitter } = came;
     view.busy.remove(&action.key());
     match result {
-        Ok(outcome) => succeeded(pod, view, action, outcome, now),
+        Ok(outcome) => {
+            if let Action::DropSpare(id) = &action {
+                record.sandbox.spare.take_if(|spare| *spare == *id);
+            }
+            succeeded(pod, view, action, outcome, now)
+        }
         Err(error) => failed(Failure { pod, action, error, now, jitter }, record, view),
     }
 }
@@ -72,6 +79,7 @@ fn succeeded(pod: &AssignedPod, view: &mut View, action: Action, outcome: Outcom
             view.look |= view.containers.contains_key(&id);
             made(pod, view, Made { container: None, attempt, id, sandbox: None });
         }
+        (Action::ClaimSandbox { spare, .. }, Outcome::Claimed(sandbox)) => drop(view.containers.insert(spare, sandbox)),
         (Action::CreateApp { name, attempt, sandbox }, Outcome::Created(id)) => {
             let note = Note::normal("Created", format!("created container '{name}'"));
             made(pod, view, Made { container: Some(name), attempt, id, sandbox: Some(sandbox) });
@@ -91,7 +99,7 @@ fn succeeded(pod: &AssignedPod, view: &mut View, action: Action, outcome: Outcom
             view.signalled.insert(id, Signalled { signal, at: now });
             view.look = true;
         }
-        (Action::Remove(id), _) => view.remove(&id),
+        (Action::Remove(id) | Action::DropSpare(id), _) => view.remove(&id),
         (Action::ReadLines(id), Outcome::Lines(lines)) => {
             view.lines.insert(id, lines);
         }
@@ -175,6 +183,11 @@ fn failed(failure: Failure<'_>, record: &mut PodRecord, view: &mut View) -> Vec<
         (RuntimeError::Refused { .. } | RuntimeError::Image { .. }, Action::CreateSandbox { .. } | Action::StartSandbox(_)) => {
             sandbox_refused(failure, record, view, problem)
         }
+        // It ended while nobody had it, or the name is taken: that is nothing against the pod.
+        (RuntimeError::Refused { .. } | RuntimeError::Image { .. } | RuntimeError::Gone, Action::ClaimSandbox { .. }) => {
+            view.spare_refused = true;
+            Vec::new()
+        }
         (RuntimeError::Refused { .. }, Action::CreateApp { name, .. }) => app_refused(failure, record, view, &name, problem),
         (RuntimeError::Refused { .. } | RuntimeError::Image { .. }, Action::StartApp { name, .. }) => {
             view.look = true;
@@ -182,7 +195,7 @@ fn failed(failure: Failure<'_>, record: &mut PodRecord, view: &mut View) -> Vec<
         }
         (
             RuntimeError::Refused { .. } | RuntimeError::Image { .. },
-            Action::Inspect(_) | Action::Signal(..) | Action::Remove(_) | Action::List,
+            Action::Inspect(_) | Action::Signal(..) | Action::Remove(_) | Action::DropSpare(_) | Action::List,
         )
         | (RuntimeError::Gone, _) => {
             view.look = true;

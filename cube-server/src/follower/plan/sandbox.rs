@@ -22,11 +22,13 @@ impl Step<'_> {
         let attempt = self.record.sandbox.attempt;
         let identity = self.record.sandbox.identity.clone();
         let Some(seen) = self.view.sandbox(attempt) else {
-            match identity {
-                Some(_) => self.sandbox_changed("it was removed"),
+            return match identity {
+                Some(_) => {
+                    self.sandbox_changed("it was removed");
+                    None
+                }
                 None => self.make_sandbox(),
-            }
-            return None;
+            };
         };
         let id = seen.id.clone();
         match (&seen.state, identity) {
@@ -63,14 +65,35 @@ impl Step<'_> {
         }
     }
 
-    /// The sandboxes of earlier attempts hold the host ports: they go first.
-    fn make_sandbox(&mut self) {
+    /// The sandboxes of earlier attempts hold the host ports: they go first. A spare can be joined before it has the pod's name: it is promised.
+    fn make_sandbox(&mut self) -> Option<Sandbox> {
         let attempt = self.record.sandbox.attempt;
         let old: Vec<_> = self.view.containers.values().filter(|c| c.identity.container.is_none()).map(|c| c.id.clone()).collect();
         if !old.is_empty() {
             old.into_iter().for_each(|id| self.act(Action::Remove(id)));
-        } else if self.is_due(self.record.sandbox.due()) {
+            return None;
+        }
+        if self.view.spare_refused && self.record.sandbox.spare.is_some() {
+            self.drop_spare();
+            return None;
+        }
+        if !self.is_due(self.record.sandbox.due()) {
+            return None;
+        }
+        let promised = self.record.sandbox.spare.clone().or_else(|| self.view.spare.clone());
+        let Some(spare) = promised else {
             self.act(Action::CreateSandbox { attempt });
+            return None;
+        };
+        self.record.sandbox.spare = Some(spare.clone());
+        self.act(Action::ClaimSandbox { attempt, spare: spare.clone() });
+        Some(Sandbox { id: spare, up: false })
+    }
+
+    /// A promised spare that doesn't become the pod's sandbox goes: a claim of it that was not answered may still be carried out.
+    pub(super) fn drop_spare(&mut self) {
+        if let Some(spare) = self.record.sandbox.spare.clone() {
+            self.act(Action::DropSpare(spare));
         }
     }
 

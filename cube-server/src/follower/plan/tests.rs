@@ -66,6 +66,8 @@ struct Engine {
     starts: BTreeMap<Option<Name>, u32>,
     /// Starts that are still to come.
     late: Vec<ContainerId>,
+    /// Spare sandboxes that were handed to the pod and that it has not taken.
+    spares: Vec<ContainerId>,
 }
 
 struct World {
@@ -76,6 +78,8 @@ struct World {
     flying: Vec<Action>,
     engine: Engine,
     now: Timestamp,
+    /// Whether spare sandboxes are to be had.
+    has_spares: bool,
     /// How often `Never` may be started: once for each time that somebody asked.
     allowed: u32,
 }
@@ -83,9 +87,35 @@ struct World {
 impl World {
     fn new(pod: AssignedPod) -> Self {
         let record = PodRecord::new(&pod);
-        let engine = Engine { containers: BTreeMap::new(), made: 0, starts: BTreeMap::new(), late: Vec::new() };
+        let engine = Engine { containers: BTreeMap::new(), made: 0, starts: BTreeMap::new(), late: Vec::new(), spares: Vec::new() };
         let now = Timestamp::UNIX_EPOCH;
-        Self { pod, saved: record.clone(), record, view: View::default(), flying: Vec::new(), engine, now, allowed: 1 }
+        let (saved, view) = (record.clone(), View::default());
+        Self { pod, saved, record, view, flying: Vec::new(), engine, now, has_spares: false, allowed: 1 }
+    }
+
+    fn with_spares(self, has_spares: bool) -> Self {
+        Self { has_spares, ..self }
+    }
+
+    /// As the pod's task does.
+    fn hold_spare(&mut self, decision: &Decision) -> bool {
+        let takes = self.has_spares && decision.could_take_a_spare(&self.pod, &self.view);
+        if takes {
+            self.engine.made += 1;
+            let spare = ContainerId(format!("{:04}", self.engine.made));
+            self.engine.spares.push(spare.clone());
+            self.view.spare = Some(spare);
+        }
+        takes
+    }
+
+    /// As the pod's task does: what it holds and doesn't need goes.
+    fn let_go_of_spare(&mut self) {
+        if self.record.sandbox.spare == self.view.spare {
+            self.view.spare = None;
+        } else if let Some(spare) = self.view.spare.take_if(|_| self.record.is_over()) {
+            self.engine.spares.retain(|other| *other != spare);
+        }
     }
 
     fn decide(&mut self) {
@@ -93,11 +123,15 @@ impl World {
             let input = Input { pod: &self.pod, record: &self.record, view: &self.view, now: self.now, jitter: Jitter::from_random(0) };
             let decision = decide(input);
             assert_eq!(decision, decide(input), "the same input gives the same output");
+            if self.hold_spare(&decision) {
+                continue;
+            }
             let longest = self.now + LONGEST_WAIT;
             assert!(decision.wake.is_none_or(|at| at <= longest), "{:?} is too late at {}: {:?}", decision.wake, self.now, self.record);
             let rests = decision.record == self.record;
             self.saved = decision.record.clone();
             self.record = decision.record;
+            self.let_go_of_spare();
             for action in decision.actions {
                 assert!(self.view.busy.insert(action.key()), "{action:?} is asked for twice");
                 self.view.look &= action != Action::List;
@@ -153,6 +187,9 @@ impl World {
                     }
                 }
                 self.record = self.saved.clone();
+                // What was not promised is a spare like any other again.
+                let held = self.view.spare.take();
+                self.engine.spares.retain(|spare| Some(spare) != held.as_ref());
                 self.view = if silent { View::unlisted() } else { View::of(self.engine.containers.values().cloned().collect()) };
                 self.view.unanswered = self.view.asked_for_before(&self.record);
                 self.end_of_late();
@@ -245,6 +282,12 @@ impl Engine {
             Action::FindImage(_) => Ok(Outcome::Image(Some("sha256:app".to_owned()))),
             Action::Pull(_) => Ok(Outcome::Pulled("sha256:app".to_owned(), Duration::ZERO)),
             Action::CreateSandbox { attempt } => Ok(Outcome::Created(self.create(pod, None, *attempt, None))),
+            Action::ClaimSandbox { attempt, spare } => self.claim(pod, *attempt, spare, now).ok_or(RuntimeError::Gone),
+            Action::DropSpare(id) => {
+                self.spares.retain(|spare| spare != id);
+                self.containers.remove(id);
+                Ok(Outcome::Done)
+            }
             Action::CreateApp { name, attempt, sandbox } => {
                 Ok(Outcome::Created(self.create(pod, Some(name.clone()), *attempt, Some(sandbox.clone()))))
             }
@@ -274,6 +317,18 @@ impl Engine {
         let observed = Observed { id: id.clone(), identity, sandbox, image_id, tty: false, ip: None, state: RunState::Created };
         self.containers.insert(id.clone(), observed);
         id
+    }
+
+    fn claim(&mut self, pod: &AssignedPod, attempt: u32, spare: &ContainerId, now: Timestamp) -> Option<Outcome> {
+        let identity = Identity { uid: pod.uid, pod: pod.name.clone(), container: None, attempt };
+        if let Some(place) = self.spares.iter().position(|other| other == spare) {
+            let id = self.spares.remove(place);
+            let (image_id, state) = (String::new(), RunState::Running { since: now });
+            let observed = Observed { id: id.clone(), identity: identity.clone(), sandbox: None, image_id, tty: false, ip: None, state };
+            self.containers.insert(id, observed);
+        }
+        let taken = self.containers.get(spare).filter(|taken| taken.identity == identity)?;
+        Some(Outcome::Claimed(Box::new(taken.clone())))
     }
 
     fn start(&mut self, id: &ContainerId, now: Timestamp) -> Result<Outcome, RuntimeError> {
@@ -486,15 +541,15 @@ fn a_lost_sandbox_ends_no_pod_however_low_its_limit_is_and_however_often() {
 
 proptest! {
     #[test]
-    fn never_two_live_containers_of_a_name_and_never_a_second_start(policy in policies(), steps in steps()) {
-        let mut world = World::new(two_containers(policy));
+    fn never_two_live_containers_of_a_name_and_never_a_second_start(policy in policies(), spares: bool, steps in steps()) {
+        let mut world = World::new(two_containers(policy)).with_spares(spares);
         world.decide();
         steps.into_iter().for_each(|step| world.step(step));
     }
 
     #[test]
-    fn never_two_live_containers_of_a_name_though_a_person_restarts_the_pod(policy in policies(), before in steps(), after in steps()) {
-        let mut world = World::new(two_containers(policy));
+    fn never_two_live_containers_of_a_name_though_a_person_restarts_the_pod(policy in policies(), spares: bool, before in steps(), after in steps()) {
+        let mut world = World::new(two_containers(policy)).with_spares(spares);
         world.decide();
         before.into_iter().for_each(|step| world.step(step));
         world.allowed += 1;
@@ -503,8 +558,8 @@ proptest! {
     }
 
     #[test]
-    fn when_the_trouble_is_over_a_pod_that_always_runs_runs_in_one_sandbox(steps in steps()) {
-        let mut world = World::new(two_containers(RestartPolicy::Always));
+    fn when_the_trouble_is_over_a_pod_that_always_runs_runs_in_one_sandbox(spares: bool, steps in steps()) {
+        let mut world = World::new(two_containers(RestartPolicy::Always)).with_spares(spares);
         world.decide();
         steps.into_iter().for_each(|step| world.step(step));
         world.calm();
@@ -515,8 +570,8 @@ proptest! {
     }
 
     #[test]
-    fn a_stopped_pod_leaves_nothing(policy in policies(), before in steps(), after in steps()) {
-        let mut world = World::new(two_containers(policy));
+    fn a_stopped_pod_leaves_nothing(policy in policies(), spares: bool, before in steps(), after in steps()) {
+        let mut world = World::new(two_containers(policy)).with_spares(spares);
         world.decide();
         before.into_iter().for_each(|step| world.step(step));
         world.pod = stop(&world.pod);
@@ -524,6 +579,7 @@ proptest! {
         world.calm();
         prop_assert!(world.record.is_stopped(), "{:?}", world.record);
         prop_assert!(world.engine.containers.is_empty(), "{:?}", world.engine.containers);
+        prop_assert!(world.engine.spares.is_empty(), "a spare that was handed out is nobody's: {:?} {:?}", world.engine.spares, world.record);
     }
 
     #[test]

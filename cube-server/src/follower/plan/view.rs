@@ -28,6 +28,10 @@ pub struct View {
     pub signalled: BTreeMap<ContainerId, Signalled>,
     /// The last lines of containers that failed; none where they could not be read.
     pub lines: BTreeMap<ContainerId, Option<String>>,
+    /// A spare sandbox that is held for this pod, which isn't promised to it yet.
+    pub spare: Option<ContainerId>,
+    /// The engine refused to make a spare the pod's: it makes one of its own.
+    pub spare_refused: bool,
     /// What is being done.
     pub busy: BTreeSet<Key>,
     /// The containers are to be listed again.

@@ -27,7 +27,8 @@ use crate::follower::ledger::Ledger;
 use crate::follower::plan::{self, Action, Came, Input, Key, Note, Outcome, View};
 use crate::follower::record::PodRecord;
 use crate::follower::reporter::Reporter;
-use crate::follower::runtime::{CALL_TIMEOUT, Observed, PullProgress, Runtime, RuntimeError, Scope};
+use crate::follower::runtime::{CALL_TIMEOUT, ContainerId, Observed, PullProgress, Runtime, RuntimeError, Scope};
+use crate::follower::spares::Spares;
 use crate::follower::status;
 use crate::latest;
 use crate::tasks::Tasks;
@@ -56,6 +57,8 @@ pub struct Context {
     pub images: Images,
     /// Where statuses go.
     pub reporter: Reporter,
+    /// Sandboxes that were made before anybody needed them.
+    pub spares: Spares,
     /// Bounds the pods that are starting.
     pub admission: Arc<Semaphore>,
     /// Told when a pod is stopped.
@@ -107,6 +110,8 @@ struct Driver {
     /// The record as it is in the ledger.
     saved: PodRecord,
     view: View,
+    /// The spare that the ledger promises to it.
+    promised: Option<ContainerId>,
     /// Events that are not in the ledger yet.
     notes: Vec<Note>,
     acting: FuturesUnordered<BoxFuture<'static, Performed>>,
@@ -147,6 +152,7 @@ pub fn spawn(
         snapshot,
         pod,
         saved: record.clone(),
+        promised: record.sandbox.spare.clone(),
         record,
         view,
         notes: Vec::new(),
@@ -229,13 +235,21 @@ impl Driver {
             }
             let now = self.now();
             let jitter = Jitter::from_random(self.context.ambient.random());
-            let decision = plan::decide(Input { pod: &self.pod, record: &self.record, view: &self.view, now, jitter });
+            let decide = |view: &View| plan::decide(Input { pod: &self.pod, record: &self.record, view, now, jitter });
+            let mut decision = decide(&self.view);
+            if decision.could_take_a_spare(&self.pod, &self.view)
+                && let Some(spare) = self.context.spares.take()
+            {
+                self.view.spare = Some(spare);
+                decision = decide(&self.view);
+            }
             let resting = decision.record == self.record;
             let quiet = decision.actions.is_empty();
             if !self.save(&decision.record, decision.notes, quiet, now).await {
                 return Some(LEDGER_RETRY);
             }
             self.record = decision.record;
+            self.settle_spare();
             if self.record.is_over() {
                 self.give_up_pulls();
             }
@@ -247,6 +261,20 @@ impl Driver {
         }
         self.publish().await;
         wait
+    }
+
+    /// What was held for the pod is promised to it now, or isn't needed any more; what was promised is its sandbox now, or gone.
+    fn settle_spare(&mut self) {
+        if self.promised != self.record.sandbox.spare {
+            let settled = std::mem::replace(&mut self.promised, self.record.sandbox.spare.clone());
+            settled.into_iter().for_each(|spare| self.context.spares.settled(spare));
+        }
+        let promised = self.record.sandbox.spare == self.view.spare;
+        if let Some(spare) = self.view.spare.take_if(|_| promised || self.record.is_over())
+            && !promised
+        {
+            self.context.spares.discard(spare);
+        }
     }
 
     /// Writes the record if it changed, and the events with it; events alone only when nothing is to be done first. Whether that worked.
@@ -297,7 +325,9 @@ impl Driver {
             }
         }
         if !heavy && !self.view.is_making() {
-            self.permit = None;
+            if self.permit.take().is_some() {
+                self.context.spares.poke();
+            }
             self.admission = None;
         }
     }
@@ -311,12 +341,14 @@ impl Driver {
             }
             Action::FindImage(_) | Action::Pull(_) => {}
             Action::CreateSandbox { .. }
+            | Action::ClaimSandbox { .. }
             | Action::StartSandbox(_)
             | Action::CreateApp { .. }
             | Action::StartApp { .. }
             | Action::Inspect(_)
             | Action::Signal(..)
             | Action::Remove(_)
+            | Action::DropSpare(_)
             | Action::ReadLines(_) => self.list_is_stale = true,
         }
         self.view.busy.insert(action.key());
@@ -398,6 +430,8 @@ async fn sleep(wait: Option<Duration>) {
 #[cfg(test)]
 mod tests {
     use cube_api::pod::RestartPolicy;
+    use std::collections::BTreeSet;
+
     use cube_api::session::NodeFacts;
 
     use super::*;
@@ -421,6 +455,7 @@ mod tests {
             ambient: ambient.clone(),
             images: Images::new(runtime, tasks.clone()),
             reporter: reporter.clone(),
+            spares: Spares::new(BTreeSet::new()),
             admission: Arc::new(Semaphore::new(1)),
             assignments,
         };

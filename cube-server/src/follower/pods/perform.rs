@@ -41,6 +41,15 @@ impl Work {
                 Ok(Outcome::Pulled(id, took))
             }
             Action::CreateSandbox { attempt } => Ok(Outcome::Created(runtime.create_sandbox(&self.sandbox_spec(*attempt)).await?)),
+            Action::ClaimSandbox { attempt, spare } => {
+                let claimed = runtime.claim_spare(&self.scope, spare, &self.identity(None, *attempt)).await?;
+                Ok(Outcome::Claimed(Box::new(claimed)))
+            }
+            Action::DropSpare(id) => {
+                // A pod was promised nothing that another one has; should it ever be, the other one keeps it.
+                let is_anothers = runtime.inspect(id).await?.is_some_and(|taken| taken.identity.uid != self.pod.uid);
+                if is_anothers { Ok(Outcome::Done) } else { runtime.remove(id).await.map(|()| Outcome::Done) }
+            }
             Action::CreateApp { name, attempt, sandbox } => {
                 let spec = self.container_spec(self.spec(name)?, *attempt, sandbox.clone());
                 Ok(Outcome::Created(runtime.create_container(&spec).await?))
@@ -84,13 +93,11 @@ impl Work {
     }
 
     fn sandbox_spec(&self, attempt: u32) -> SandboxSpec {
-        let ports = self.pod.spec.containers.iter().flat_map(|container| &container.ports);
-        SandboxSpec {
-            scope: self.scope.clone(),
-            identity: self.identity(None, attempt),
-            hostname: self.pod.name.to_string(),
-            published: ports.filter(|port| port.host_port.is_some()).cloned().collect(),
-        }
+        let published: Vec<_> = self.pod.spec.published().cloned().collect();
+        // One that publishes nothing and asks for no name has the engine's own, as a spare sandbox has: no program can tell in which kind it runs.
+        let own = (!published.is_empty()).then_some(&self.pod.name);
+        let hostname = self.pod.spec.hostname.as_ref().or(own).map(Name::to_string);
+        SandboxSpec { scope: self.scope.clone(), identity: self.identity(None, attempt), hostname, published }
     }
 
     fn container_spec(&self, spec: &Container, attempt: u32, sandbox: ContainerId) -> ContainerSpec {

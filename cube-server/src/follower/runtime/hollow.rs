@@ -4,6 +4,7 @@
 //! run in a container. One engine serves one node, so it doesn't ask whose a container is.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -138,10 +139,17 @@ fn ids_of(uid: Uid) -> std::ops::RangeInclusive<ContainerId> {
     id_of(uid, 0)..=id_of(uid, u64::MAX)
 }
 
+/// As Docker's bridge gives them out; nobody answers there.
+fn address_of(number: usize) -> IpAddr {
+    let [.., high, low] = number.to_be_bytes();
+    IpAddr::from([172, 17, high, low])
+}
+
 fn image_id(image: &str) -> String {
-    let mut id = "sha256:".to_owned();
-    id.extend(Sha256::digest(image).iter().map(|byte| format!("{byte:02x}")));
-    id
+    let digest = Sha256::digest(image);
+    let (high, low) = digest.split_at(16);
+    let number = |half: &[u8]| half.iter().fold(0, |number: u128, byte| number << 8 | u128::from(*byte));
+    format!("sha256:{:032x}{:032x}", number(high), number(low))
 }
 
 fn read_exit(args: &[String]) -> Result<Option<Exit>, RuntimeError> {
@@ -208,8 +216,8 @@ impl Runtime for Hollow {
 
     async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<ContainerId, RuntimeError> {
         let (identity, state) = (spec.identity.clone(), RunState::Created);
-        let new = |id| Observed { id, identity, sandbox: None, image_id: image_id("pause"), tty: false, ip: None, state };
-        Ok(self.create(&spec.identity, None, new))
+        let (ip, image_id) = (Some(address_of(self.containers().len())), image_id("pause"));
+        Ok(self.create(&spec.identity, None, |id| Observed { id, identity, sandbox: None, image_id, tty: false, ip, state }))
     }
 
     async fn create_container(&self, spec: &ContainerSpec) -> Result<ContainerId, RuntimeError> {
@@ -257,5 +265,34 @@ impl Runtime for Hollow {
 
     async fn exec(&self, _: &ContainerId, _: &ExecRequest) -> Result<ExecHandle, RuntimeError> {
         Err(refused("run a command"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_as_long_as_dockers_and_each_pods_are_in_a_row() {
+        let uid = Uid(uuid::Uuid::from_u128(7));
+        assert_eq!(id_of(uid, 3).0.len(), 64);
+        assert_eq!(number_of(&id_of(uid, 3)), 3);
+        assert!(ids_of(uid).contains(&id_of(uid, 3)) && !ids_of(Uid(uuid::Uuid::from_u128(8))).contains(&id_of(uid, 3)));
+        let of_nothing = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        assert_eq!(image_id(""), of_nothing);
+    }
+
+    #[test]
+    fn a_container_ends_by_itself_only_where_its_args_say_so() {
+        let read = |words: &[&str]| read_exit(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+        let after = |seconds, code| Some(Exit { after: Duration::from_secs(seconds), code });
+        assert_eq!(read(&["exit-after", "30s"]).expect("read"), after(30, 0));
+        assert_eq!(read(&["exit-after", "1m30s", "7"]).expect("read"), after(90, 7));
+        for other in [&[][..], &["serve"], &["--", "exit-after", "30s"]] {
+            assert_eq!(read(other).expect("an ordinary container"), None);
+        }
+        for wrong in [&["exit-after", "soon"][..], &["exit-after", "1s", "256"], &["exit-after", "-1s"]] {
+            assert!(read(wrong).expect_err("a refusal").to_string().contains("are not 'exit-after TIME [CODE]'"));
+        }
     }
 }

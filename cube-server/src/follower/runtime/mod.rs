@@ -23,6 +23,7 @@ use cube_api::stream::TerminalSize;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
+use uuid::Uuid;
 
 use crate::latest;
 
@@ -55,6 +56,20 @@ impl Identity {
         let container = self.container.as_ref().map_or("", |name| name.as_str());
         format!("cube_{}_{container}_{}_{}", self.pod, self.uid, self.attempt)
     }
+
+    /// Whose sandbox has this name, if it is a sandbox's.
+    pub fn of_sandbox_name(name: &str) -> Option<Self> {
+        let (pod, rest) = name.strip_prefix("cube_")?.split_once("__")?;
+        let (uid, attempt) = rest.split_once('_')?;
+        let identity = Self { uid: uid.parse().ok()?, pod: pod.parse().ok()?, container: None, attempt: attempt.parse().ok()? };
+        // What parses has other spellings, such as an attempt of +0 or a uid without hyphens; ours has one.
+        (identity.container_name() == name).then_some(identity)
+    }
+}
+
+/// The name of a spare sandbox. No pod's container has one like it: a pod has a name.
+pub fn spare_name(number: Uuid) -> String {
+    format!("cube__spare_{number}")
 }
 
 /// What to create a sandbox from: the pause container that owns the pod's network namespace.
@@ -64,8 +79,8 @@ pub struct SandboxSpec {
     pub scope: Scope,
     /// Which; `container` is none.
     pub identity: Identity,
-    /// The pod's host name.
-    pub hostname: String,
+    /// The pod's host name; the engine makes one up if there is none.
+    pub hostname: Option<String>,
     /// The ports of all the pod's containers that have a host port.
     pub published: Vec<Port>,
 }
@@ -98,7 +113,8 @@ pub struct ContainerSpec {
 }
 
 /// Docker's id of a container.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
 pub struct ContainerId(pub String);
 
 /// A container of ours as the runtime sees it.
@@ -116,6 +132,15 @@ pub struct Observed {
     pub tty: bool,
     /// For a sandbox: its address.
     pub ip: Option<IpAddr>,
+    /// What it does.
+    pub state: RunState,
+}
+
+/// A sandbox that no pod has yet, made before any needs it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Spare {
+    /// Docker's id. It stays when a pod takes it.
+    pub id: ContainerId,
     /// What it does.
     pub state: RunState,
 }
@@ -333,6 +358,21 @@ pub trait Runtime: Send + Sync + 'static {
     async fn pull(&self, image: &str, progress: latest::Sender<PullProgress>) -> Result<String, RuntimeError>;
     /// Creates a sandbox (making the pause image if need be), or finds the one of that identity.
     async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<ContainerId, RuntimeError>;
+    /// Creates a spare sandbox (making the pause image if need be). It belongs to the scope and to no pod, and is in no list but [`Runtime::spares`].
+    async fn create_spare(&self, scope: &Scope, number: Uuid) -> Result<ContainerId, RuntimeError> {
+        let problem = format!("this runtime keeps no spare sandboxes: none of number {number} for node {}", scope.node);
+        Err(RuntimeError::Refused { operation: "create a spare sandbox", problem })
+    }
+    /// Every spare sandbox of the scope that no pod has taken, whatever it does.
+    async fn spares(&self, _scope: &Scope) -> Result<Vec<Spare>, RuntimeError> {
+        Ok(Vec::new())
+    }
+    /// Makes a spare sandbox a pod's: gives it the name of that identity, by which every list knows it from then on. One that has it already is
+    /// fine; one that doesn't run, or that another pod has, is [`RuntimeError::Gone`]. Two claims of one spare for two pods at the same time
+    /// are the caller's to prevent.
+    async fn claim_spare(&self, _scope: &Scope, _spare: &ContainerId, _identity: &Identity) -> Result<Observed, RuntimeError> {
+        Err(RuntimeError::Gone)
+    }
     /// Creates an app container, or finds the one of that identity. The sandbox need not run yet.
     async fn create_container(&self, spec: &ContainerSpec) -> Result<ContainerId, RuntimeError>;
     /// Starts a container; one that runs already is fine.

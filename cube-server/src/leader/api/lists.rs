@@ -1,6 +1,7 @@
 //! Lists in pages of one revision, and watches that miss nothing.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use bytes::Bytes;
 use cube_api::meta::{Labels, Name, Revision};
 use cube_api::routes::{Bookmark, List, ListQuery, WatchEvent};
 use cube_api::{ApiError, ErrorCode, Node, Pod};
-use futures::{FutureExt, StreamExt, stream};
+use futures::{StreamExt, stream};
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -41,8 +42,10 @@ pub(super) trait Kind: Send + 'static {
     type Row: Send + Sync + 'static;
     /// What the API shows.
     type Object: Serialize + Send;
-    /// The row that each name shows.
-    fn shown(state: &State) -> BTreeMap<Name, Arc<Self::Row>>;
+    /// The names after this one, in order, each with the row that it shows, if any.
+    fn names<'a>(state: &'a State, after: Option<&Name>) -> impl Iterator<Item = (&'a Name, Option<&'a Arc<Self::Row>>)>;
+    /// The row that a name shows.
+    fn shown<'a>(state: &'a State, name: &Name) -> Option<&'a Arc<Self::Row>>;
     /// The rows of a change before and after, as far as they are shown; `None` for a change of another kind.
     fn of(change: &Changed) -> Option<Sides<Self::Row>>;
     fn name(row: &Self::Row) -> &Name;
@@ -65,9 +68,12 @@ impl Kind for Pods {
     type Row = PodRow;
     type Object = Pod;
 
-    fn shown(state: &State) -> BTreeMap<Name, Arc<PodRow>> {
-        let shown = state.pods.values().filter(|row| Self::is_shown(row));
-        shown.map(|row| (row.pod.metadata.name.clone(), row.clone())).collect()
+    fn names<'a>(state: &'a State, after: Option<&Name>) -> impl Iterator<Item = (&'a Name, Option<&'a Arc<PodRow>>)> {
+        state.names.range(behind(after)).map(|(name, uid)| (name, state.pods.get(uid).filter(|row| Self::is_shown(row))))
+    }
+
+    fn shown<'a>(state: &'a State, name: &Name) -> Option<&'a Arc<PodRow>> {
+        state.standing(name).filter(|row| Self::is_shown(row))
     }
 
     fn of(change: &Changed) -> Option<Sides<PodRow>> {
@@ -104,8 +110,12 @@ impl Kind for Nodes {
     type Row = Node;
     type Object = Node;
 
-    fn shown(state: &State) -> BTreeMap<Name, Arc<Node>> {
-        state.nodes.clone()
+    fn names<'a>(state: &'a State, after: Option<&Name>) -> impl Iterator<Item = (&'a Name, Option<&'a Arc<Node>>)> {
+        state.nodes.range(behind(after)).map(|(name, node)| (name, Some(node)))
+    }
+
+    fn shown<'a>(state: &'a State, name: &Name) -> Option<&'a Arc<Node>> {
+        state.nodes.get(name)
     }
 
     fn of(change: &Changed) -> Option<Sides<Node>> {
@@ -150,22 +160,28 @@ struct Page<K: Kind> {
     rows: VecDeque<Arc<K::Row>>,
 }
 
+fn behind(name: Option<&Name>) -> (Bound<&Name>, Bound<&Name>) {
+    (name.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded)
+}
+
 fn list<K: Kind>(store: &Store, selector: &Selector, limit: Option<usize>, start: Option<String>) -> Result<Page<K>, ApiError> {
-    let (revision, after, rows) = match start {
-        None => store.read(|state| (state.revision, None, K::shown(state))),
-        Some(token) => {
-            let (revision, after) = place(&token)?;
-            (revision, Some(after), as_of::<K>(store, revision)?)
-        }
-    };
     let limit = limit.unwrap_or(MAX_PAGE).min(MAX_PAGE);
     if limit == 0 {
         return Err(ApiError::new(ErrorCode::BadRequest, "limit must be at least 1"));
     }
-    let mut left =
-        rows.into_values().filter(|row| after.as_ref().is_none_or(|after| K::name(row) > after) && selector.matches(K::labels(row)));
-    let page: VecDeque<_> = left.by_ref().take(limit).collect();
-    let more = left.next().is_some();
+    // One more than is shown: whether there is one.
+    let pick = |rows: &mut dyn Iterator<Item = &Arc<K::Row>>| -> VecDeque<_> {
+        rows.filter(|row| selector.matches(K::labels(row))).take(limit + 1).cloned().collect()
+    };
+    let (revision, mut page) = match start {
+        None => store.read(|state| (state.revision, pick(&mut K::names(state, None).filter_map(|(_, row)| row)))),
+        Some(token) => {
+            let (revision, after) = place(&token)?;
+            (revision, as_of::<K>(store, revision, &after, pick)?)
+        }
+    };
+    let more = page.len() > limit;
+    page.truncate(limit);
     let continue_from = page.back().filter(|_| more).map(|last| format!("{revision}:{}", K::name(last)));
     Ok(Page { head: List { revision, continue_from, items: Vec::new() }, rows: page })
 }
@@ -214,33 +230,54 @@ fn place(token: &str) -> Result<(Revision, Name), ApiError> {
     parsed.ok_or_else(|| ApiError::new(ErrorCode::BadRequest, format!("'{token}' is not a 'continue' of a list")))
 }
 
-/// The rows as they were at a revision: today's, with every later change undone, newest first.
-fn as_of<K: Kind>(store: &Store, revision: Revision) -> Result<BTreeMap<Name, Arc<K::Row>>, ApiError> {
-    let mut changes = store.watch(revision)?;
-    let (newest, mut rows) = store.read(|state| (state.revision, K::shown(state)));
-    let mut later = Vec::new();
-    // What led to `rows` is there already: nothing is waited for, as the newest revision may be an event's, which is no change of an object.
-    while let Some(change) = changes.next().now_or_never() {
-        let Some(change) = change else {
-            return Err(ApiError::new(ErrorCode::Expired, "the list has changed too much since its first page").hint("list again"));
-        };
-        // A commit that came after the look at the state isn't in `rows`.
-        if change.revision > newest {
-            break;
-        }
-        later.extend(K::of(&change.object));
+/// Picks among the rows behind a name as they were at a revision: today's, with every later change undone.
+fn as_of<K: Kind>(
+    store: &Store,
+    revision: Revision,
+    after: &Name,
+    pick: impl Fn(&mut dyn Iterator<Item = &Arc<K::Row>>) -> VecDeque<Arc<K::Row>>,
+) -> Result<VecDeque<Arc<K::Row>>, ApiError> {
+    if store.read(|state| revision > state.revision) {
+        return Err(ApiError::new(ErrorCode::BadRequest, format!("revision {revision} hasn't happened")).hint("list again"));
     }
-    for (before, after) in later.into_iter().rev() {
-        if let Some(after) = after
-            && rows.get(K::name(&after)).is_some_and(|row| Arc::ptr_eq(row, &after))
-        {
-            rows.remove(K::name(&after));
+    let picked = store.read_since(revision, |state, later| {
+        let undone = undo::<K>(state, later.filter_map(|change| K::of(&change.object)), after);
+        let (mut names, mut undone) = (K::names(state, Some(after)).peekable(), undone.iter().peekable());
+        // Both in order of the names; where both have one, what was undone counts.
+        let mut rows = std::iter::from_fn(|| {
+            let name = match (names.peek(), undone.peek()) {
+                (Some((now, _)), Some((then, _))) => (*now).min(*then),
+                (Some((now, _)), None) => now,
+                (None, Some((then, _))) => then,
+                (None, None) => return None,
+            };
+            let now = names.next_if(|(now, _)| *now == name).and_then(|(_, row)| row);
+            Some(undone.next_if(|(then, _)| *then == name).map_or(now, |(_, row)| row.as_ref()))
+        });
+        pick(&mut rows.by_ref().flatten())
+    });
+    picked.ok_or_else(|| ApiError::new(ErrorCode::Expired, "the list has changed too much since its first page").hint("list again"))
+}
+
+/// The names behind this one of which a row changed, each with the row that it showed before the first of these changes.
+fn undo<K: Kind>(
+    state: &State,
+    later: impl DoubleEndedIterator<Item = Sides<K::Row>>,
+    after: &Name,
+) -> BTreeMap<Name, Option<Arc<K::Row>>> {
+    let mut undone = BTreeMap::<Name, Option<Arc<K::Row>>>::new();
+    for (old, new) in later.rev() {
+        let Some(name) = old.as_ref().or(new.as_ref()).map(|row| K::name(row)).filter(|name| *name > after) else { continue };
+        let shown = undone.entry(name.clone()).or_insert_with(|| K::shown(state, name).cloned());
+        let is_what_came = matches!((&*shown, &new), (Some(shown), Some(new)) if Arc::ptr_eq(shown, new));
+        if is_what_came {
+            *shown = None;
         }
-        if let Some(before) = before {
-            rows.insert(K::name(&before).clone(), before);
+        if old.is_some() {
+            *shown = old;
         }
     }
-    Ok(rows)
+    undone
 }
 
 /// A watch on its way: first what is there, then every change.
@@ -260,8 +297,8 @@ fn watch<K: Kind>(api: &Api, selector: Selector, from: Option<Revision>) -> Resu
     let (reached, first) = match from {
         Some(from) => (from, VecDeque::new()),
         None => api.store.read(|state| {
-            let rows = K::shown(state).into_values().filter(|row| selector.matches(K::labels(row)));
-            (state.revision, rows.collect())
+            let rows = K::names(state, None).filter_map(|(_, row)| row).filter(|row| selector.matches(K::labels(row)));
+            (state.revision, rows.cloned().collect())
         }),
     };
     let changes = api.store.watch(reached)?;

@@ -45,7 +45,7 @@ struct Snapshot {
     /// Pods without a node whose room is spoken for: nobody looked at them yet, or they wait for one of their name to stop. What waits because no
     /// node takes it is in nobody's way. Empty where nothing is drained, as the nodes are.
     first: Vec<Arc<PodRow>>,
-    nodes: Vec<(Arc<Node>, Option<NodeLoad>)>,
+    nodes: Vec<(Arc<Node>, Option<Arc<NodeLoad>>)>,
     fenced: bool,
 }
 
@@ -66,7 +66,7 @@ impl Snapshot {
         let is_spoken_for =
             |row: &&Arc<PodRow>| row.pod.placement.waiting_for.is_none() || state.namesakes(&row.pod.metadata.name).len() > 1;
         let first = state.unbound().filter(is_spoken_for).cloned().collect();
-        let nodes = state.nodes.values().map(|node| (node.clone(), state.load(&node.name).map(taken))).collect();
+        let nodes = state.nodes.values().map(|node| (node.clone(), state.load(&node.name).cloned())).collect();
         Self { revision, draining, first, nodes, fenced }
     }
 
@@ -77,7 +77,7 @@ impl Snapshot {
             Draining { node: &node.name, drain, connected, pods }
         });
         let first = self.first.iter().map(|row| asked(row)).collect();
-        let nodes = self.nodes.iter().map(|(node, load)| Candidate::new(node, load.as_ref())).collect();
+        let nodes = self.nodes.iter().map(|(node, load)| Candidate::new(node, load.as_deref())).collect();
         passes(&draining.collect::<Vec<_>>(), Elsewhere { first, nodes, strategy, fenced: self.fenced })
     }
 }
@@ -89,12 +89,6 @@ impl Leaving {
         let pods = bound.filter_map(|uid| state.pods.get(uid)).filter(|row| row.uses_its_node()).cloned().collect();
         Some(Self { node: node.clone(), drain, pods })
     }
-}
-
-/// What is taken of a node, without who has it: of a large cluster that is most of it.
-fn taken(load: &NodeLoad) -> NodeLoad {
-    let NodeLoad { bound: _, unfinished, reserved, host_ports } = load;
-    NodeLoad { bound: BTreeSet::new(), unfinished: *unfinished, reserved: *reserved, host_ports: host_ports.clone() }
 }
 
 /// Whether a drain begins.

@@ -454,3 +454,55 @@ async fn a_leader_that_was_stopped_for_a_minute_does_not_blame_the_nodes() {
     assert!((180..=187).contains(&lost.as_secs()), "{lost:?}");
     leader.stop().await;
 }
+
+fn manifest(pod: &str, cpu: &str) -> Resource {
+    let containers = json!([{"name": "c", "image": "nginx", "resources": {"requests": {"cpu": cpu}}}]);
+    Resource::Pod(serde_json::from_value(json!({"metadata": {"name": pod}, "spec": {"containers": containers}})).expect("a manifest"))
+}
+
+/// A node with room for so many pods, and 64 cores.
+async fn large_node(leader: &Leader, pods: u32) {
+    let mut announcement = announcement("n1", None);
+    announcement.facts.capacity.pods = pods;
+    announcement.facts.capacity.cpu = cube_api::quantity::MilliCpu(64_000);
+    leader.sessions.0.lock().expect("the sessions").insert(name("n1"), Timestamp::UNIX_EPOCH);
+    leader.store.join(announcement, false).await.expect("a node that may join");
+}
+
+/// A pass takes 2,048 of those that nobody has looked at.
+#[tokio::test(start_paused = true)]
+async fn a_pod_behind_a_burst_is_placed_before_the_burst_is() {
+    let leader = Leader::start().await;
+    large_node(&leader, 10_000).await;
+    let mut burst: Vec<_> = (0..6_000).map(|number| manifest(&format!("burst-{number}"), "1m")).collect();
+    burst.push(manifest("single", "1m"));
+    leader.store.apply(burst, false).await.expect("an apply");
+    let bound = |state: &State| state.load(&name("n1")).map_or(0, |load| load.bound.len());
+    let after = leader.wait_for("the burst's node", |state| bound(state) == 6_001).await;
+    assert_eq!(after, Duration::ZERO, "each pass is followed by the next");
+    // Nothing but their placing changed them since.
+    let earlier = leader.store.read(|state| {
+        let single = state.standing(&name("single")).expect("the pod").pod.metadata.revision;
+        state.pods.values().filter(|row| row.pod.metadata.revision < single).count()
+    });
+    assert!(earlier < 2_048, "{earlier} of the burst were placed before it");
+}
+
+/// A pass takes 1,024 of those that were told why they wait.
+#[tokio::test(start_paused = true)]
+async fn pods_that_fit_nowhere_do_not_hold_up_others_and_are_all_looked_at_when_there_is_room() {
+    let leader = Leader::start().await;
+    large_node(&leader, 10_000).await;
+    let misfits = (0..2_500).map(|number| manifest(&format!("misfit-{number:04}"), if number == 2_499 { "65" } else { "100" }));
+    leader.store.apply(misfits.collect(), false).await.expect("an apply");
+    leader.wait_for("the reasons", |state| state.fresh().len() == 0).await;
+    let small = leader.apply("small", "nginx", "100m").await;
+    let placed_after = leader.wait_for("the small pod's node", |state| is_bound(state, small)).await;
+    let mut larger = announcement("n1", None);
+    larger.facts.capacity.pods = 10_000;
+    larger.facts.capacity.cpu = cube_api::quantity::MilliCpu(66_000);
+    leader.store.join(larger, false).await.expect("a node that may join");
+    let last = |state: &State| state.standing(&name("misfit-2499")).is_some_and(|row| row.pod.placement.node.is_some());
+    let all_after = leader.wait_for("room for the last", last).await;
+    assert_eq!((placed_after, all_after), (Duration::ZERO, Duration::ZERO), "no timer stands between");
+}

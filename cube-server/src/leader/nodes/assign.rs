@@ -1,24 +1,25 @@
 //! Keeps a node's assignment the newest, as long as its session lives.
 //!
-//! Woken by the store's changes, not by time: a commit reaches the node at once. Only changes that its assignment is made of count; the
-//! many writes of status don't.
+//! Woken by the store's changes ([`super::pokes`]), not by time: a commit reaches the node at once.
 
 use std::time::Duration;
 
 use axum::body::Body;
 use cube_api::ApiError;
-use cube_api::meta::{Name, NodeId, Revision};
+use cube_api::meta::{Name, NodeId, Uid};
 use cube_api::routes::node;
-use cube_api::session::{AssignedPod, Assignment, AssignmentAccepted};
+use cube_api::session::{Assignment, AssignmentAccepted, Want};
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::client::conn::http2::SendRequest;
+use serde::Serialize;
 
+use super::pokes::Poke;
 use super::sessions::refusal;
 use super::{unavailable, uri};
 use crate::ambient::Ambient;
 use crate::backoff::Backoff;
-use crate::leader::store::{Change, Changed, Changes, PodRow, Store};
+use crate::leader::store::Store;
 
 /// For a node to write an assignment to its ledger and say so.
 const PUT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -29,79 +30,24 @@ const MAX_ANSWER: usize = 64 * 1024;
 ///
 /// Ends, and the session with it, when the node was deleted or is another data folder's now: without a row a node would stay connected, and
 /// neither get pods nor be listed, until it happens to dial again.
-pub async fn keep_assigned(store: Store, ambient: Ambient, node: Name, node_id: NodeId, client: SendRequest<Body>) {
+pub async fn keep_assigned(store: Store, ambient: Ambient, poke: Poke, node: Name, node_id: NodeId, client: SendRequest<Body>) {
     let mut delivery = Delivery::new(node.clone(), client);
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
-    let mut changes = None;
     loop {
-        // The watch begins before the assignment is made: what comes between is seen twice, never missed.
-        let mut watched = match changes.take() {
-            Some(watched) => watched,
-            None => watch(&store).await,
-        };
+        // A change that comes after these looks is a poke that waits below: it is seen, perhaps twice, never missed.
         if store.read(|state| state.nodes.get(&node).is_none_or(|known| known.node_id != node_id)) {
             return tracing::info!(%node, "the node was deleted: its session ends, so that it joins anew");
         }
-        let assignment = store.assignment(&node);
-        let made_at = Revision(assignment.generation.0);
-        match delivery.deliver(assignment).await {
+        match delivery.deliver(store.assignment(&node)).await {
             Ok(()) => backoff.reset(),
             Err(error) => {
                 let wait = backoff.next(ambient.random());
                 tracing::warn!(%node, again_in = ?wait, "the node didn't take its assignment: {error}");
                 tokio::time::sleep(wait).await;
-                changes = Some(watched);
                 continue;
             }
         }
-        if wait_for_change(&mut watched, &node, made_at).await {
-            changes = Some(watched);
-        }
-    }
-}
-
-/// A watch from now on. The store keeps the newest changes, so only one that just fell behind again is refused.
-async fn watch(store: &Store) -> Changes {
-    loop {
-        let now = store.read(|state| state.revision);
-        match store.watch(now) {
-            Ok(changes) => return changes,
-            Err(error) => {
-                tracing::debug!(%error, "the watch begins again");
-                store.moved_beyond(now).await;
-            }
-        }
-    }
-}
-
-/// Waits for a change of the node's assignment that is newer than `seen`; `false` when the watch fell behind (or the store closes).
-async fn wait_for_change(changes: &mut Changes, node: &Name, seen: Revision) -> bool {
-    while let Some(change) = changes.next().await {
-        if change.revision > seen && concerns(&change, node) {
-            return true;
-        }
-    }
-    // A closed store answers at once, for ever: let the end of the session be seen.
-    tokio::task::yield_now().await;
-    false
-}
-
-/// Whether a change may change the node's assignment, or whether there is one.
-fn concerns(change: &Change, node: &Name) -> bool {
-    match &change.object {
-        Changed::Pod { before, after } => {
-            let assigned = |row: &Option<std::sync::Arc<PodRow>>| row.clone().filter(|row| row.pod.placement.node.as_ref() == Some(node));
-            match (assigned(before), assigned(after)) {
-                (None, None) => false,
-                (Some(_), None) | (None, Some(_)) => true,
-                (Some(a), Some(b)) => (a.restarts, &a.retired, &a.pod.spec) != (b.restarts, &b.retired, &b.pod.spec),
-            }
-        }
-        // What it says of itself changes nothing; that it was deleted, or another data folder took it over, does.
-        Changed::Node { before: Some(before), after } => {
-            before.name == *node && after.as_ref().is_none_or(|after| after.node_id != before.node_id)
-        }
-        Changed::Node { before: None, after: _ } => false,
+        poke.next().await;
     }
 }
 
@@ -109,7 +55,9 @@ fn concerns(change: &Change, node: &Name) -> bool {
 struct Delivery {
     node: Name,
     client: SendRequest<Body>,
-    sent: Option<Vec<AssignedPod>>,
+    /// Which pods it took, what it is to do with each, and whether more may come. Their specs belong to the uids: kept as well, they would be a
+    /// copy of the cluster.
+    sent: Option<(Vec<(Uid, Want)>, bool)>,
 }
 
 impl Delivery {
@@ -118,8 +66,9 @@ impl Delivery {
     }
 
     /// Hands an assignment over, unless the node took the same set already.
-    async fn deliver(&mut self, assignment: Assignment) -> Result<(), ApiError> {
-        if self.sent.as_ref() == Some(&assignment.pods) {
+    async fn deliver(&mut self, assignment: Assignment<impl Serialize>) -> Result<(), ApiError> {
+        let sent: (Vec<_>, bool) = (assignment.pods.iter().map(|pod| (pod.uid, pod.want.clone())).collect(), assignment.cordoned);
+        if self.sent.as_ref() == Some(&sent) {
             return Ok(());
         }
         let accepted = match tokio::time::timeout(PUT_TIMEOUT, self.put(&assignment)).await {
@@ -129,11 +78,11 @@ impl Delivery {
         if accepted.generation > assignment.generation {
             return Err(unavailable(&self.node, &format!("has generation {} already", accepted.generation.0)));
         }
-        self.sent = Some(assignment.pods);
+        self.sent = Some(sent);
         Ok(())
     }
 
-    async fn put(&mut self, assignment: &Assignment) -> Result<AssignmentAccepted, ApiError> {
+    async fn put(&mut self, assignment: &Assignment<impl Serialize>) -> Result<AssignmentAccepted, ApiError> {
         let body = serde_json::to_vec(assignment).expect("plain data");
         let mut request = Request::new(Body::from(body));
         *request.method_mut() = Method::PUT;

@@ -4,6 +4,7 @@
 //! comes, when the node is deleted, or with the server. Knows no SQL and decides nothing: what a node should run is the store's word.
 
 mod assign;
+mod pokes;
 mod sessions;
 mod stream;
 #[cfg(test)]
@@ -31,6 +32,7 @@ use crate::leader::store::{Store, StoreError};
 use crate::query;
 use crate::tasks::Tasks;
 
+use pokes::Pokes;
 use sessions::Sessions;
 pub use stream::{Closed, NodeSink, NodeStream};
 use usage::Usages;
@@ -45,6 +47,7 @@ pub struct Nodes {
     ambient: Ambient,
     tasks: Tasks,
     sessions: Arc<Sessions>,
+    pokes: Pokes,
     usages: Arc<Usages>,
 }
 
@@ -57,7 +60,9 @@ impl SessionView for Nodes {
 impl Nodes {
     /// Nobody is connected yet.
     pub fn new(store: Store, ambient: Ambient, tasks: Tasks) -> Self {
-        Self { store, ambient, tasks: tasks.clone(), sessions: Arc::new(Sessions::new(tasks)), usages: Arc::default() }
+        let pokes = Pokes::default();
+        tasks.spawn_droppable("assignments", pokes.clone().follow(store.clone()));
+        Self { store, ambient, tasks: tasks.clone(), sessions: Arc::new(Sessions::new(tasks)), usages: Arc::default(), pokes }
     }
 
     /// A node dials: joins it, and takes the connection over once the caller has answered `101` with this welcome. A session that the node
@@ -76,7 +81,8 @@ impl Nodes {
                 Ok(Err(error)) => return tracing::info!(%node, error = &error as &dyn Error, "the node hung up while it joined"),
                 Err(_) => return tracing::info!(%node, "the node did not take its welcome in time"),
             };
-            let work = |client| assign::keep_assigned(this.store, this.ambient, node.clone(), node_id, client);
+            let poke = this.pokes.of(&node);
+            let work = |client| assign::keep_assigned(this.store, this.ambient, poke, node.clone(), node_id, client);
             this.sessions.run(&node, ticket, upgraded, work).await;
         });
         Ok(welcome)

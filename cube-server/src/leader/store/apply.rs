@@ -86,8 +86,8 @@ fn apply_pod(draft: &mut Draft<'_>, manifest: PodManifest) -> AppliedItem {
     let (action, row) = match standing {
         None => (ApplyAction::Created, create(draft, manifest, None)),
         Some(old) if old.retired.is_some() => (ApplyAction::Created, create(draft, manifest, Some(&old))),
-        Some(old) if old.pod.spec != manifest.spec => (ApplyAction::Replaced, create(draft, manifest, Some(&old))),
-        Some(old) if old.pod.metadata.labels != manifest.metadata.labels => (ApplyAction::Configured, relabel(draft, &old, manifest)),
+        Some(old) if *old.pod.spec != manifest.spec => (ApplyAction::Replaced, create(draft, manifest, Some(&old))),
+        Some(old) if *old.pod.metadata.labels != manifest.metadata.labels => (ApplyAction::Configured, relabel(draft, &old, manifest)),
         Some(old) => (ApplyAction::Unchanged, old),
     };
     AppliedItem { action, pod: row.pod.clone() }
@@ -102,14 +102,15 @@ fn create(draft: &mut Draft<'_>, manifest: PodManifest, old: Option<&Arc<PodRow>
     let metadata = Metadata {
         name: manifest.metadata.name,
         uid: draft.new_uid(),
-        labels: manifest.metadata.labels,
+        labels: draft.templates().labels.share(manifest.metadata.labels),
         generation,
         revision: Revision::default(),
         created_at: draft.now,
         deletion_requested_at: None,
     };
     let placement = old.map_or_else(Placement::default, |old| Placement { avoids: avoid::after(old, draft.now), ..Placement::default() });
-    let pod = Pod { metadata, spec: manifest.spec, placement, status: PodStatus::default() };
+    let spec = draft.templates().specs.share(manifest.spec);
+    let pod = Pod { metadata, spec, placement, status: PodStatus::default() };
     let row = draft.put_pod(PodRow { pod, restarts: 0, retired: None });
     let message = match old {
         None => "created by apply".to_owned(),
@@ -141,7 +142,7 @@ fn step_aside(draft: &mut Draft<'_>, old: &Arc<PodRow>, generation: u64) {
 
 fn relabel(draft: &mut Draft<'_>, old: &Arc<PodRow>, manifest: PodManifest) -> Arc<PodRow> {
     let mut row = PodRow::clone(old);
-    row.pod.metadata.labels = manifest.metadata.labels;
+    row.pod.metadata.labels = draft.templates().labels.share(manifest.metadata.labels);
     let row = draft.put_pod(row);
     draft.pod_event(&row, EventKind::Normal, "Relabelled", "its labels changed by apply; its containers run on");
     row

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use super::PodRow;
 use super::fence::Fence;
 use super::state::{KeptNode, KeptPod, Machine, State, Write};
+use super::templates::Templates;
 use crate::ambient::Ambient;
 
 /// The source of events that the leader makes.
@@ -21,6 +22,7 @@ const LEADER: &str = "leader";
 /// An operation's view and its writes so far.
 pub(super) struct Draft<'a> {
     state: &'a mut State,
+    templates: &'a mut Templates,
     ambient: &'a Ambient,
     /// This cluster.
     pub(super) cluster_id: ClusterId,
@@ -31,8 +33,13 @@ pub(super) struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    pub(super) fn new(state: &'a mut State, ambient: &'a Ambient, cluster_id: ClusterId) -> Self {
-        Self { now: ambient.now(), began_at: state.revision, state, ambient, cluster_id, writes: Vec::new() }
+    pub(super) fn new(state: &'a mut State, templates: &'a mut Templates, ambient: &'a Ambient, cluster_id: ClusterId) -> Self {
+        Self { now: ambient.now(), began_at: state.revision, state, templates, ambient, cluster_id, writes: Vec::new() }
+    }
+
+    /// What new pods may have in common with others.
+    pub(super) fn templates(&mut self) -> &mut Templates {
+        self.templates
     }
 
     /// As of the writes so far.

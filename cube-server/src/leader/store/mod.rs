@@ -15,6 +15,7 @@ mod draft;
 mod error;
 mod events;
 mod fence;
+mod lanes;
 mod lifecycle;
 mod lost;
 mod metrics;
@@ -24,11 +25,13 @@ pub mod restore;
 mod rows;
 mod space;
 mod state;
+mod templates;
 #[cfg(test)]
 mod tests;
 mod watch;
 mod writer;
 
+use std::collections::vec_deque;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -38,14 +41,14 @@ use cube_api::event::{Event, EventKind};
 use cube_api::manifest::Resource;
 use cube_api::meta::{ClusterId, LabelChanges, LifeId, Name, Revision, Uid};
 use cube_api::node::{Node, NodeCondition};
-use cube_api::pod::{OnNodeLoss, Phase, Pod};
+use cube_api::pod::{OnNodeLoss, Phase, Pod, PodSpec};
 use cube_api::routes::{Applied, CordonQuery, DeleteQuery, DrainQuery, EventQuery};
 use cube_api::session::{Announcement, Assignment, Epoch, Report, ReportAccepted};
 use include_dir::{Dir, include_dir};
 use jiff::Timestamp;
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 pub use self::cordon::DrainPass;
 pub use self::error::StoreError;
@@ -56,8 +59,10 @@ pub use self::watch::{Change, Changed, Changes};
 
 use self::backup::{BackupError, Contents};
 use self::draft::Draft;
+use self::lanes::{Entrance, Lane};
 use self::rows::Loaded;
 use self::space::Space;
+use self::templates::Templates;
 use self::watch::Published;
 use self::writer::{Job, Outcome, Work, Writer};
 use crate::ambient::Ambient;
@@ -74,8 +79,9 @@ const LOGS: [&str; 1] = ["events"];
 
 static MIGRATIONS: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/../migrations/leader");
 
-/// The most writes that wait. At some 250 us per commit of up to 256 writes, a full queue is a matter of milliseconds.
-const QUEUE: usize = 1_024;
+/// Pages in memory, 24 MiB: with SQLite's 2 MiB a database of 200 MB is read again and again, page by page, from the system's cache, and a commit of
+/// some thousand rows writes its pages twice. And 8 MiB of WAL before it is brought into the file: pages that change often are written there once.
+const TUNING: &str = "PRAGMA cache_size = -24576; PRAGMA wal_autocheckpoint = 2048";
 
 /// Handle on the store. Clones share it.
 #[derive(Clone)]
@@ -90,7 +96,7 @@ struct Inner {
     ambient: Ambient,
     published: Arc<Published>,
     revision: latest::Receiver<Revision>,
-    queue: mpsc::Sender<Work>,
+    queue: Entrance,
     /// Reads events beside the writer. The lock is held by blocking threads only.
     reader: Arc<Mutex<Connection>>,
     path: PathBuf,
@@ -210,12 +216,13 @@ impl Store {
             blocking::run(move || open_with_reserve(&file, &opening, new_cluster)).await.context("can't open the leader's store")?;
 
         let (cluster_id, epoch) = (loaded.cluster_id, loaded.epoch);
-        let (queue, waiting) = mpsc::channel(QUEUE);
+        let (queue, waiting) = lanes::open();
         let (moved, revision) = latest::channel(loaded.state.revision);
         let published = Arc::new(Published::new(loaded.state.clone()));
         let metrics = StoreMetrics::default();
         let writer = Writer {
             connection,
+            events_bounded_at: loaded.state.revision,
             state: loaded.state,
             ambient: ambient.clone(),
             cluster_id,
@@ -223,6 +230,7 @@ impl Store {
             moved,
             space: Space { room: room.clone(), told: false },
             metrics: metrics.clone(),
+            templates: Templates::default(),
             new_events: 0,
         };
         tasks.spawn("store writer", writer.run(waiting, tasks.stopping().clone()));
@@ -246,6 +254,11 @@ impl Store {
     /// This life of the leader.
     pub fn life(&self) -> LifeId {
         self.inner.life
+    }
+
+    /// Looks at the state together with every change after a revision, oldest first; `None` where those are no longer kept. `look` must be short.
+    pub fn read_since<T>(&self, from: Revision, look: impl FnOnce(&State, vec_deque::Iter<'_, Change>) -> T) -> Option<T> {
+        self.inner.published.read_since(from, look)
     }
 
     /// Looks at the state. `look` must be short: writers wait for it.
@@ -274,7 +287,7 @@ impl Store {
     }
 
     /// The complete set of pods that are the node's, with the revision as generation.
-    pub fn assignment(&self, node: &Name) -> Assignment {
+    pub fn assignment(&self, node: &Name) -> Assignment<Arc<PodSpec>> {
         self.read(|state| state.assignment(node, self.inner.cluster_id, self.inner.epoch))
     }
 
@@ -296,7 +309,7 @@ impl Store {
             let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
             let failed = |source| StoreError::Sqlite { operation: "count its events", source };
             Ok(Figures {
-                queue: (inner.queue.max_capacity() - inner.queue.capacity(), inner.queue.max_capacity()),
+                queue: inner.queue.figures(),
                 ring: inner.published.ring(),
                 files: (bytes(&inner.path), bytes(&inner.path.with_extension("db-wal"))),
                 events: events::count(&inner.reader.lock().unwrap_or_else(PoisonError::into_inner)).map_err(failed)?,
@@ -311,7 +324,8 @@ impl Store {
         if !dry_run {
             self.has_room()?;
         }
-        self.decide("apply", move |draft| {
+        let lane = if resources.len() <= lanes::FEW { Lane::People } else { Lane::Bulk };
+        self.decide(lane, "apply", move |draft| {
             let applied = apply::apply(draft, resources)?;
             if !dry_run {
                 return Ok(Outcome::Keep(applied));
@@ -324,18 +338,18 @@ impl Store {
     /// Marks a pod for deletion; one that never had a node, or `force`, is gone at once. Repeating it is not an error while the pod is there.
     /// `force` is refused for one that must not run twice and may still run ([`PodRow::pinned_to`]).
     pub async fn delete_pod(&self, name: Name, query: DeleteQuery) -> Result<Pod, StoreError> {
-        self.write("delete a pod", move |draft| lifecycle::delete(draft, &name, &query)).await
+        self.write(Lane::People, "delete a pod", move |draft| lifecycle::delete(draft, &name, &query)).await
     }
 
     /// Asks for a restart of every container.
     pub async fn restart_pod(&self, name: Name) -> Result<Pod, StoreError> {
         self.has_room()?;
-        self.write("restart a pod", move |draft| lifecycle::restart(draft, &name)).await
+        self.write(Lane::People, "restart a pod", move |draft| lifecycle::restart(draft, &name)).await
     }
 
     /// Writes the scheduler's decisions; those that no longer hold are left out.
     pub async fn place(&self, placings: Vec<Placing>) -> Result<(), StoreError> {
-        self.write("place pods", move |draft| {
+        self.write(Lane::Loops, "place pods", move |draft| {
             lifecycle::place(draft, placings);
             Ok(())
         })
@@ -345,7 +359,7 @@ impl Store {
     /// A node dials: keeps it, or refuses a second machine of its name (`session_live` tells whether the known one is connected) or another
     /// cluster's node.
     pub async fn join(&self, announcement: Announcement, session_live: bool) -> Result<(), StoreError> {
-        self.write("let a node join", move |draft| {
+        self.write(Lane::Nodes, "let a node join", move |draft| {
             let (node, held, is_known) = (announcement.node.clone(), announcement.pods.clone(), announcement.cluster_id.is_some());
             nodes::join(draft, announcement, session_live)?;
             fence::joined(draft, &node, held, is_known);
@@ -356,7 +370,7 @@ impl Store {
 
     /// Ends what a restore began: pods may be placed again.
     pub async fn lift_fence(&self) -> Result<(), StoreError> {
-        self.write("end the wait after a restore", |draft| {
+        self.write(Lane::Loops, "end the wait after a restore", |draft| {
             draft.put_fence(None);
             Ok(())
         })
@@ -365,7 +379,7 @@ impl Store {
 
     /// Notes what a person should know of a node.
     pub async fn warn_of_node(&self, node: Name, reason: &'static str, message: String) -> Result<(), StoreError> {
-        self.write("note an event of a node", move |draft| {
+        self.write(Lane::Nodes, "note an event of a node", move |draft| {
             draft.node_event(&node, EventKind::Warning, reason, message);
             Ok(())
         })
@@ -374,12 +388,12 @@ impl Store {
 
     /// Sets a node's condition, with an event if it changed.
     pub async fn set_condition(&self, node: Name, condition: NodeCondition) -> Result<(), StoreError> {
-        self.write("set a node's condition", move |draft| nodes::set_condition(draft, &node, condition)).await
+        self.write(Lane::Loops, "set a node's condition", move |draft| nodes::set_condition(draft, &node, condition)).await
     }
 
     /// Marks a node lost and replaces its pods, those that wait for it excepted; nothing, if the node has changed since `as_of`.
     pub async fn lose_node(&self, node: Name, as_of: Revision, reason: String) -> Result<(), StoreError> {
-        self.write("mark a node lost", move |draft| {
+        self.write(Lane::Loops, "mark a node lost", move |draft| {
             lost::lose(draft, &node, as_of, reason);
             Ok(())
         })
@@ -389,23 +403,23 @@ impl Store {
     /// Lets a node take no new pods. Repeating it is no change.
     pub async fn cordon_node(&self, name: Name, query: CordonQuery) -> Result<Node, StoreError> {
         self.has_room()?;
-        self.write("cordon a node", move |draft| cordon::cordon(draft, &name, query)).await
+        self.write(Lane::People, "cordon a node", move |draft| cordon::cordon(draft, &name, query)).await
     }
 
     /// Lets a node take pods again; a drain is over by that.
     pub async fn uncordon_node(&self, name: Name) -> Result<Node, StoreError> {
-        self.write("uncordon a node", move |draft| cordon::uncordon(draft, &name)).await
+        self.write(Lane::People, "uncordon a node", move |draft| cordon::uncordon(draft, &name)).await
     }
 
     /// Notes that a node's pods are to go; the drain loop moves them.
     pub async fn drain_node(&self, name: Name, query: DrainQuery) -> Result<Node, StoreError> {
         self.has_room()?;
-        self.write("drain a node", move |draft| cordon::drain(draft, &name, query)).await
+        self.write(Lane::People, "drain a node", move |draft| cordon::drain(draft, &name, query)).await
     }
 
     /// Writes the drain loop's decisions about a node; those that no longer hold are left out.
     pub async fn go_on_with_drain(&self, pass: DrainPass) -> Result<(), StoreError> {
-        self.write("go on with a drain", move |draft| {
+        self.write(Lane::Loops, "go on with a drain", move |draft| {
             cordon::go_on(draft, pass);
             Ok(())
         })
@@ -415,17 +429,17 @@ impl Store {
     /// Changes a node's labels, over what it announces.
     pub async fn label_node(&self, name: Name, changes: LabelChanges) -> Result<Node, StoreError> {
         self.has_room()?;
-        self.write("label a node", move |draft| cordon::label(draft, &name, changes)).await
+        self.write(Lane::People, "label a node", move |draft| cordon::label(draft, &name, changes)).await
     }
 
     /// Forgets a node; refused while it is Ready or has unfinished pods, unless `force`, which replaces those pods elsewhere.
     pub async fn delete_node(&self, name: Name, force: bool) -> Result<Node, StoreError> {
-        self.write("delete a node", move |draft| nodes::delete(draft, &name, force)).await
+        self.write(Lane::People, "delete a node", move |draft| nodes::delete(draft, &name, force)).await
     }
 
     /// Takes a node's report: facts, statuses of its own pods only, events once each. A pod that was retired and is `stopped` goes.
     pub async fn report(&self, node: Name, report: Report) -> Result<ReportAccepted, StoreError> {
-        self.write("take a node's report", move |draft| report::take(draft, &node, report)).await
+        self.write(Lane::Nodes, "take a node's report", move |draft| report::take(draft, &node, report)).await
     }
 
     /// Events, in the order in which the leader learnt of their newest occurrence, oldest first.
@@ -444,7 +458,7 @@ impl Store {
     pub async fn collect_garbage(&self) -> Result<usize, StoreError> {
         let (answer, answered) = oneshot::channel();
         let oldest = events::oldest_kept(self.inner.ambient.now());
-        self.enqueue(Work::CollectGarbage { oldest, answer })?;
+        self.enqueue(Lane::Loops, Work::CollectGarbage { oldest, answer })?;
         answered.await.map_err(|_| StoreError::Closed)?
     }
 
@@ -473,30 +487,30 @@ impl Store {
 
     async fn write<T: Send + 'static>(
         &self,
+        lane: Lane,
         operation: &'static str,
         decide: impl FnOnce(&mut Draft<'_>) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.decide(operation, move |draft| decide(draft).map(Outcome::Keep)).await
+        self.decide(lane, operation, move |draft| decide(draft).map(Outcome::Keep)).await
     }
 
     async fn decide<T: Send + 'static>(
         &self,
+        lane: Lane,
         operation: &'static str,
         decide: impl FnOnce(&mut Draft<'_>) -> Result<Outcome<T>, ApiError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (answer, answered) = oneshot::channel();
-        self.enqueue(Work::Decide(Job::new(operation, decide, answer)))?;
+        self.enqueue(lane, Work::Decide(Job::new(operation, decide, answer)))?;
         answered.await.map_err(|_| StoreError::Closed)?
     }
 
-    fn enqueue(&self, work: Work) -> Result<(), StoreError> {
-        self.inner.queue.try_send(work).map_err(|refused| match refused {
-            mpsc::error::TrySendError::Full(_) => {
-                self.inner.metrics.busy.inc();
-                StoreError::Busy
-            }
-            mpsc::error::TrySendError::Closed(_) => StoreError::Closed,
-        })
+    fn enqueue(&self, lane: Lane, work: Work) -> Result<(), StoreError> {
+        let entered = self.inner.queue.enter(lane, work);
+        if let Err(StoreError::Busy) = &entered {
+            self.inner.metrics.busy.inc();
+        }
+        entered
     }
 }
 
@@ -509,6 +523,7 @@ fn open_with_reserve(path: &Path, room: &Room, new_cluster: ClusterId) -> anyhow
             rows::load(connection, new_cluster)
         };
         let (connection, loaded) = sqlite::open::<_, StoreError>(path, &MIGRATIONS, &LOGS, read)?;
+        connection.execute_batch(TUNING)?;
         Ok((connection, sqlite::open_read_only(path)?, loaded))
     })?;
     // Only now: what the start needed was not to be had out of it.

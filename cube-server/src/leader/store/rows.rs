@@ -1,11 +1,12 @@
 //! The rows of the leader's database: reading all of them at the start, writing the changed ones.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cube_api::event::Event;
-use cube_api::meta::{ClusterId, Name, NodeId, Revision};
+use cube_api::meta::{ClusterId, Labels, Metadata, Name, NodeId, Revision};
 use cube_api::node::{Capacity, Node};
-use cube_api::pod::Pod;
+use cube_api::pod::{Placement, Pod, PodSpec};
 use cube_api::session::Epoch;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
@@ -14,6 +15,7 @@ use serde::de::{DeserializeOwned, Error as _};
 
 use super::fence::Fence;
 use super::state::{KeptNode, KeptPod, Machine, State, Write};
+use super::templates::{FromTexts, Newest};
 use super::{PodRow, StoreError, events};
 
 /// What a database holds at the start of this life of the leader.
@@ -30,14 +32,21 @@ pub(super) fn load(connection: &mut Connection, new_cluster: ClusterId) -> Resul
     let (cluster_id, epoch, revision, fence) = begin_life(&transaction, new_cluster)?;
     let mut state = State::default();
     (state.revision, state.fence) = (revision, fence);
-    for write in all(&transaction, "SELECT * FROM pods", "pod", pod_of)?
-        .into_iter()
-        .map(|kept| Write::Pod { revision, before: None, after: Some(kept) })
-        .chain(node_writes(&transaction, revision)?)
-        .chain(all(&transaction, "SELECT * FROM node_sequences", "node sequence", sequence_of)?)
-    {
-        state.follow(&write);
-    }
+    all(&transaction, "SELECT * FROM nodes", "node", node_of, |kept| {
+        state.follow(&Write::Node { revision, before: None, after: Some(kept) });
+    })?;
+    let nodes: BTreeSet<_> = state.nodes.keys().cloned().collect();
+    let (mut specs, mut labels) = (FromTexts::default(), Newest::default());
+    all(
+        &transaction,
+        "SELECT * FROM pods",
+        "pod",
+        |row| pod_of(row, &nodes, &mut specs, &mut labels),
+        |kept| {
+            state.follow(&Write::Pod { revision, before: None, after: Some(kept) });
+        },
+    )?;
+    all(&transaction, "SELECT * FROM node_sequences", "node sequence", sequence_of, |write| state.follow(&write))?;
     transaction.commit().map_err(failed)?;
     Ok(Loaded { cluster_id, epoch, state })
 }
@@ -64,26 +73,22 @@ fn begin_life(transaction: &Transaction<'_>, new_cluster: ClusterId) -> Result<L
     Ok((new_cluster, Epoch(1), Revision(0), None))
 }
 
-fn node_writes(transaction: &Transaction<'_>, revision: Revision) -> Result<impl Iterator<Item = Write> + use<>, StoreError> {
-    let nodes = all(transaction, "SELECT * FROM nodes", "node", node_of)?;
-    Ok(nodes.into_iter().map(move |kept| Write::Node { revision, before: None, after: Some(kept) }))
-}
-
-/// Every row of a query, read in two steps, so that a row that can't be read is not taken for SQLite's failure.
+/// Every row of a query, read in two steps, so that a row that can't be read is not taken for SQLite's failure. Each is taken before the next is
+/// read: all of them at once, beside the state that they go to, would be the leader's largest moment.
 fn all<T>(
     connection: &Connection,
     sql: &str,
     what: &'static str,
-    read: fn(&Row<'_>) -> Result<T, ReadError>,
-) -> Result<Vec<T>, StoreError> {
+    mut read: impl FnMut(&Row<'_>) -> Result<T, ReadError>,
+    mut take: impl FnMut(T),
+) -> Result<(), StoreError> {
     let failed = |source| StoreError::Sqlite { operation: "read its state", source };
     let mut statement = connection.prepare(sql).map_err(failed)?;
     let mut rows = statement.query([]).map_err(failed)?;
-    let mut found = Vec::new();
     while let Some(row) = rows.next().map_err(failed)? {
-        found.push(read(row).map_err(|error| error.in_a(what, row))?);
+        take(read(row).map_err(|error| error.in_a(what, row))?);
     }
-    Ok(found)
+    Ok(())
 }
 
 /// Why a row can't be read.
@@ -129,13 +134,19 @@ fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(what: &'static str, text
     text.parse().map_err(|error: T::Err| StoreError::Corrupt { what, which: text.to_owned(), source: serde_json::Error::custom(error) })
 }
 
-fn pod_of(row: &Row<'_>) -> Result<KeptPod, ReadError> {
-    let pod = Pod {
-        metadata: json(row, "metadata")?,
-        spec: json(row, "spec")?,
-        placement: json(row, "placement")?,
-        status: json(row, "status")?,
-    };
+/// Names of nodes, specs and labels are shared, as they were before the restart.
+fn pod_of(
+    row: &Row<'_>,
+    nodes: &BTreeSet<Name>,
+    specs: &mut FromTexts<PodSpec>,
+    labels: &mut Newest<Labels>,
+) -> Result<KeptPod, ReadError> {
+    let mut metadata: Metadata = json(row, "metadata")?;
+    metadata.labels = labels.share(Arc::unwrap_or_clone(metadata.labels));
+    let spec = specs.read(row.get_ref("spec")?.as_str().map_err(rusqlite::Error::from)?)?;
+    let mut placement: Placement = json(row, "placement")?;
+    placement.node = placement.node.map(|node| nodes.get(&node).cloned().unwrap_or(node));
+    let pod = Pod { metadata, spec, placement, status: json(row, "status")? };
     let retired = row.get::<_, Option<String>>("retired")?.map(|text| serde_json::from_str(&text)).transpose()?;
     let kept = PodRow { pod, restarts: row.get("restarts")?, retired };
     Ok(KeptPod { row: Arc::new(kept), report_sequence: row.get("report_sequence")? })
@@ -159,7 +170,8 @@ fn sequence_of(row: &Row<'_>) -> Result<Write, ReadError> {
 pub(super) fn write(connection: &Connection, writes: &[Write]) -> rusqlite::Result<()> {
     for change in writes {
         match change {
-            Write::Pod { revision: _, before: _, after: Some(kept) } => put_pod(connection, kept)?,
+            Write::Pod { revision: _, before: None, after: Some(kept) } => insert_pod(connection, kept)?,
+            Write::Pod { revision: _, before: Some(_), after: Some(kept) } => update_pod(connection, kept)?,
             Write::Pod { revision: _, before: Some(kept), after: None } => {
                 delete(connection, "DELETE FROM pods WHERE uid = ?1", &kept.row.pod.metadata.uid.to_string())?;
             }
@@ -192,12 +204,9 @@ fn text(value: &impl Serialize) -> rusqlite::Result<String> {
     serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
 }
 
-fn put_pod(connection: &Connection, kept: &KeptPod) -> rusqlite::Result<()> {
+fn insert_pod(connection: &Connection, kept: &KeptPod) -> rusqlite::Result<()> {
     const SQL: &str = "INSERT INTO pods (uid, name, revision, node, restarts, report_sequence, retired, metadata, spec, placement, status)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
-        ON CONFLICT (uid) DO UPDATE SET revision = excluded.revision, node = excluded.node, restarts = excluded.restarts,
-            report_sequence = excluded.report_sequence, retired = excluded.retired, metadata = excluded.metadata, spec = excluded.spec,
-            placement = excluded.placement, status = excluded.status";
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
     let PodRow { pod, restarts, retired } = &*kept.row;
     let row = params![
         pod.metadata.uid.to_string(),
@@ -213,6 +222,28 @@ fn put_pod(connection: &Connection, kept: &KeptPod) -> rusqlite::Result<()> {
         text(&pod.status)?,
     ];
     connection.prepare_cached(SQL)?.execute(row).map(drop)
+}
+
+/// What may change of a pod: its name and its spec don't.
+fn update_pod(connection: &Connection, kept: &KeptPod) -> rusqlite::Result<()> {
+    const SQL: &str = "UPDATE pods SET revision = ?2, node = ?3, restarts = ?4, report_sequence = ?5, retired = ?6, metadata = ?7,
+        placement = ?8, status = ?9 WHERE uid = ?1";
+    let PodRow { pod, restarts, retired } = &*kept.row;
+    let row = params![
+        pod.metadata.uid.to_string(),
+        pod.metadata.revision.0,
+        pod.placement.node.as_ref().map(Name::as_str),
+        restarts,
+        kept.report_sequence,
+        retired.as_ref().map(text).transpose()?,
+        text(&pod.metadata)?,
+        text(&pod.placement)?,
+        text(&pod.status)?,
+    ];
+    match connection.prepare_cached(SQL)?.execute(row)? {
+        1 => Ok(()),
+        changed => Err(rusqlite::Error::StatementChangedRows(changed)),
+    }
 }
 
 fn put_node(connection: &Connection, kept: &KeptNode) -> rusqlite::Result<()> {

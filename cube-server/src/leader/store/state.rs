@@ -5,12 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use cube_api::event::Event;
 use cube_api::meta::{ClusterId, Name, NodeId, Revision, Uid};
 use cube_api::node::{Capacity, Node};
-use cube_api::pod::{Container, PodSpec, Protocol};
+use cube_api::pod::{Container, Phase, PodSpec, Protocol};
 use cube_api::quantity::{Bytes, MilliCpu};
 use cube_api::session::{AssignedPod, Assignment, Epoch, Generation, Want};
 
@@ -30,11 +31,15 @@ pub struct State {
     pub nodes: BTreeMap<Name, Arc<Node>>,
     /// What a leader that was restored from a backup waits for before it places pods.
     pub fence: Option<Arc<Fence>>,
-    /// All pods of a name, retired ones too.
+    /// All pods of a name, retired ones too, where there are several: few names have more than one.
     namesakes: BTreeMap<Name, BTreeSet<Uid>>,
-    /// Pods that wait for a node.
-    unbound: BTreeSet<Uid>,
-    loads: BTreeMap<Name, NodeLoad>,
+    /// Pods that wait for a node and were not looked at.
+    fresh: BTreeSet<Uid>,
+    /// Pods that wait for a node, and why was said.
+    waiting: BTreeSet<Uid>,
+    /// Shared with whoever looks: a look at 5,000 nodes copies none.
+    loads: BTreeMap<Name, Arc<NodeLoad>>,
+    phases: Phases,
     machines: BTreeMap<Name, Machine>,
     report_sequences: BTreeMap<Uid, u64>,
     events_through: BTreeMap<NodeId, u64>,
@@ -142,15 +147,30 @@ impl State {
 
     /// All pods of a name, oldest generation first: those on their way out, then the one that stands for it.
     pub fn namesakes(&self, name: &Name) -> Vec<&Arc<PodRow>> {
-        let uids = self.namesakes.get(name).into_iter().flatten();
-        let mut rows: Vec<_> = uids.filter_map(|uid| self.pods.get(uid)).collect();
+        let Some(several) = self.namesakes.get(name) else { return self.standing(name).into_iter().collect() };
+        let mut rows: Vec<_> = several.iter().filter_map(|uid| self.pods.get(uid)).collect();
         rows.sort_by_key(|row| row.pod.metadata.generation);
         rows
     }
 
     /// Pods that wait for a node, in the order in which they were accepted.
     pub fn unbound(&self) -> impl Iterator<Item = &Arc<PodRow>> {
-        self.unbound.iter().filter_map(|uid| self.pods.get(uid))
+        self.fresh.union(&self.waiting).map(|uid| &self.pods[uid])
+    }
+
+    /// Those of them of which nobody has said yet why they wait, in the order in which they were accepted.
+    pub fn fresh(&self) -> impl DoubleEndedIterator<Item = &Arc<PodRow>> + ExactSizeIterator {
+        self.fresh.iter().map(|uid| &self.pods[uid])
+    }
+
+    /// The others, in the order in which they were accepted, from the one after this.
+    pub fn waiting(&self, after: Uid) -> impl Iterator<Item = &Arc<PodRow>> {
+        self.waiting.range((Bound::Excluded(after), Bound::Unbounded)).map(|uid| &self.pods[uid])
+    }
+
+    /// How many pods there are in each phase.
+    pub fn phases(&self) -> [(Phase, usize); 4] {
+        [Phase::Pending, Phase::Running, Phase::Succeeded, Phase::Failed].map(|phase| (phase, self.phases.0[Phases::place(phase)]))
     }
 
     /// Whether the pod's node is lost.
@@ -160,7 +180,7 @@ impl State {
     }
 
     /// What the pods of a node use of it; none where no pod is bound to it.
-    pub fn load(&self, node: &Name) -> Option<&NodeLoad> {
+    pub fn load(&self, node: &Name) -> Option<&Arc<NodeLoad>> {
         self.loads.get(node)
     }
 
@@ -189,10 +209,11 @@ impl State {
         view
     }
 
-    pub(super) fn assignment(&self, node: &Name, cluster_id: ClusterId, epoch: Epoch) -> Assignment {
+    pub(super) fn assignment(&self, node: &Name, cluster_id: ClusterId, epoch: Epoch) -> Assignment<Arc<PodSpec>> {
         let bound = self.loads.get(node).into_iter().flat_map(|load| &load.bound);
         let pods = bound.filter_map(|uid| self.pods.get(uid)).map(|row| assigned(row)).collect();
-        Assignment { cluster_id, epoch, node: node.clone(), generation: Generation(self.revision.0), pods }
+        let cordoned = self.nodes.get(node).is_some_and(|node| node.cordon.is_some());
+        Assignment { cluster_id, epoch, node: node.clone(), generation: Generation(self.revision.0), pods, cordoned }
     }
 
     pub(super) fn kept_pod(&self, uid: &Uid) -> Option<KeptPod> {
@@ -211,16 +232,10 @@ impl State {
     /// Follows one change.
     pub(super) fn follow(&mut self, write: &Write) {
         match write {
+            Write::Pod { revision: _, before: Some(before), after: Some(after) } => self.change_pod(before, after),
             Write::Pod { revision: _, before, after } => {
-                if let Some(before) = before {
-                    self.take_pod(before);
-                }
-                if let Some(after) = after {
-                    self.add_pod(after);
-                }
-                if let Some(name) = before.as_ref().or(after.as_ref()).map(|kept| kept.row.pod.metadata.name.clone()) {
-                    self.choose_standing(name);
-                }
+                before.iter().for_each(|before| self.take_pod(before));
+                after.iter().for_each(|after| self.add_pod(after));
             }
             Write::Node { revision: _, before, after } => {
                 if let Some(before) = before {
@@ -253,14 +268,10 @@ impl State {
         let uid = row.pod.metadata.uid;
         self.pods.insert(uid, row.clone());
         self.report_sequences.insert(uid, kept.report_sequence);
-        self.namesakes.entry(row.pod.metadata.name.clone()).or_default().insert(uid);
-        match &row.pod.placement.node {
-            None if row.is_unplaced() => {
-                self.unbound.insert(uid);
-            }
-            None => {}
-            Some(node) => self.loads.entry(node.clone()).or_default().add(row),
-        }
+        self.take_name(&row.pod.metadata.name, uid);
+        self.queue(row);
+        self.phases.count(row, 1);
+        self.load_of(row, NodeLoad::add);
     }
 
     fn take_pod(&mut self, kept: &KeptPod) {
@@ -268,29 +279,120 @@ impl State {
         let uid = row.pod.metadata.uid;
         self.pods.remove(&uid);
         self.report_sequences.remove(&uid);
-        self.unbound.remove(&uid);
-        if let Some(namesakes) = self.namesakes.get_mut(&row.pod.metadata.name) {
-            namesakes.remove(&uid);
-            if namesakes.is_empty() {
-                self.namesakes.remove(&row.pod.metadata.name);
-            }
+        self.let_go_of_name(&row.pod.metadata.name, uid);
+        self.leave_queue(row);
+        self.phases.count(row, -1);
+        self.load_of(row, NodeLoad::take);
+    }
+
+    /// The most frequent change by far. A pod keeps its uid and its name, and most changes are of what nothing here is found by.
+    fn change_pod(&mut self, before: &KeptPod, after: &KeptPod) {
+        let (old, new) = (&before.row, &after.row);
+        let uid = new.pod.metadata.uid;
+        self.pods.insert(uid, new.clone());
+        self.report_sequences.insert(uid, after.report_sequence);
+        if Queue::of(old) != Queue::of(new) {
+            self.leave_queue(old);
+            self.queue(new);
         }
-        if let Some(node) = &row.pod.placement.node
-            && let Some(load) = self.loads.get_mut(node)
-        {
-            load.take(row);
-            if load.bound.is_empty() {
-                self.loads.remove(node);
-            }
+        if old.pod.status.phase != new.pod.status.phase {
+            self.phases.count(old, -1);
+            self.phases.count(new, 1);
+        }
+        if (old.pod.placement.node.as_ref(), old.is_finished()) != (new.pod.placement.node.as_ref(), new.is_finished()) {
+            self.load_of(old, NodeLoad::take);
+            self.load_of(new, NodeLoad::add);
         }
     }
 
-    fn choose_standing(&mut self, name: Name) {
-        let newest = self.namesakes(&name).last().map(|row| row.pod.metadata.uid);
-        match newest {
-            Some(uid) => self.names.insert(name, uid),
-            None => self.names.remove(&name),
+    fn queue(&mut self, row: &PodRow) {
+        match Queue::of(row) {
+            Some(Queue::Fresh) => drop(self.fresh.insert(row.pod.metadata.uid)),
+            Some(Queue::Waiting) => drop(self.waiting.insert(row.pod.metadata.uid)),
+            None => {}
+        }
+    }
+
+    fn leave_queue(&mut self, row: &PodRow) {
+        match Queue::of(row) {
+            Some(Queue::Fresh) => drop(self.fresh.remove(&row.pod.metadata.uid)),
+            Some(Queue::Waiting) => drop(self.waiting.remove(&row.pod.metadata.uid)),
+            None => {}
+        }
+    }
+
+    fn load_of(&mut self, row: &PodRow, change: fn(&mut NodeLoad, &PodRow)) {
+        let Some(node) = &row.pod.placement.node else { return };
+        let load = match self.loads.get_mut(node) {
+            Some(load) => load,
+            None => self.loads.entry(node.clone()).or_default(),
         };
+        change(Arc::make_mut(load), row);
+        if load.bound.is_empty() {
+            self.loads.remove(node);
+        }
+    }
+
+    /// The pod is among those of its name, and stands for it if it is the newest.
+    fn take_name(&mut self, name: &Name, uid: Uid) {
+        let Some(standing) = self.names.get(name).copied() else {
+            self.names.insert(name.clone(), uid);
+            return;
+        };
+        self.namesakes.entry(name.clone()).or_insert_with(|| BTreeSet::from([standing])).insert(uid);
+        self.choose_standing(name);
+    }
+
+    fn let_go_of_name(&mut self, name: &Name, uid: Uid) {
+        let Some(several) = self.namesakes.get_mut(name) else {
+            self.names.remove(name);
+            return;
+        };
+        several.remove(&uid);
+        self.choose_standing(name);
+        if self.namesakes.get(name).is_some_and(|left| left.len() < 2) {
+            self.namesakes.remove(name);
+        }
+    }
+
+    fn choose_standing(&mut self, name: &Name) {
+        if let Some(newest) = self.namesakes(name).last().map(|row| row.pod.metadata.uid) {
+            self.names.insert(name.clone(), newest);
+        }
+    }
+}
+
+/// Where a pod that has no node is found.
+#[derive(PartialEq, Eq)]
+enum Queue {
+    Fresh,
+    Waiting,
+}
+
+impl Queue {
+    fn of(row: &PodRow) -> Option<Self> {
+        let is_told = row.pod.placement.waiting_for.is_some();
+        row.is_unplaced().then_some(if is_told { Self::Waiting } else { Self::Fresh })
+    }
+}
+
+/// How many pods are in each phase.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Phases([usize; 4]);
+
+impl Phases {
+    fn place(phase: Phase) -> usize {
+        match phase {
+            Phase::Pending => 0,
+            Phase::Running => 1,
+            Phase::Succeeded => 2,
+            Phase::Failed => 3,
+        }
+    }
+
+    fn count(&mut self, row: &PodRow, by: isize) {
+        let count = &mut self.0[Self::place(row.pod.status.phase)];
+        *count = count.strict_add_signed(by);
     }
 }
 
@@ -378,7 +480,7 @@ impl Reserved {
     }
 }
 
-fn assigned(row: &PodRow) -> AssignedPod {
+fn assigned(row: &PodRow) -> AssignedPod<Arc<PodSpec>> {
     let want = match &row.retired {
         None => Want::Run { restarts: row.restarts },
         Some(retired) => Want::Stop { grace_seconds: retired.grace_seconds, reason: retired.reason.clone() },

@@ -3,7 +3,7 @@
 //! A watcher has a place in the ring, not a queue of its own: one that is slow costs no memory, and one that the ring has left behind is told
 //! to list again.
 
-use std::collections::VecDeque;
+use std::collections::{VecDeque, vec_deque};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use cube_api::meta::Revision;
@@ -98,6 +98,14 @@ impl Changes {
         }
     }
 
+    /// The next change if it has happened; `Some(None)` when the watcher fell too far behind.
+    pub fn next_now(&mut self) -> Option<Option<Change>> {
+        if self.taken.is_empty() && self.take_piece().is_none() {
+            return Some(None);
+        }
+        self.taken.pop_front().map(Some)
+    }
+
     /// Takes what comes next out of the ring, which may be nothing; `None` when the ring has gone past this watcher's place.
     fn take_piece(&mut self) -> Option<()> {
         let inner = self.published.inner.read().unwrap_or_else(PoisonError::into_inner);
@@ -105,8 +113,7 @@ impl Changes {
             self.watcher.is_left_behind();
             return None;
         }
-        let first = inner.ring.changes.partition_point(|change| change.revision <= self.place);
-        self.taken.extend(inner.ring.changes.range(first..).take(PIECE).cloned());
+        self.taken.extend(inner.ring.after(self.place).take(PIECE).cloned());
         if let Some(last) = self.taken.back() {
             self.place = last.revision;
         }
@@ -150,7 +157,13 @@ impl Published {
         (ring.changes.len(), ring.bytes)
     }
 
-    /// Follows a commit.
+    /// Looks at the state together with every change after a revision, oldest first; `None` where those are no longer kept.
+    pub(super) fn read_since<T>(&self, from: Revision, look: impl FnOnce(&State, vec_deque::Iter<'_, Change>) -> T) -> Option<T> {
+        let Inner { state, ring } = &*self.inner.read().unwrap_or_else(PoisonError::into_inner);
+        (from >= ring.floor).then(|| look(state, ring.after(from)))
+    }
+
+    /// Follows a committed operation. Each by itself: readers wait meanwhile, and a commit may have the rows of many.
     pub(super) fn follow(&self, revision: Revision, writes: Vec<Write>) {
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
         for write in writes {
@@ -164,6 +177,11 @@ impl Published {
 }
 
 impl Ring {
+    /// Those after a revision.
+    fn after(&self, from: Revision) -> vec_deque::Iter<'_, Change> {
+        self.changes.range(self.changes.partition_point(|change| change.revision <= from)..)
+    }
+
     fn push(&mut self, change: Change) {
         self.bytes += bytes_of_change(&change);
         self.changes.push_back(change);

@@ -1,4 +1,4 @@
-//! The one writer: it owns the connection, takes what is waiting, and commits it in one transaction.
+//! The one writer: it owns the connection, takes what is waiting in a lane (`lanes.rs`), and commits it in one transaction.
 //!
 //! Each operation has a savepoint, so that a refusal or a failure of one leaves the others of its batch alone. Answers go out after the commit;
 //! if that fails, everyone hears so and the state in memory goes back. A batch that finds the disk full is written again with room out of the
@@ -16,16 +16,21 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::draft::Draft;
+use super::lanes::{Lanes, Queued, Turn};
 use super::metrics::StoreMetrics;
 use super::space::{self, Space};
 use super::state::{State, Write};
+use super::templates::Templates;
 use super::watch::{Published, bytes_of};
 use super::{StoreError, events, rows};
 use crate::ambient::Ambient;
 use crate::{blocking, latest};
 
-/// The most operations in one commit: a bound on how long the first of them waits for the last.
-const BATCH: usize = 256;
+/// A commit takes no more operations once it has so many rows, at some 10 us each: a bound on how long its first waits for its last, and on how long
+/// a person's single request waits for the commit before it.
+const ENOUGH_ROWS: usize = 512;
+/// Nor more operations than this, each of which may have none.
+const MOST_OPERATIONS: usize = 256;
 
 /// How often the disk's room is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -100,36 +105,47 @@ pub(super) struct Writer {
     pub(super) moved: latest::Sender<Revision>,
     pub(super) space: Space,
     pub(super) metrics: StoreMetrics,
-    /// Since the old ones were last forgotten for their number.
+    pub(super) templates: Templates,
+    /// Since the old ones were last forgotten for their number, which was at this revision.
     pub(super) new_events: usize,
+    pub(super) events_bounded_at: Revision,
 }
 
 impl Writer {
     /// Runs until it is told to stop or every handle is gone; then it finishes what is queued and closes the database.
-    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Work>, stopping: CancellationToken) {
+    pub(super) async fn run(mut self, mut queue: mpsc::UnboundedReceiver<Queued>, stopping: CancellationToken) {
         let mut look = tokio::time::interval_at(Instant::now() + LOOK_EVERY, LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut lanes = Lanes::default();
         loop {
-            let mut batch = Vec::with_capacity(BATCH);
-            // All are cancel-safe: recv_many takes nothing out unless it is the one that ends.
+            let mut looks = false;
+            // All are cancel-safe: recv takes nothing out unless it is the one that ends.
             tokio::select! {
                 biased;
                 () = stopping.cancelled(), if !queue.is_closed() => {
                     queue.close();
                     continue;
                 }
-                _ = look.tick() => {}
-                taken = queue.recv_many(&mut batch, BATCH) => if taken == 0 { break },
+                _ = look.tick() => looks = true,
+                queued = queue.recv() => match queued {
+                    Some(queued) => lanes.push(queued),
+                    None if lanes.is_empty() => break,
+                    None => {}
+                },
+                () = std::future::ready(()), if !lanes.is_empty() => {}
             }
-            self = blocking::run(move || {
-                if batch.is_empty() {
+            while let Ok(queued) = queue.try_recv() {
+                lanes.push(queued);
+            }
+            (self, lanes) = blocking::run(move || {
+                if looks {
                     self.look_for_room();
-                } else {
-                    self.commit(batch);
+                } else if let Some(turn) = lanes.next() {
+                    self.commit(turn);
                     self.bound_events();
                 }
                 self.tell_room();
-                self
+                (self, lanes)
             })
             .await;
         }
@@ -142,45 +158,53 @@ impl Writer {
             return;
         }
         self.new_events = 0;
-        let oldest = events::oldest_kept(self.ambient.now());
-        if let Err(error) = self.alone("forget old events", |inside| events::forget(inside, oldest)) {
+        let since = std::mem::replace(&mut self.events_bounded_at, self.state.revision);
+        let most = events::kept_in_all(self.state.pods.len());
+        if let Err(error) = self.alone("forget old events", |inside| events::forget_some(inside, since, most)) {
             tracing::warn!(error = cube_api::error::chain(&error), "old events stay for now");
         }
     }
 
-    fn commit(&mut self, batch: Vec<Work>) {
-        let mut jobs = Vec::with_capacity(batch.len());
-        for work in batch {
-            match work {
-                Work::Decide(job) => jobs.push(job),
-                Work::CollectGarbage { oldest, answer } => {
-                    let forgotten = self.alone("forget old events", |inside| events::forget(inside, oldest));
-                    answer_with(answer, forgotten)(Ok(()));
-                }
+    /// Commits what is in a lane, as far as it goes into one commit.
+    fn commit(&mut self, turn: Turn<'_>) {
+        let mut garbage = Vec::new();
+        let jobs = turn.filter_map(|work| match work {
+            Work::Decide(job) => Some(job),
+            Work::CollectGarbage { oldest, answer } => {
+                garbage.push((oldest, answer));
+                None
             }
-        }
-        if !jobs.is_empty() {
-            self.commit_jobs(jobs);
+        });
+        self.commit_jobs(jobs);
+        for (oldest, answer) in garbage {
+            let most = events::kept_in_all(self.state.pods.len());
+            let forgotten = self.alone("forget old events", |inside| events::forget(inside, oldest, most));
+            answer_with(answer, forgotten)(Ok(()));
         }
     }
 
-    fn commit_jobs(&mut self, jobs: Vec<Job>) {
+    fn commit_jobs(&mut self, jobs: impl Iterator<Item = Job>) {
         let (start, began) = (self.state.revision, Instant::now());
         let (committed, answers) = self.transact(jobs);
+        if answers.is_empty() {
+            return;
+        }
         match &committed {
-            Ok(writes) => {
+            Ok(done) => {
                 self.metrics.committed(answers.len(), began.elapsed());
-                self.new_events += writes.iter().filter(|write| matches!(write, Write::Event(_))).count();
+                let events = done.iter().flat_map(|(writes, _)| writes).filter(|write| matches!(write, Write::Event(_)));
+                self.new_events += events.count();
             }
             // Of a full disk the log says so once.
             Err(error) if self.space.room.is_short() => tracing::debug!(%error, "a commit failed: nothing of it is kept"),
             Err(error) => tracing::error!(%error, "a commit failed: nothing of it is kept"),
         }
-        let committed = committed.map(|writes| {
-            let revision = self.state.revision;
-            self.published.follow(revision, writes);
-            if revision > start {
-                self.moved.send_replace(revision);
+        let committed = committed.map(|done| {
+            for (writes, revision) in done {
+                self.published.follow(revision, writes);
+            }
+            if self.state.revision > start {
+                self.moved.send_replace(self.state.revision);
             }
         });
         for answer in answers {
@@ -189,14 +213,14 @@ impl Writer {
     }
 
     /// The writes, if they are committed, and everyone who waits for an answer.
-    fn transact(&mut self, jobs: Vec<Job>) -> (rusqlite::Result<Vec<Write>>, Vec<Answer>) {
+    fn transact(&mut self, jobs: impl Iterator<Item = Job>) -> (rusqlite::Result<Vec<Done>>, Vec<Answer>) {
         let start = self.state.revision;
-        let (writes, answers, stored) = self.decide_and_write(jobs);
-        let stored = stored.or_else(|error| self.write_with_reserve(error, &writes));
+        let (done, answers, stored) = self.decide_and_write(jobs);
+        let stored = stored.or_else(|error| self.write_with_reserve(error, &done));
         match stored {
-            Ok(()) => (Ok(writes), answers),
+            Ok(()) => (Ok(done), answers),
             Err(source) => {
-                take_back(&mut self.state, writes, start);
+                take_back(&mut self.state, done.into_iter().flat_map(|(writes, _)| writes).collect(), start);
                 (Err(source), answers)
             }
         }
@@ -204,14 +228,17 @@ impl Writer {
 
     /// Decides each job, on what those before it did, and writes it. From the first that finds no room on they are only decided: SQLite
     /// may have ended the transaction.
-    fn decide_and_write(&mut self, jobs: Vec<Job>) -> (Vec<Write>, Vec<Answer>, rusqlite::Result<()>) {
-        let Self { connection, state, ambient, cluster_id, space, .. } = self;
+    fn decide_and_write(&mut self, jobs: impl Iterator<Item = Job>) -> (Vec<Done>, Vec<Answer>, rusqlite::Result<()>) {
+        let Self { connection, state, templates, ambient, cluster_id, space, .. } = self;
         space.room.limit_pages(connection);
         let mut transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate);
-        let (mut writes, mut answers, mut lacking) = (Vec::new(), Vec::with_capacity(jobs.len()), None);
-        for job in jobs {
+        let (mut done, mut rows, mut answers, mut lacking) = (Vec::<Done>::new(), 0, Vec::new(), None);
+        let mut jobs = jobs;
+        // The bounds come first: what is taken out of a lane is decided.
+        while rows < ENOUGH_ROWS && answers.len() < MOST_OPERATIONS {
+            let Some(job) = jobs.next() else { break };
             let before = state.revision;
-            let mut draft = Draft::new(state, ambient, *cluster_id);
+            let mut draft = Draft::new(state, templates, ambient, *cluster_id);
             let decided = (job.decide)(&mut draft);
             let own = draft.into_writes();
             if !decided.keeps {
@@ -221,36 +248,33 @@ impl Writer {
             }
             let stored = if lacking.is_none() { in_savepoint(&mut transaction, |inside| rows::write(inside, &own)) } else { Ok(()) };
             match stored {
-                Ok(()) => {
-                    writes.extend(own);
-                    answers.push(decided.answer);
-                }
-                Err(source) if space.room.is_lacking(&source) => {
-                    lacking = Some(source);
-                    writes.extend(own);
-                    answers.push(decided.answer);
-                }
+                Ok(()) => {}
+                Err(source) if space.room.is_lacking(&source) => lacking = Some(source),
                 Err(source) => {
                     take_back(state, own, before);
                     answers.push(fail(decided.answer, StoreError::Sqlite { operation: job.operation, source }));
+                    continue;
                 }
             }
+            rows += own.len();
+            done.push((own, state.revision));
+            answers.push(decided.answer);
         }
         let stored = match lacking {
             Some(error) => Err(error),
             None => finish(transaction, state.revision),
         };
-        (writes, answers, stored)
+        (done, answers, stored)
     }
 
     /// Writes a batch that found no room once more, with the reserve's help. A large one must not use the reserve up: it fails, and those
     /// who asked for something new are refused before they wait here from then on.
-    fn write_with_reserve(&mut self, error: rusqlite::Error, writes: &[Write]) -> rusqlite::Result<()> {
+    fn write_with_reserve(&mut self, error: rusqlite::Error, done: &[Done]) -> rusqlite::Result<()> {
         let Self { connection, state, space: Space { room, .. }, .. } = self;
         if !room.is_lacking(&error) {
             return Err(error);
         }
-        if bytes_of(writes) > RESCUED_BYTES {
+        if done.iter().map(|(writes, _)| bytes_of(writes)).sum::<usize>() > RESCUED_BYTES {
             room.give_piece();
             return Err(error);
         }
@@ -260,7 +284,7 @@ impl Writer {
             || {
                 room.make_ready(connection);
                 let mut transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate);
-                in_savepoint(&mut transaction, |inside| rows::write(inside, writes))?;
+                in_savepoint(&mut transaction, |inside| done.iter().try_for_each(|(writes, _)| rows::write(inside, writes)))?;
                 finish(transaction, state.revision)
             },
         )
@@ -316,7 +340,7 @@ impl Writer {
             space::tell(draft, short, &remedy);
             Ok(Outcome::Keep(()))
         };
-        self.commit_jobs(vec![Job::new("note the disk's room", tell, unheard)]);
+        self.commit_jobs(std::iter::once(Job::new("note the disk's room", tell, unheard)));
     }
 
     /// Brings the WAL into the database file, so that a copy of that file alone is whole.
@@ -329,6 +353,9 @@ impl Writer {
         }
     }
 }
+
+/// What an operation wrote, and the revision after it.
+type Done = (Vec<Write>, Revision);
 
 /// A transaction, or why there is none.
 type Begun<'a> = rusqlite::Result<Transaction<'a>>;

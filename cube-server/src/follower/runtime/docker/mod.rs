@@ -20,10 +20,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bollard::errors::Error;
-use bollard::models::{ContainerCreateBody, ContainerSummary, CreateImageInfo, ProgressDetail};
+use bollard::models::{ContainerCreateBody, ContainerInspectResponse, ContainerSummary, CreateImageInfo, ProgressDetail};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, CreateImageOptionsBuilder, ImportImageOptionsBuilder, InspectContainerOptions,
-    KillContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions,
+    KillContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder,
+    StartContainerOptions,
 };
 use cube_api::meta::Uid;
 use cube_api::node::Capacity;
@@ -31,12 +32,13 @@ use cube_api::quantity::{Bytes, MilliCpu};
 use futures::FutureExt;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use tokio::sync::Semaphore;
+use uuid::Uuid;
 
 use self::streams::JsonLines;
 use super::demux::LogLines;
 use super::{
     CALL_TIMEOUT, Census, ContainerId, ContainerSpec, EngineInfo, ExecHandle, ExecRequest, Hint, Identity, LogBatch, LogLine, LogRequest,
-    Observed, PULL_IDLE, PullProgress, RunState, Runtime, RuntimeError, SandboxSpec, Scope, StopSignal,
+    Observed, PULL_IDLE, PullProgress, RunState, Runtime, RuntimeError, SandboxSpec, Scope, Spare, StopSignal, spare_name,
 };
 use crate::latest;
 use crate::tasks::Tasks;
@@ -117,16 +119,20 @@ impl Docker {
         }
     }
 
-    async fn inspected(&self, id: &str) -> Result<Option<bollard::models::ContainerInspectResponse>, RuntimeError> {
+    async fn inspected(&self, id: &str) -> Result<Option<ContainerInspectResponse>, RuntimeError> {
         let call = self.call("inspect the container", |api| api.inspect_container(id, None::<InspectContainerOptions>));
         absent_is_none(call.await)
     }
 
     /// Lists by labels, then inspects: the list itself lacks start time, exit code and the reason of an end. What Docker is silent about comes
     /// beside.
-    async fn looked_at(&self, labels: Vec<String>) -> Result<(Vec<Observed>, Vec<ContainerSummary>), RuntimeError> {
-        let filters = HashMap::from([("label", labels)]);
-        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+    async fn looked_at(&self, filters: &Filters) -> Result<(Vec<Observed>, Vec<ContainerSummary>), RuntimeError> {
+        let (containers, silent) = self.inspected_all(filters).await?;
+        Ok((containers.into_iter().filter_map(translate::observed).collect(), silent))
+    }
+
+    async fn inspected_all(&self, filters: &Filters) -> Result<(Vec<ContainerInspectResponse>, Vec<ContainerSummary>), RuntimeError> {
+        let options = ListContainersOptionsBuilder::default().all(true).filters(filters).build();
         let found = self.call("list the containers", |api| api.list_containers(Some(options))).await?;
         let inspections = stream::iter(found).map(|summary| async move {
             let id = summary.id.clone().unwrap_or_default();
@@ -140,26 +146,31 @@ impl Docker {
         while let Some(inspected) = inspections.try_next().await? {
             match inspected {
                 // One that went in between is simply not there any more.
-                Ok(container) => containers.extend(container.and_then(translate::observed)),
+                Ok(container) => containers.extend(container),
                 Err(summary) => silent.push(summary),
             }
         }
         Ok((containers, silent))
     }
 
-    async fn listed(&self, labels: Vec<String>) -> Result<Vec<Observed>, RuntimeError> {
-        let (containers, silent) = self.looked_at(labels).await?;
+    async fn listed(&self, filters: &Filters) -> Result<Vec<Observed>, RuntimeError> {
+        let (containers, silent) = self.looked_at(filters).await?;
         match silent.first() {
             Some(one) => Err(unanswered(one)),
             None => Ok(containers),
         }
     }
 
+    async fn create_named(&self, name: &str, body: ContainerCreateBody) -> Result<ContainerId, RuntimeError> {
+        let options = CreateContainerOptionsBuilder::default().name(name).build();
+        let created = self.call("create the container", |api| api.create_container(Some(options), body)).await?;
+        Ok(ContainerId(created.id))
+    }
+
     async fn create(&self, scope: &Scope, identity: &Identity, body: ContainerCreateBody) -> Result<ContainerId, RuntimeError> {
         let name = identity.container_name();
-        let options = CreateContainerOptionsBuilder::default().name(&name).build();
-        let created = match self.call("create the container", |api| api.create_container(Some(options), body)).await {
-            Ok(created) => return Ok(ContainerId(created.id)),
+        let created = match self.create_named(&name, body).await {
+            Ok(created) => return Ok(created),
             Err(refused @ RuntimeError::Refused { .. }) => refused,
             Err(other) => return Err(other),
         };
@@ -173,6 +184,18 @@ impl Docker {
                 problem: format!("a container named '{name}' exists that is not this node's: remove or rename it"),
             }),
         }
+    }
+
+    /// Whether it is a spare that runs and that no other pod has.
+    async fn is_claimable(&self, scope: &Scope, spare: &ContainerId, identity: &Identity) -> Result<bool, RuntimeError> {
+        let Some(container) = self.inspected(&spare.0).await? else { return Ok(false) };
+        let ours = container.config.as_ref().and_then(|config| config.labels.as_ref()).is_some_and(|of| translate::is_in(scope, of));
+        let runs = match translate::spare(&container) {
+            Some(Spare { state: RunState::Running { .. }, .. }) => true,
+            Some(_) => false,
+            None => translate::observed(container).is_some_and(|taken| taken.identity == *identity),
+        };
+        Ok(ours && runs)
     }
 
     /// Puts the pause image into the engine unless it is there.
@@ -208,9 +231,20 @@ impl Docker {
     }
 }
 
+/// What containers are asked for by.
+type Filters = HashMap<&'static str, Vec<String>>;
+
+fn labelled(labels: Vec<String>) -> Filters {
+    HashMap::from([("label", labels)])
+}
+
+fn name_of(container: &ContainerSummary) -> &str {
+    container.names.iter().flatten().next().map_or("", |name| translate::plain_name(name))
+}
+
 /// Docker lists a container and is silent about it.
 fn unanswered(container: &ContainerSummary) -> RuntimeError {
-    let name = container.names.iter().flatten().next().map_or("", |name| name.trim_start_matches('/'));
+    let name = name_of(container);
     RuntimeError::Unavailable {
         operation: "inspect a container",
         problem: format!("no answer about '{name}' in {} seconds", SILENCE.as_secs()),
@@ -278,16 +312,16 @@ impl Runtime for Docker {
     }
 
     async fn list(&self, scope: &Scope) -> Result<Vec<Observed>, RuntimeError> {
-        self.listed(scope_labels(scope)).await
+        self.listed(&labelled(scope_labels(scope))).await
     }
 
     async fn census(&self, scope: &Scope) -> Result<Census, RuntimeError> {
-        let (containers, silent) = self.looked_at(scope_labels(scope)).await?;
+        let (containers, silent) = self.looked_at(&labelled(scope_labels(scope))).await?;
         // Silent about all of them is no single container's trouble.
         if let (Some(one), true) = (silent.first(), containers.is_empty()) {
             return Err(unanswered(one));
         }
-        let uid = |summary: &ContainerSummary| summary.labels.as_ref()?.get(translate::POD_UID)?.parse().ok();
+        let uid = |summary: &ContainerSummary| translate::pod_uid(summary.labels.as_ref()?, name_of(summary));
         let silent: BTreeSet<Uid> = silent.iter().filter_map(uid).collect();
         Ok(Census { containers, silent })
     }
@@ -295,7 +329,15 @@ impl Runtime for Docker {
     async fn list_pod(&self, scope: &Scope, uid: Uid) -> Result<Vec<Observed>, RuntimeError> {
         let mut labels = scope_labels(scope);
         labels.push(format!("{}={uid}", translate::POD_UID));
-        self.listed(labels).await
+        // A sandbox that was a spare carries no pod's label: its name tells whose it is.
+        let mut taken = labelled(scope_labels(scope));
+        taken.insert("name", vec![format!("__{uid}_")]);
+        let labels = labelled(labels);
+        let (mut found, was_spare) = futures::future::try_join(self.listed(&labels), self.listed(&taken)).await?;
+        let new = was_spare.into_iter().filter(|sandbox| sandbox.identity.uid == uid && !found.iter().any(|other| other.id == sandbox.id));
+        let new: Vec<_> = new.collect();
+        found.extend(new);
+        Ok(found)
     }
 
     async fn inspect(&self, id: &ContainerId) -> Result<Option<Observed>, RuntimeError> {
@@ -321,7 +363,7 @@ impl Runtime for Docker {
         let hints = stream::unfold(lines, async |mut lines| {
             loop {
                 let event = serde_json::from_slice::<Event>(&lines.next().await?).ok();
-                let uid = event.and_then(|event| event.actor.attributes.get(translate::POD_UID)?.parse().ok());
+                let uid = event.and_then(|Event { actor: Actor { attributes } }| translate::pod_uid(&attributes, attributes.get("name")?));
                 if let Some(uid) = uid {
                     return Some((Hint { uid }, lines));
                 }
@@ -354,6 +396,41 @@ impl Runtime for Docker {
                 self.create(&spec.scope, &spec.identity, body).await
             }
             other => other,
+        }
+    }
+
+    async fn create_spare(&self, scope: &Scope, number: Uuid) -> Result<ContainerId, RuntimeError> {
+        let (name, body) = (spare_name(number), translate::spare_body(scope, &pause::IMAGE));
+        match self.create_named(&name, body.clone()).await {
+            Err(RuntimeError::Image { .. }) => {
+                self.load_pause().await?;
+                self.create_named(&name, body).await
+            }
+            other => other,
+        }
+    }
+
+    async fn spares(&self, scope: &Scope) -> Result<Vec<Spare>, RuntimeError> {
+        let mut labels = scope_labels(scope);
+        labels.push(translate::spare_label());
+        // One that it is silent about is looked at the next time.
+        let (containers, _) = self.inspected_all(&labelled(labels)).await?;
+        Ok(containers.iter().filter_map(translate::spare).collect())
+    }
+
+    async fn claim_spare(&self, scope: &Scope, spare: &ContainerId, identity: &Identity) -> Result<Observed, RuntimeError> {
+        let name = identity.container_name();
+        if !self.is_claimable(scope, spare, identity).await? {
+            return Err(RuntimeError::Gone);
+        }
+        let options = RenameContainerOptionsBuilder::default().name(&name).build();
+        let renamed = self.call("give a spare sandbox its pod's name", |api| api.rename_container(&spare.0, options)).await;
+        // Also after a refusal: the call before may have done it while nobody waited.
+        let seen = self.inspect(spare).await?;
+        match (renamed, seen.filter(|seen| seen.identity == *identity)) {
+            (_, Some(seen)) => Ok(seen),
+            (Err(error), None) => Err(error),
+            (Ok(()), None) => Err(RuntimeError::Gone),
         }
     }
 

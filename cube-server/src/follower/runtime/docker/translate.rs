@@ -7,10 +7,11 @@ use bollard::errors::Error;
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, HostConfig, HostConfigLogConfig, PortBinding,
 };
+use cube_api::meta::Uid;
 use cube_api::pod::{Port, Protocol};
 use jiff::Timestamp;
 
-use crate::follower::runtime::{ContainerId, ContainerSpec, Identity, Observed, RunState, RuntimeError, SandboxSpec, Scope};
+use crate::follower::runtime::{ContainerId, ContainerSpec, Identity, Observed, RunState, RuntimeError, SandboxSpec, Scope, Spare};
 
 /// Whose cluster a container is.
 pub const CLUSTER: &str = "io.cube.cluster";
@@ -25,6 +26,11 @@ const ATTEMPT: &str = "io.cube.attempt";
 /// The sandbox that an app container joined; absent on a sandbox.
 const SANDBOX: &str = "io.cube.sandbox";
 
+/// What a container is for where it isn't for a pod: [`SPARE`].
+const ROLE: &str = "io.cube.role";
+/// A sandbox that was made before any pod needed it. Docker changes no labels, so it stays one when a pod takes it; its name tells the pod then.
+const SPARE: &str = "spare";
+
 /// The longest of Docker's sentences that is passed on, in bytes: a failed mount can quote pages.
 const MAX_WORDS: usize = 400;
 
@@ -38,10 +44,22 @@ pub fn sandbox_body(spec: &SandboxSpec, image: &str) -> ContainerCreateBody {
         bindings.entry(port_key(port)).or_default().get_or_insert_default().push(binding);
     }
     ContainerCreateBody {
-        image: Some(image.to_owned()),
-        hostname: Some(spec.hostname.clone()),
+        hostname: spec.hostname.clone(),
         exposed_ports: Some(bindings.keys().cloned().collect()),
-        labels: Some(labels(&spec.scope, &spec.identity, None)),
+        ..pause_body(labels(&spec.scope, &spec.identity, None), image, bindings)
+    }
+}
+
+/// What to create a spare sandbox with: what a pod's would be that publishes no port and asks for no host name.
+pub fn spare_body(scope: &Scope, image: &str) -> ContainerCreateBody {
+    let labels = [(CLUSTER, scope.cluster.to_string()), (NODE, scope.node.to_string()), (ROLE, SPARE.to_owned())];
+    pause_body(labels.map(|(key, value)| (key.to_owned(), value)).into(), image, HashMap::new())
+}
+
+fn pause_body(labels: HashMap<String, String>, image: &str, bindings: HashMap<String, Option<Vec<PortBinding>>>) -> ContainerCreateBody {
+    ContainerCreateBody {
+        image: Some(image.to_owned()),
+        labels: Some(labels),
         host_config: Some(HostConfig {
             port_bindings: Some(bindings),
             // It writes nothing: a log driver would only cost a file and a copier.
@@ -132,8 +150,39 @@ fn identity(labels: &HashMap<String, String>) -> Option<Identity> {
     })
 }
 
-/// A container as Docker's `inspect` tells it; none where its labels aren't those of one of ours.
+/// The labels, beside its scope's, that every spare has, taken or not.
+pub fn spare_label() -> String {
+    format!("{ROLE}={SPARE}")
+}
+
+/// Whose container it is, by its labels, or by its name where it was made as a spare.
+pub fn pod_uid(labels: &HashMap<String, String>, name: &str) -> Option<Uid> {
+    match is_spare(labels) {
+        true => Identity::of_sandbox_name(name).map(|identity| identity.uid),
+        false => labels.get(POD_UID)?.parse().ok(),
+    }
+}
+
+fn is_spare(labels: &HashMap<String, String>) -> bool {
+    labels.get(ROLE).is_some_and(|role| role == SPARE)
+}
+
+/// Docker's names begin with a slash.
+pub fn plain_name(name: &str) -> &str {
+    name.trim_start_matches('/')
+}
+
+/// A spare that no pod has; none for anything else.
+pub fn spare(container: &ContainerInspectResponse) -> Option<Spare> {
+    let labels = container.config.as_ref()?.labels.as_ref()?;
+    let taken = Identity::of_sandbox_name(plain_name(container.name.as_deref()?)).is_some();
+    let state = run_state(container.state.as_ref()?);
+    (is_spare(labels) && !taken).then(|| Spare { id: ContainerId(container.id.clone().unwrap_or_default()), state })
+}
+
+/// A container as Docker's `inspect` tells it; none where its labels aren't those of one of ours, or it is a spare that no pod has.
 pub fn observed(container: ContainerInspectResponse) -> Option<Observed> {
+    let name = container.name.unwrap_or_default();
     let config = container.config.unwrap_or_default();
     let labels = config.labels.unwrap_or_default();
     let ip = container.network_settings.and_then(|settings| settings.networks).and_then(|networks| {
@@ -142,7 +191,7 @@ pub fn observed(container: ContainerInspectResponse) -> Option<Observed> {
     });
     Some(Observed {
         id: ContainerId(container.id?),
-        identity: identity(&labels)?,
+        identity: if is_spare(&labels) { Identity::of_sandbox_name(plain_name(&name))? } else { identity(&labels)? },
         sandbox: labels.get(SANDBOX).cloned().map(ContainerId),
         image_id: container.image.unwrap_or_default(),
         tty: config.tty.unwrap_or(false),

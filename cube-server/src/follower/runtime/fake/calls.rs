@@ -11,6 +11,7 @@ use cube_api::node::Capacity;
 use cube_api::quantity::{Bytes as Memory, MilliCpu};
 use futures::stream::BoxStream;
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 use super::desk::{Call, Failure, Operation};
 use super::script::Pull;
@@ -18,7 +19,7 @@ use super::world::{By, Carry, Container, Moment, World};
 use super::{Fake, exec, image_id, streams};
 use crate::follower::runtime::{
     CALL_TIMEOUT, ContainerId, ContainerSpec, EngineInfo, ExecHandle, ExecRequest, Hint, Identity, LogBatch, LogRequest, Observed,
-    PULL_IDLE, PullProgress, Runtime, RuntimeError, SandboxSpec, Scope, StopSignal,
+    PULL_IDLE, PullProgress, Runtime, RuntimeError, SandboxSpec, Scope, Spare, StopSignal,
 };
 use crate::latest;
 
@@ -133,9 +134,9 @@ fn no_image(image: &str) -> RuntimeError {
     RuntimeError::Image { problem: format!("no such image: {image}") }
 }
 
-/// A container of a spec: the engine shows only what carries labels of ours.
+/// A pod's container: the engine shows only what carries labels of ours.
 fn shown(container: &Container) -> Option<Observed> {
-    container.scope.is_some().then(|| container.observed.clone())
+    (container.scope.is_some() && !container.spare).then(|| container.observed.clone())
 }
 
 #[async_trait]
@@ -216,6 +217,26 @@ impl Runtime for Fake {
         container.published.clone_from(&spec.published);
         let order = Order::new(Operation::CreateSandbox, About::New(&spec.identity));
         self.call(order, move |world, at| world.create(container, at)).await
+    }
+
+    async fn create_spare(&self, scope: &Scope, number: Uuid) -> Result<ContainerId, RuntimeError> {
+        let container = Container::spare(scope.clone(), number);
+        self.call(Order::new(Operation::CreateSpare, About::Engine), move |world, at| world.create(container, at)).await
+    }
+
+    async fn spares(&self, scope: &Scope) -> Result<Vec<Spare>, RuntimeError> {
+        let scope = Some(scope.clone());
+        let look = move |world: &mut World, _| {
+            let spares = world.containers.values().filter(|container| container.spare && container.scope == scope);
+            Ok(spares.map(|Container { observed, .. }| Spare { id: observed.id.clone(), state: observed.state.clone() }).collect())
+        };
+        self.call(Order::new(Operation::Spares, About::Engine), look).await
+    }
+
+    async fn claim_spare(&self, scope: &Scope, spare: &ContainerId, identity: &Identity) -> Result<Observed, RuntimeError> {
+        let (scope, wanted, identity) = (scope.clone(), spare.clone(), identity.clone());
+        let order = Order::new(Operation::ClaimSpare, About::Container(spare));
+        self.call(order, move |world, at| world.claim(&scope, &wanted, &identity, at)).await
     }
 
     async fn create_container(&self, spec: &ContainerSpec) -> Result<ContainerId, RuntimeError> {

@@ -24,6 +24,9 @@ pub enum Operation {
     Pull,
     CreateSandbox,
     CreateContainer,
+    CreateSpare,
+    Spares,
+    ClaimSpare,
     Start,
     Signal,
     Remove,
@@ -35,7 +38,7 @@ impl Operation {
     /// Whether it does something to a container, or looks into it: what nobody may do to a foreign one.
     pub(super) fn touches(self) -> bool {
         match self {
-            Self::Start | Self::Signal | Self::Remove | Self::Logs | Self::Exec => true,
+            Self::ClaimSpare | Self::Start | Self::Signal | Self::Remove | Self::Logs | Self::Exec => true,
             Self::Info
             | Self::Scopes
             | Self::List
@@ -44,7 +47,9 @@ impl Operation {
             | Self::Image
             | Self::Pull
             | Self::CreateSandbox
-            | Self::CreateContainer => false,
+            | Self::CreateContainer
+            | Self::CreateSpare
+            | Self::Spares => false,
         }
     }
 }

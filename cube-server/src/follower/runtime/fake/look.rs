@@ -53,6 +53,8 @@ pub struct Resident {
     pub scope: Option<Scope>,
     /// Put there by [`Fake::add_foreign`].
     pub foreign: bool,
+    /// A sandbox that no pod has: what the engine says of whose it is means nothing.
+    pub spare: bool,
     /// What the engine says of it.
     pub observed: Observed,
     /// Whether its process runs (or is frozen).
@@ -130,6 +132,7 @@ fn resident(world: &World, container: &Container) -> Resident {
         name: container.name.clone(),
         scope: container.scope.clone(),
         foreign: container.foreign,
+        spare: container.spare,
         observed: container.observed.clone(),
         live,
         astray: live && !at_home,

@@ -9,12 +9,14 @@ use cube_api::meta::{Name, Uid};
 use cube_api::pod::{Port, Protocol};
 use jiff::Timestamp;
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 use super::desk::Desk;
+use super::image_id;
 use super::log::Log;
 use super::look::Tally;
 use super::script::{Pull, Script};
-use crate::follower::runtime::{ContainerId, Identity, Observed, RunState, RuntimeError, Scope};
+use crate::follower::runtime::{ContainerId, Identity, Observed, RunState, RuntimeError, Scope, spare_name};
 
 /// As Docker: a hint that nobody fetched in time is lost.
 const KEPT_HINTS: usize = 256;
@@ -81,6 +83,8 @@ pub(super) struct Container {
     pub(super) scope: Option<Scope>,
     /// Nobody's business but the test's.
     pub(super) foreign: bool,
+    /// No pod's yet: `observed` says nothing of whose it is before one takes it.
+    pub(super) spare: bool,
     pub(super) published: Vec<Port>,
     pub(super) image: String,
     pub(super) observed: Observed,
@@ -102,7 +106,15 @@ impl Container {
         let observed = Observed { id, identity: identity.clone(), sandbox: None, image_id, tty: false, ip: None, state };
         let (name, image) = (identity.container_name(), image.to_owned());
         let (published, log) = (Vec::new(), Log::default());
-        Self { name, scope, foreign: false, published, image, observed, log, runs: 0, joined: None, stopped: None, overdue: None }
+        let (foreign, spare, joined, stopped, overdue) = (false, false, None, None, None);
+        Self { name, scope, foreign, spare, published, image, observed, log, runs: 0, joined, stopped, overdue }
+    }
+
+    /// A spare sandbox.
+    pub(super) fn spare(scope: Scope, number: Uuid) -> Self {
+        let nobody = Identity { uid: Uid::NONE, pod: Name::new("spare").expect("a label"), container: None, attempt: 0 };
+        let container = Self::new(Some(scope), &nobody, "pause", image_id("pause"));
+        Self { name: spare_name(number), spare: true, ..container }
     }
 
     pub(super) fn is_live(&self) -> bool {
@@ -179,6 +191,29 @@ impl World {
         self.containers.insert(id.clone(), Container { observed, ..container });
         self.changed(at);
         Ok(id)
+    }
+
+    /// A pod takes a spare: Docker's rename, which its caller looks before and after.
+    pub(super) fn claim(&mut self, scope: &Scope, id: &ContainerId, identity: &Identity, at: Moment) -> Result<Observed, RuntimeError> {
+        let name = identity.container_name();
+        let is_taken = self.containers.values().any(|other| other.name == name && other.observed.id != *id);
+        let container = self.containers.get_mut(id).filter(|found| found.scope.as_ref() == Some(scope)).ok_or(RuntimeError::Gone)?;
+        match (container.spare, &container.observed.state) {
+            (false, _) if container.observed.identity == *identity => return Ok(container.observed.clone()),
+            (true, RunState::Running { .. }) => {}
+            (true | false, _) => return Err(RuntimeError::Gone),
+        }
+        if is_taken {
+            let problem = format!("the name '{name}' is in use by another container");
+            return Err(RuntimeError::Refused { operation: "give a spare sandbox its pod's name", problem });
+        }
+        (container.spare, container.name) = (false, name);
+        container.observed.identity = identity.clone();
+        let observed = container.observed.clone();
+        // It runs from now on as far as its pod is concerned.
+        self.tally(id).map(|tally| tally.started(By::Call));
+        self.changed(at);
+        Ok(observed)
     }
 
     pub(super) fn start(&mut self, id: &ContainerId, by: By, at: Moment) -> Result<(), RuntimeError> {
@@ -318,9 +353,9 @@ impl World {
         self.changed(at);
     }
 
-    /// None for a foreign container: it must not be counted as the one whose name it has.
+    /// None for a foreign container, which must not be counted as the one whose name it has, and for a spare, which is nobody's.
     fn tally(&mut self, id: &ContainerId) -> Option<&mut Tally> {
-        let container = self.containers.get(id).filter(|container| !container.foreign)?;
+        let container = self.containers.get(id).filter(|container| !container.foreign && !container.spare)?;
         let identity = &container.observed.identity;
         Some(self.tallies.entry((identity.uid, identity.container.clone())).or_default())
     }
@@ -337,7 +372,7 @@ impl World {
 // Hints.
 impl World {
     fn hint(&mut self, id: &ContainerId) {
-        let Some(Container { scope: Some(scope), observed, .. }) = self.containers.get(id) else { return };
+        let Some(Container { scope: Some(scope), observed, spare: false, .. }) = self.containers.get(id) else { return };
         self.hints.push_back((scope.clone(), observed.identity.uid));
         if self.hints.len() > KEPT_HINTS {
             self.hints.pop_front();

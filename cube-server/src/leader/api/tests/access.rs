@@ -246,7 +246,7 @@ async fn a_connection_is_a_nodes_once_it_has_shown_a_nodes_credential_and_no_one
         (&report, Method::POST, Some(node), true),
     ];
     for (path, method, credential, expected) in known {
-        let connection = Connection::new();
+        let connection = Connection::of_a_stranger();
         let mut request = Request::builder().method(&method).uri(path).extension(connection.clone());
         if let Some(credential) = &credential {
             request = request.header(header::AUTHORIZATION, format!("Bearer {credential}"));

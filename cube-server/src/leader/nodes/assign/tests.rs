@@ -1,44 +1,16 @@
-use std::sync::Arc;
-
 use axum::Router;
 use axum::routing::put;
 use cube_api::ErrorCode;
-use cube_api::meta::{ClusterId, NodeId, Uid};
-use cube_api::session::{Epoch, Generation, Want};
+use cube_api::meta::ClusterId;
+use cube_api::session::{AssignedPod, Epoch, Generation};
 use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::super::pokes::Pokes;
 use super::*;
 use crate::h2;
 use crate::tasks::Tasks;
-
-fn pod(node: Option<&str>, status: &str) -> Arc<PodRow> {
-    let metadata = serde_json::json!({
-        "name": "web", "uid": "00000000-0000-0000-0000-000000000001", "generation": 1, "revision": 1, "createdAt": "2026-11-21T00:00:00Z"
-    });
-    let spec = serde_json::json!({ "containers": [{ "name": "app", "image": "busybox" }] });
-    let pod = serde_json::json!({ "metadata": metadata, "spec": spec, "placement": { "node": node } });
-    let mut pod: cube_api::Pod = serde_json::from_value(pod).expect("a pod");
-    pod.metadata.labels.insert("status".to_owned(), status.to_owned());
-    Arc::new(PodRow { pod, restarts: 0, retired: None })
-}
-
-fn change(before: Option<Arc<PodRow>>, after: Option<Arc<PodRow>>) -> Change {
-    Change { revision: Revision(9), object: Changed::Pod { before, after } }
-}
-
-#[test]
-fn only_changes_of_what_an_assignment_is_made_of_wake_a_node() {
-    let node: Name = "n1".parse().expect("a name");
-    let bound = || Some(pod(Some("n1"), "a"));
-    let restarted = Arc::new(PodRow { restarts: 1, ..pod(Some("n1"), "a").as_ref().clone() });
-    assert!(concerns(&change(Some(pod(None, "a")), bound()), &node), "bound");
-    assert!(concerns(&change(bound(), None), &node), "forgotten");
-    assert!(concerns(&change(bound(), Some(restarted)), &node), "restarted");
-    assert!(!concerns(&change(bound(), Some(pod(Some("n1"), "b"))), &node), "only its status");
-    assert!(!concerns(&change(None, Some(pod(Some("n2"), "a"))), &node), "another node's");
-}
 
 async fn store_with_node(node_id: u128, tasks: &Tasks) -> (tempfile::TempDir, Store) {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -63,7 +35,10 @@ async fn a_session_ends_when_its_node_is_deleted_or_another_data_folder_has_its_
     for is_deleted in [true, false] {
         let (Delivery { client, .. }, mut seen) = delivery(&tasks, take).await;
         let (_folder, store) = store_with_node(1, &tasks).await;
-        let work = keep_assigned(store.clone(), Ambient::system(), node.clone(), NodeId(uuid::Uuid::from_u128(1)), client.clone());
+        let pokes = Pokes::default();
+        tasks.spawn_droppable("assignments", pokes.clone().follow(store.clone()));
+        let node_id = NodeId(uuid::Uuid::from_u128(1));
+        let work = keep_assigned(store.clone(), Ambient::system(), pokes.of(&node), node.clone(), node_id, client.clone());
         let change = async {
             assert!(seen.recv().await.is_some_and(|assignment| assignment.pods.is_empty()), "it is the node's");
             match is_deleted {
@@ -74,14 +49,15 @@ async fn a_session_ends_when_its_node_is_deleted_or_another_data_folder_has_its_
         let both = async { tokio::join!(work, change) };
         tokio::time::timeout(limit, both).await.unwrap_or_else(|_| panic!("deleted {is_deleted}: the session goes on without a row"));
         // As a node that was deleted between its join and its session.
-        let late = keep_assigned(store, Ambient::system(), node.clone(), NodeId(uuid::Uuid::from_u128(1)), client);
+        let late = keep_assigned(store, Ambient::system(), pokes.of(&node), node.clone(), node_id, client);
         tokio::time::timeout(limit, late).await.expect("there is no such node");
     }
     assert!(tasks.shut_down(limit).await);
 }
 
 fn assignment(generation: u64, pods: usize) -> Assignment {
-    let spec = pod(None, "").pod.spec.clone();
+    let spec = serde_json::json!({ "containers": [{ "name": "app", "image": "busybox" }] });
+    let spec: cube_api::pod::PodSpec = serde_json::from_value(spec).expect("a spec");
     let pods = (0..pods).map(|i| AssignedPod {
         uid: Uid(uuid::Uuid::from_u128(i as u128)),
         name: "web".parse().expect("a name"),
@@ -94,6 +70,7 @@ fn assignment(generation: u64, pods: usize) -> Assignment {
         node: "n1".parse().expect("a name"),
         generation: Generation(generation),
         pods: pods.collect(),
+        cordoned: false,
     }
 }
 

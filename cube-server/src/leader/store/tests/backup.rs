@@ -264,7 +264,7 @@ async fn what_must_not_run_twice_and_was_deleted_after_the_backup_is_not_run_aga
     let (leader, _) = leader.restore(&backup, Timestamp::now()).await;
     let announcement = Announcement { cluster_id: Some(leader.store.cluster_id()), ..announcement("n1", 1, "machine-1") };
     leader.store.join(announcement, false).await.expect("a node that may join");
-    let runs = |pod: &AssignedPod| matches!(pod.want, Want::Run { .. });
+    let runs = |pod: &AssignedPod<_>| matches!(pod.want, Want::Run { .. });
     assert!(!leader.store.assignment(&name("n1")).pods.iter().any(runs), "the backup doesn't know that it has run");
     let status = leader.store.pod(&name("job")).expect("a person decides about it").pod.status.clone();
     assert_eq!((status.phase, status.reason.as_deref()), (Phase::Failed, Some("NodeForgot")));

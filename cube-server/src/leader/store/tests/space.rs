@@ -185,10 +185,11 @@ async fn old_events_make_room_on_a_full_disk_and_the_newest_stay() {
     let disk = Scripted::new();
     let leader = leader_on(&disk).await;
     let web = leader.run_on("n1", pod("web", "nginx", "a")).await;
+    // Of fifty pods: one has no more than 200.
     let event = |sequence: u64| NodeEvent {
         sequence,
         uid: web,
-        pod: name("web"),
+        pod: name(&format!("web-{}", sequence % 50)),
         kind: EventKind::Normal,
         reason: "Started".to_owned(),
         message: format!("number {sequence} of many {}", "x".repeat(400)),
@@ -202,6 +203,6 @@ async fn old_events_make_room_on_a_full_disk_and_the_newest_stay() {
     tokio::time::sleep(Duration::from_secs(60)).await;
     let kept = leader.store.figures().await.expect("figures").events;
     assert!((1_000..4_900).contains(&kept), "{kept} events are kept");
-    let newest = leader.events("pod/web").await.pop().expect("an event");
+    let newest = leader.events("pod/web-0").await.pop().expect("an event");
     assert!(newest.message.starts_with("number 5000 "), "{}", newest.message);
 }

@@ -1,0 +1,188 @@
+//! Who waits for the writer, in lanes that take turns, so that masses of one kind don't hold up another.
+//!
+//! Of 5,000 nodes each may have a report waiting; in one queue the scheduler's next thousand pods, and a person's apply of one, would stand behind
+//! them all. Each commit is of one lane. What people ask for one by one goes before each commit of the others, which then take turns.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use super::StoreError;
+use super::writer::Work;
+
+/// What comes in one lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// Single requests of people.
+    People,
+    /// What the leader's loops decided.
+    Loops,
+    /// Applies of many resources.
+    Bulk,
+    /// Joins and reports.
+    Nodes,
+}
+
+/// An apply of more resources than this is one of many.
+pub(super) const FEW: usize = 16;
+
+const LANES: [Lane; 4] = [Lane::People, Lane::Loops, Lane::Bulk, Lane::Nodes];
+
+impl Lane {
+    /// How many may wait: each is small, but for the bulk, of which the API lets 32 in at a time. Of nodes one for each and some more: 5,000 come
+    /// back at once to a leader that was restarted.
+    fn places(self) -> usize {
+        match self {
+            Self::People | Self::Loops => 1_024,
+            Self::Bulk => 64,
+            Self::Nodes => 8_192,
+        }
+    }
+
+    fn index(self) -> usize {
+        match self {
+            Self::People => 0,
+            Self::Loops => 1,
+            Self::Bulk => 2,
+            Self::Nodes => 3,
+        }
+    }
+}
+
+/// The entrance.
+pub(super) struct Entrance {
+    queue: mpsc::UnboundedSender<Queued>,
+    places: [Arc<Semaphore>; 4],
+}
+
+/// Work in its lane, with its place there until it is taken.
+pub(super) struct Queued {
+    lane: Lane,
+    work: Work,
+    _place: OwnedSemaphorePermit,
+}
+
+/// The entrance, and where the writer finds what came through it.
+pub(super) fn open() -> (Entrance, mpsc::UnboundedReceiver<Queued>) {
+    let (queue, waiting) = mpsc::unbounded_channel();
+    (Entrance { queue, places: LANES.map(|lane| Arc::new(Semaphore::new(lane.places()))) }, waiting)
+}
+
+impl Entrance {
+    /// Lets work in; refused where its lane is full, or nobody takes any more.
+    pub(super) fn enter(&self, lane: Lane, work: Work) -> Result<(), StoreError> {
+        let place = self.places[lane.index()].clone().try_acquire_owned().map_err(|_| StoreError::Busy)?;
+        self.queue.send(Queued { lane, work, _place: place }).map_err(|_| StoreError::Closed)
+    }
+
+    /// How much waits, and how much may.
+    pub(super) fn figures(&self) -> (usize, usize) {
+        let most = LANES.into_iter().map(Lane::places).sum::<usize>();
+        (most - self.places.iter().map(|places| places.available_permits()).sum::<usize>(), most)
+    }
+}
+
+/// What waits for the writer.
+#[derive(Default)]
+pub(super) struct Lanes {
+    waiting: [VecDeque<Queued>; 4],
+    /// Whether the last turn was people's.
+    people_were_last: bool,
+    /// Of the others, the one that had the last turn.
+    last: usize,
+}
+
+impl Lanes {
+    pub(super) fn push(&mut self, queued: Queued) {
+        self.waiting[queued.lane.index()].push_back(queued);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.iter().all(VecDeque::is_empty)
+    }
+
+    /// The lane whose turn it is; none where nothing waits.
+    pub(super) fn next(&mut self) -> Option<Turn<'_>> {
+        let people = Lane::People.index();
+        let in_turn = (1..=LANES.len()).map(|step| (self.last + step) % LANES.len());
+        let other = in_turn.filter(|lane| *lane != people).find(|lane| !self.waiting[*lane].is_empty());
+        let lane = match other {
+            Some(lane) if self.people_were_last || self.waiting[people].is_empty() => {
+                self.last = lane;
+                lane
+            }
+            Some(_) | None => people,
+        };
+        self.people_were_last = lane == people;
+        let turn = Turn { waiting: &mut self.waiting[lane] };
+        (!turn.waiting.is_empty()).then_some(turn)
+    }
+}
+
+/// What waits in the lane whose turn it is.
+pub(super) struct Turn<'a> {
+    waiting: &'a mut VecDeque<Queued>,
+}
+
+impl Iterator for Turn<'_> {
+    type Item = Work;
+
+    fn next(&mut self) -> Option<Work> {
+        self.waiting.pop_front().map(|queued| queued.work)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn enter(lanes: &mut Lanes, lane: Lane, number: i64) {
+        let oldest = jiff::Timestamp::from_second(number).expect("a time");
+        let place = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a place");
+        let work = Work::CollectGarbage { oldest, answer: tokio::sync::oneshot::channel().0 };
+        lanes.push(Queued { lane, work, _place: place });
+    }
+
+    /// Two of the lane whose turn it is.
+    fn turn(lanes: &mut Lanes) -> Vec<i64> {
+        let number = |work| match work {
+            Work::CollectGarbage { oldest, .. } => oldest.as_second(),
+            Work::Decide(_) => panic!("not of this test"),
+        };
+        lanes.next().into_iter().flat_map(|turn| turn.take(2)).map(number).collect()
+    }
+
+    #[test]
+    fn masses_of_one_kind_hold_up_no_other() {
+        let mut lanes = Lanes::default();
+        for number in 0..6 {
+            enter(&mut lanes, Lane::Nodes, 300 + number);
+            enter(&mut lanes, Lane::Bulk, 200 + number);
+        }
+        enter(&mut lanes, Lane::Loops, 100);
+        assert_eq!(turn(&mut lanes), [100]);
+        (0..3).for_each(|number| enter(&mut lanes, Lane::People, number));
+        // People before each turn of others, and nobody is left waiting for ever.
+        let turns: Vec<_> = std::iter::from_fn(|| Some(turn(&mut lanes)).filter(|turn| !turn.is_empty())).collect();
+        let expected: [&[i64]; 8] = [&[0, 1], &[200, 201], &[2], &[300, 301], &[202, 203], &[302, 303], &[204, 205], &[304, 305]];
+        assert_eq!(turns, expected);
+        assert!(lanes.is_empty());
+    }
+
+    #[test]
+    fn a_full_lane_refuses_and_leaves_the_others_open() {
+        let (entrance, mut waiting) = open();
+        let work = || Work::CollectGarbage { oldest: jiff::Timestamp::MIN, answer: tokio::sync::oneshot::channel().0 };
+        for _ in 0..Lane::Bulk.places() {
+            assert!(entrance.enter(Lane::Bulk, work()).is_ok());
+        }
+        assert!(matches!(entrance.enter(Lane::Bulk, work()), Err(StoreError::Busy)));
+        assert!(entrance.enter(Lane::People, work()).is_ok());
+        assert_eq!(entrance.figures().0, Lane::Bulk.places() + 1);
+        drop(waiting.try_recv());
+        assert!(entrance.enter(Lane::Bulk, work()).is_ok(), "one was taken");
+        drop(waiting);
+        assert!(matches!(entrance.enter(Lane::People, work()), Err(StoreError::Closed)));
+    }
+}
