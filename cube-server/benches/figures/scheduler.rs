@@ -1,7 +1,8 @@
 //! The pure scheduler alone: decisions in a second, at several sizes of cluster, as its loop calls it.
 //!
 //! Ten pods for each node, in passes of 1,024, each with the candidates made anew from what the store has: both are timed. What the store does with
-//! a pass (here: adding up the loads) isn't. Beside that, all of them in one pass. The time is the thread's own, on whatever core: what else the machine does plays no part.
+//! a pass (here: adding up the loads) isn't. Beside that, all of them in one pass. The time is the thread's own, on whatever core: what else the machine does plays
+//! little part. What was found is in `benches/scheduler.md`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

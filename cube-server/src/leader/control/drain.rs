@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cube_api::meta::Revision;
 use cube_api::node::{Drain, Node};
+use cube_api::pod::Strategy;
 
 use super::{AGAIN_AFTER, SessionView, log_failure, news};
 use crate::leader::plan::drain::{Draining, Elsewhere, asked, passes};
@@ -17,7 +18,7 @@ use crate::leader::store::{Change, Changed, DrainPass, NodeLoad, PodRow, State, 
 const SETTLES: Duration = Duration::from_millis(100);
 
 /// Runs until it is dropped. `every` is between two looks while a drain goes on: that a session ended wakes nobody.
-pub(super) async fn run(store: Store, sessions: Arc<dyn SessionView>, every: Duration) {
+pub(super) async fn run(store: Store, sessions: Arc<dyn SessionView>, every: Duration, strategy: Strategy) {
     loop {
         let snapshot = store.read(Snapshot::of);
         if snapshot.draining.is_empty() {
@@ -26,7 +27,7 @@ pub(super) async fn run(store: Store, sessions: Arc<dyn SessionView>, every: Dur
             continue;
         }
         let mut at_most = every;
-        for pass in snapshot.decide(&*sessions) {
+        for pass in snapshot.decide(&*sessions, strategy) {
             if let Err(error) = store.go_on_with_drain(pass).await {
                 log_failure("going on with a drain", &error);
                 at_most = AGAIN_AFTER;
@@ -69,7 +70,7 @@ impl Snapshot {
         Self { revision, draining, first, nodes, fenced }
     }
 
-    fn decide(&self, sessions: &dyn SessionView) -> Vec<DrainPass> {
+    fn decide(&self, sessions: &dyn SessionView, strategy: Strategy) -> Vec<DrainPass> {
         let live: BTreeSet<_> = sessions.live().into_keys().collect();
         let draining = self.draining.iter().map(|Leaving { node, drain, pods }| {
             let connected = live.contains(&node.name) && !node.condition.is_lost();
@@ -77,7 +78,7 @@ impl Snapshot {
         });
         let first = self.first.iter().map(|row| asked(row)).collect();
         let nodes = self.nodes.iter().map(|(node, load)| Candidate::new(node, load.as_deref())).collect();
-        passes(&draining.collect::<Vec<_>>(), Elsewhere { first, nodes, fenced: self.fenced })
+        passes(&draining.collect::<Vec<_>>(), Elsewhere { first, nodes, strategy, fenced: self.fenced })
     }
 }
 

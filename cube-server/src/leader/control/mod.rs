@@ -90,7 +90,7 @@ const AGAIN_AFTER: Duration = Duration::from_secs(1);
 pub fn start(store: &Store, sessions: Arc<dyn SessionView>, ambient: &Ambient, tasks: &Tasks, options: Options) {
     let waits = Waits::by(options.lost_after);
     tasks.spawn_droppable("scheduler", scheduler::run(store.clone(), options.schedule_every, waits, options.strategy));
-    tasks.spawn_droppable("drain", drain::run(store.clone(), sessions.clone(), options.check_nodes_every));
+    tasks.spawn_droppable("drain", drain::run(store.clone(), sessions.clone(), options.check_nodes_every, options.strategy));
     tasks.spawn_droppable("nodes", nodes::Nodes::new(store.clone(), sessions, &options).run());
     tasks.spawn_droppable("gc", collect_garbage(store.clone(), options.collect_garbage_every));
     if let Some(backups) = options.backups {

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use cube_api::meta::{Name, Uid};
 use cube_api::node::{Drain, DrainStep, LeftPod};
-use cube_api::pod::{Pod, RestartPolicy};
+use cube_api::pod::{Pod, RestartPolicy, Strategy};
 
 use super::fit::{Asked, unfit};
 use super::schedule::Candidate;
@@ -47,16 +47,18 @@ pub struct Elsewhere<'a> {
     pub first: Vec<Asked<'a>>,
     /// Every node, the drained ones too: those refuse as cordoned.
     pub nodes: Vec<Candidate<'a>>,
+    /// By which of them a pod gets that names none.
+    pub strategy: Strategy,
     /// Whether nothing is placed now: the leader was restored from a backup.
     pub fenced: bool,
 }
 
 /// What is to be done about each node.
 pub fn passes(draining: &[Draining<'_>], elsewhere: Elsewhere<'_>) -> Vec<DrainPass> {
-    let Elsewhere { first, nodes, fenced } = elsewhere;
+    let Elsewhere { first, nodes, strategy, fenced } = elsewhere;
     let connected = draining.iter().filter(|node| node.connected);
     let going = connected.flat_map(|node| node.pods).filter(|row| row.retired.is_none() && is_run_again(row));
-    let unfit = unfit(&first, &going.map(|row| asked(row)).collect::<Vec<_>>(), nodes);
+    let unfit = unfit(&first, &going.map(|row| asked(row)).collect::<Vec<_>>(), nodes, strategy);
     draining.iter().map(|node| pass(node, &Obstacles { unfit: &unfit, fenced })).collect()
 }
 

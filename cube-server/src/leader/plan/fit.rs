@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use cube_api::meta::{Name, Uid};
-use cube_api::pod::PodSpec;
+use cube_api::pod::{PodSpec, Strategy};
 
 use super::schedule::{Candidate, Rules, Unplaced, schedule};
 use crate::leader::store::Placing;
@@ -20,11 +20,11 @@ pub struct Asked<'a> {
 }
 
 /// Of each pod why no node takes it, or none where one does. In order: what an earlier one takes is taken for the later, so `first` come those that
-/// have no node yet and go before; of them nothing is answered.
-pub fn unfit(first: &[Asked<'_>], asked: &[Asked<'_>], nodes: Vec<Candidate<'_>>) -> BTreeMap<Uid, Option<String>> {
+/// have no node yet and go before; of them nothing is answered. `strategy` is that of the leader: where the earlier go decides what is left.
+pub fn unfit(first: &[Asked<'_>], asked: &[Asked<'_>], nodes: Vec<Candidate<'_>>, strategy: Strategy) -> BTreeMap<Uid, Option<String>> {
     let pods: Vec<_> = first.iter().chain(asked).map(unplaced).collect();
     let mut answers: BTreeMap<_, _> = asked.iter().map(|pod| (pod.uid, None)).collect();
-    for placing in schedule(&pods, nodes, Rules::default()).placings {
+    for placing in schedule(&pods, nodes, Rules { strategy, last_turn: None }).placings {
         match placing {
             Placing::Bind { .. } => {}
             Placing::Wait { uid, reason } | Placing::Hold { uid, reason } => {

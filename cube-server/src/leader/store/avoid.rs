@@ -4,7 +4,7 @@
 //! It is a preference and not a filter: as a rule a pod crashes for its own sake, and would crash anywhere.
 
 use cube_api::meta::Name;
-use cube_api::pod::{ContainerState, ContainerStatus, EndReason, NODE_FORGOT, NODE_LOST, Phase, Placement, Pod, PodStatus, WaitReason};
+use cube_api::pod::{ContainerState, ContainerStatus, EndReason, Phase, Placement, Pod, WaitReason};
 use jiff::{SignedDuration, Timestamp};
 
 use super::PodRow;
@@ -27,6 +27,7 @@ pub(super) fn after(old: &PodRow, now: Timestamp) -> Vec<Name> {
     let Placement { node, avoids, .. } = &old.pod.placement;
     match (did(old, now), node) {
         (Did::Well, _) => Vec::new(),
+        // Failed without a node is the leader's word on one that it gave up.
         (Did::Nothing, _) | (Did::Badly, None) => avoids.clone(),
         (Did::Badly, Some(node)) => {
             let others = avoids.iter().filter(|avoided| *avoided != node);
@@ -45,17 +46,11 @@ fn did(old: &PodRow, now: Timestamp) -> Did {
     }
     match status.phase {
         Phase::Succeeded => Did::Well,
-        Phase::Failed if was_given_up(status) => Did::Nothing,
         Phase::Failed => Did::Badly,
         Phase::Pending | Phase::Running if status.containers.iter().any(|container| crashes(container, now)) => Did::Badly,
         Phase::Running if status.containers.iter().all(|container| runs_well(container, now)) => Did::Well,
         Phase::Pending | Phase::Running => Did::Nothing,
     }
-}
-
-/// The leader's word on a pod whose node is gone says nothing of how it ran there.
-fn was_given_up(status: &PodStatus) -> bool {
-    matches!(status.reason.as_deref(), Some(NODE_LOST | NODE_FORGOT))
 }
 
 /// Whether its newest attempt came after a crash and hasn't run for long, or is still waited for.

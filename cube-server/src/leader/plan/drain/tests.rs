@@ -65,7 +65,7 @@ static FORCED: Drain = Drain { since: Timestamp::UNIX_EPOCH, grace_seconds: None
 fn steps(drain: &Drain, pods: &[Arc<PodRow>], others: &[Node], first: &[PodRow]) -> Vec<DrainStep> {
     let n1 = node("n1", 4_000, true);
     let nodes = [&n1].into_iter().chain(others).map(|node| Candidate::new(node, None)).collect();
-    let elsewhere = Elsewhere { first: first.iter().map(asked).collect(), nodes, fenced: false };
+    let elsewhere = Elsewhere { first: first.iter().map(asked).collect(), nodes, strategy: Default::default(), fenced: false };
     let passes = passes(&[Draining { node: &n1.name, drain, connected: true, pods }], elsewhere);
     let [pass] = passes.as_slice() else { panic!("one node is drained: {passes:?}") };
     assert_eq!((&pass.node, pass.left.len()), (&n1.name, pods.len()));
@@ -123,7 +123,7 @@ fn what_would_not_be_run_again_is_waited_for_unless_the_drain_has_force() {
 fn nothing_is_stopped_on_a_node_that_nobody_can_reach_not_even_by_force() {
     let (n1, n2) = (node("n1", 4_000, true), node("n2", 4_000, false));
     let pods = [Arc::new(row(1, 100, "Always")), Arc::new(retired(row(2, 100, "Always"), 7))];
-    let elsewhere = Elsewhere { first: Vec::new(), nodes: vec![Candidate::new(&n2, None)], fenced: false };
+    let elsewhere = Elsewhere { first: Vec::new(), nodes: vec![Candidate::new(&n2, None)], strategy: Default::default(), fenced: false };
     let passes = passes(&[Draining { node: &n1.name, drain: &FORCED, connected: false, pods: &pods }], elsewhere);
     assert!(passes[0].left.iter().all(|pod| pod.step.reason().is_some_and(|reason| reason.starts_with("node n1 isn't connected"))));
 }
@@ -133,7 +133,7 @@ fn a_restored_leader_that_places_nothing_stops_nothing() {
     let (n1, n2) = (node("n1", 4_000, true), node("n2", 4_000, false));
     let pods = rows(1, 100);
     let pass = |drain| {
-        let elsewhere = Elsewhere { first: Vec::new(), nodes: vec![Candidate::new(&n2, None)], fenced: true };
+        let elsewhere = Elsewhere { first: Vec::new(), nodes: vec![Candidate::new(&n2, None)], strategy: Default::default(), fenced: true };
         passes(&[Draining { node: &n1.name, drain, connected: true, pods: &pods }], elsewhere).remove(0).left.remove(0).step
     };
     assert_eq!(pass(&PLAIN), stays("the leader was restored from a backup and places nothing yet"));
@@ -158,7 +158,7 @@ fn pods_of_two_drained_nodes_are_not_promised_the_same_room() {
     let draining: Vec<_> =
         pods.iter().zip(&nodes).map(|(pods, node)| Draining { node: &node.name, drain: &PLAIN, connected: true, pods }).collect();
     let candidates = nodes.iter().map(|node| Candidate::new(node, None)).collect();
-    let passes = passes(&draining, Elsewhere { first: Vec::new(), nodes: candidates, fenced: false });
+    let passes = passes(&draining, Elsewhere { first: Vec::new(), nodes: candidates, strategy: Default::default(), fenced: false });
     assert_eq!(passes[0].left[0].step, stopping(20));
     assert!(passes[1].left[0].step.reason().is_some(), "{passes:?}");
 }
@@ -179,13 +179,13 @@ proptest! {
         let load = |used: u64| NodeLoad { reserved: Reserved { cpu: MilliCpu(used), ..Reserved::default() }, ..NodeLoad::default() };
         let loads: Vec<_> = room.iter().map(|(_, used)| load(*used)).collect();
         let candidates = || -> Vec<_> { others.iter().zip(&loads).map(|(node, load)| Candidate::new(node, Some(load))).collect() };
-        let elsewhere = Elsewhere { first: first.iter().map(asked).collect(), nodes: candidates(), fenced: false };
+        let elsewhere = Elsewhere { first: first.iter().map(asked).collect(), nodes: candidates(), strategy: Default::default(), fenced: false };
         let pass = passes(&[Draining { node: &n1.name, drain: &PLAIN, connected: true, pods: &pods }], elsewhere).remove(0);
         let stopped = |row: &&Arc<PodRow>| pass.left.iter().any(|pod| pod.uid == row.pod.metadata.uid && pod.step.grace_seconds().is_some());
         let stopped: Vec<_> = pods.iter().filter(stopped).collect();
         prop_assert!(stopped.len() <= AT_ONCE);
         prop_assert!(stopped.iter().all(|row| is_run_again(row)));
-        let all = unfit(&first.iter().map(asked).collect::<Vec<_>>(), &stopped.iter().map(|row| asked(row)).collect::<Vec<_>>(), candidates());
+        let all = unfit(&first.iter().map(asked).collect::<Vec<_>>(), &stopped.iter().map(|row| asked(row)).collect::<Vec<_>>(), candidates(), Default::default());
         prop_assert!(all.values().all(Option::is_none), "{all:?}");
     }
 }
