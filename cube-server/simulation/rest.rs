@@ -138,8 +138,11 @@ fn leftovers(world: &World, state: &State) -> Vec<String> {
     let mut left = Vec::new();
     for (machine, engine) in world.engines() {
         let (spares, ours): (Vec<_>, Vec<_>) = engine.residents().into_iter().filter(|resident| !resident.foreign).partition(|r| r.spare);
-        if spares.len() != machine.spares() {
-            left.push(format!("PL2: {} has {} spare sandboxes, {} are to be", machine.name, spares.len(), machine.spares()));
+        // No pod comes to a cordoned node: it keeps none ready.
+        let is_cordoned = state.nodes.values().any(|node| node.name.as_str() == machine.name && node.cordon.is_some());
+        let wanted = if is_cordoned { 0 } else { machine.spares() };
+        if spares.len() != wanted {
+            left.push(format!("PL2: {} has {} spare sandboxes, {wanted} are to be", machine.name, spares.len()));
         }
         for resident in ours {
             let identity = &resident.observed.identity;
