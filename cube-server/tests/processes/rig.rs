@@ -72,9 +72,10 @@ impl Ground {
         self.server(name, address, &["leader", "--no-pods", "--listen", &listen])
     }
 
-    /// A follower. Not started.
+    /// A follower that keeps no spare sandboxes: whose a container is, is read from labels here, and those that were spare have none of a pod's. Not
+    /// started.
     pub fn follower(&self, name: &str, leader: SocketAddr) -> Server {
-        self.server(name, leader, &["follower", "--leader", &leader.to_string()])
+        self.server(name, leader, &["follower", "--leader", &leader.to_string(), "--spare-sandboxes", "0"])
     }
 
     fn server(&self, name: &str, address: SocketAddr, arguments: &[&str]) -> Server {

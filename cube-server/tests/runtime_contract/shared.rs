@@ -168,8 +168,9 @@ pub async fn two_nodes_on_one_engine_do_not_see_each_other(rig: Rig) {
 }
 
 pub async fn a_taken_host_port_is_refused(rig: Rig) {
-    // Free now; only a test that runs at this moment could take it.
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // Free now, and below those that the system gives to connections: only a test that runs at this moment could take it.
+    let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let free = std::iter::repeat_with(|| rand::random_range(10_000..30_000)).take(1_000).find(is_free).unwrap();
     let port = Port { name: None, container_port: 80, host_port: Some(free), protocol: Protocol::Tcp, host_ip: None };
     let first = rig.runtime.create_sandbox(&rig.sandbox_spec(vec![port.clone()])).await.unwrap();
     rig.runtime.start(&first).await.unwrap();
