@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cube_api::event::Event;
 use cube_api::meta::{ClusterId, Labels, Metadata, Name, NodeId, Revision};
 use cube_api::node::{Capacity, Node};
-use cube_api::pod::{Placement, Pod, PodSpec};
+use cube_api::pod::{Placement, Pod, PodSpec, PodStatus};
 use cube_api::session::Epoch;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
@@ -146,7 +146,9 @@ fn pod_of(
     let spec = specs.read(row.get_ref("spec")?.as_str().map_err(rusqlite::Error::from)?)?;
     let mut placement: Placement = json(row, "placement")?;
     placement.node = placement.node.map(|node| nodes.get(&node).cloned().unwrap_or(node));
-    let pod = Pod { metadata, spec, placement, status: json(row, "status")? };
+    let mut status: PodStatus = json(row, "status")?;
+    status.containers.shrink_to_fit();
+    let pod = Pod { metadata, spec, placement, status };
     let retired = row.get::<_, Option<String>>("retired")?.map(|text| serde_json::from_str(&text)).transpose()?;
     let kept = PodRow { pod, restarts: row.get("restarts")?, retired };
     Ok(KeptPod { row: Arc::new(kept), report_sequence: row.get("report_sequence")? })
