@@ -1,10 +1,10 @@
 //! What a manifest may say of one container.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::env::Env;
 use crate::meta::Name;
 use crate::quantity::{Bytes, MilliCpu};
 
@@ -22,9 +22,9 @@ pub struct Container {
     /// Replaces the image's command. `$(VAR)` in it is replaced from `env`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
-    /// Environment, in order of the keys: a map, or Kubernetes' list of `{name, value}`.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub env: BTreeMap<String, String>,
+    /// Environment: a map, or Kubernetes' list of `{name, value}` and `{name, valueFrom}`.
+    #[serde(default, skip_serializing_if = "Env::is_empty")]
+    pub env: Env,
     /// Replaces the image's working directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub working_dir: Option<String>,

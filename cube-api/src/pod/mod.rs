@@ -3,6 +3,7 @@
 //! Names and units are Kubernetes', so that people's habits carry over. Every field that is accepted works.
 
 mod container;
+mod env;
 mod expand;
 mod status;
 
@@ -15,6 +16,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use self::container::{Amounts, Container, ImagePullPolicy, Port, Protocol, Resources};
+pub use self::env::{Env, EnvSource, EnvVar, FieldPath, FieldRef, ResourceField, ResourceFieldRef};
 pub use self::expand::expand;
 pub use self::status::{
     ContainerState, ContainerStatus, DRAINED, EndReason, NODE_FORGOT, NODE_LOST, Phase, PodStatus, Running, Terminated, WaitReason, Waiting,
