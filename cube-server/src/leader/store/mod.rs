@@ -54,7 +54,8 @@ pub use self::cordon::DrainPass;
 pub use self::error::StoreError;
 pub use self::fence::Fence;
 pub use self::metrics::StoreMetrics;
-pub use self::state::{HostPort, NodeLoad, Reserved, State};
+pub(crate) use self::state::asked_labels;
+pub use self::state::{NodeLoad, Reserved, State};
 pub use self::watch::{Change, Changed, Changes};
 
 use self::backup::{BackupError, Contents};
