@@ -399,9 +399,13 @@ mod tests {
     fn a_taken_port_is_the_pod_s_trouble_and_says_which() {
         let words = "driver failed programming external connectivity on endpoint cube_web__x_0 (ab12): Bind for 0.0.0.0:80 failed: port is already allocated";
         match refusal("start the container", 500, words) {
-            RuntimeError::Refused { problem, .. } => assert_eq!(problem, "Bind for 0.0.0.0:80 failed: port is already allocated"),
+            RuntimeError::PortTaken { port: 80, problem } => assert_eq!(problem, "Bind for 0.0.0.0:80 failed: port is already allocated"),
             other => panic!("{other:?}"),
         }
+        let by_a_program = "driver failed programming external connectivity on endpoint x (ab12): Error starting userland proxy: listen tcp6 \
+                            [::]:30123: bind: address already in use";
+        let refused = refusal("start the container", 500, by_a_program);
+        assert!(matches!(refused, RuntimeError::PortTaken { port: 30_123, .. }), "{refused:?}");
     }
 
     #[test]
