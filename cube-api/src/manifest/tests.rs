@@ -13,7 +13,7 @@ fn problems(text: &str) -> Vec<String> {
 fn pod(text: &str) -> PodManifest {
     let mut resources = parse(text).unwrap_or_else(|problems| panic!("{problems:#?}"));
     assert_eq!(resources.len(), 1);
-    let Resource::Pod(pod) = resources.remove(0);
+    let Resource::Pod(pod) = resources.remove(0) else { panic!("a pod") };
     pod
 }
 
@@ -234,7 +234,7 @@ fn characters_that_yaml_wants_escaped_may_stand_in_json_as_they_are() {
     let json = SMALLEST.replace("value1", "\u{7f}\u{feff}\u{80}\u{1f600}");
     for read in [from_json(json.as_bytes()), parse(&json)] {
         let resources = read.unwrap_or_else(|problems| panic!("{problems:#?}"));
-        let Resource::Pod(pod) = &resources[0];
+        let Resource::Pod(pod) = &resources[0] else { panic!("a pod") };
         assert_eq!(pod.spec.containers[0].env.value("ENV_VAR1"), Some("\u{7f}\u{feff}\u{80}\u{1f600}"));
     }
 }
@@ -265,12 +265,12 @@ fn types_of_the_future_and_nodes_are_refused_as_such() {
     for later in LATER_TYPES {
         assert_eq!(
             problems(&format!("type: {later}")),
-            [format!("1:1: resource 1: type: `{later}` is not in this version; the type is pod")]
+            [format!("1:1: resource 1: type: `{later}` is not in this version; the types are pod, secret, config")]
         );
     }
     assert!(problems("type: node")[0].contains("announces itself"));
     assert!(problems("type: Pod")[0].ends_with("did you mean `pod`?"));
-    assert!(problems("type: [pod]")[0].ends_with("found a list; the type is pod"));
+    assert!(problems("type: [pod]")[0].ends_with("found a list; the types are pod, secret, config"));
     assert!(problems("metadata: {name: x}")[0].ends_with("the field `type` is missing; write `type: pod`"));
 }
 
@@ -382,8 +382,32 @@ fn the_rules_beyond_the_shape_hold() {
     let long_word = "x".repeat(131_072);
     for (lines, expected) in [
         ("ports: [{containerPort: 0}]", "ports[0].containerPort: 0 is no port"),
-        ("ports: [{containerPort: 1, hostPort: 0}]", "ports[0].hostPort: 0 is no port"),
-        ("ports: [{containerPort: 1, hostIP: 127.0.0.1}]", "ports[0].hostIP: an address to publish on needs a `hostPort`"),
+        (
+            "ports: [{containerPort: 1, hostPort: 0}, {containerPort: 1, hostPort: 0}]",
+            "ports[1].hostPort: [0] publishes this port on a free one",
+        ),
+        ("ports: [{containerPort: 0, hostPort: 0}]", "ports[0].containerPort: 0 is no port"),
+        ("env: [{name: A, value: x, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]", "env[0]: `value` and `valueFrom` together"),
+        (
+            "env: [{name: A, valueFrom: {fieldRef: {fieldPath: metadata.nmae}}}]",
+            "fieldPath: `metadata.nmae` is no fact of a pod; there are metadata.name,",
+        ),
+        ("env: [{name: A, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}]", "fieldPath: cube has no namespaces"),
+        ("env: [{name: A, valueFrom: {fieldRef: {fieldPath: \"metadata.labels['-']\"}}}]", "fieldPath: `-` is no label key"),
+        (
+            "env: [{name: A, valueFrom: {resourceFieldRef: {containerName: b, resource: limits.cpu}}}]",
+            "containerName: the pod has no container `b`; it has",
+        ),
+        (
+            "env: [{name: A, valueFrom: {resourceFieldRef: {resource: limits.cpus}}}]",
+            "resource: `limits.cpus` is not allowed; did you mean `limits.cpu`?",
+        ),
+        ("env: [{name: A, valueFrom: {resourceFieldRef: {resource: limits.cpu, divisor: 0}}}]", "divisor: nothing can be divided by 0"),
+        ("env: [{name: A, valueFrom: {resourceFieldRef: {resource: limits.cpu, divisor: 1Mi}}}]", "divisor: '1Mi' is not an amount of cpu"),
+        (
+            "env: [{name: A, valueFrom: {fieldRef: {fieldPath: spec.nodeName}, resourceFieldRef: {resource: limits.cpu}}}]",
+            "valueFrom: `fieldRef` and `resourceFieldRef` together",
+        ),
         ("ports: [{containerPort: 1, hostPort: 1, hostIP: here}]", "ports[0].hostIP: invalid IP address syntax"),
         ("ports: [{containerPort: 1, name: a}, {containerPort: 2, name: a}]", "ports[1].name: `a` is the name of another port"),
         ("ports: [{containerPort: 1, hostPort: 9}, {containerPort: 2, hostPort: 9}]", "is taken by spec.containers[0].ports[0] already"),
@@ -414,6 +438,8 @@ fn the_rules_beyond_the_shape_hold() {
 fn host_ports_that_do_not_meet_are_allowed() {
     for ports in [
         "[{containerPort: 1, hostPort: 9}, {containerPort: 1, hostPort: 9, protocol: UDP}]",
+        "[{containerPort: 1, hostPort: 0}, {containerPort: 2, hostPort: 0}, {containerPort: 1, hostPort: 0, protocol: UDP}]",
+        "[{containerPort: 1, hostIP: 127.0.0.1}, {containerPort: 1, hostIP: 127.0.0.2}, {containerPort: 1, hostPort: 9}]",
         "[{containerPort: 1, hostPort: 9, hostIP: 127.0.0.1}, {containerPort: 1, hostPort: 9, hostIP: 127.0.0.2}]",
         "[{containerPort: 1}, {containerPort: 1}]",
     ] {
@@ -535,4 +561,33 @@ fn a_list_that_was_printed_is_read_as_its_items_and_nothing_else_is() {
     for refused in [format!("items: {pod}"), format!("items: [{pod}]\nkind: List"), format!("type: pod\nitems: [{pod}]")] {
         assert!(parse(&refused).is_err(), "{refused}");
     }
+}
+
+#[test]
+fn a_secret_takes_base64_and_plain_texts_and_no_problem_shows_its_values() {
+    let text = "type: secret\nmetadata: {name: db}\ndata: {user: cm9vdA==}\nstringData: {password: hunter2}\n";
+    let [Resource::Secret(secret)] = &parse(text).expect("a secret")[..] else { panic!("a secret") };
+    assert_eq!(secret.clone().values()["password"].0, b"hunter2");
+    for wrong in [
+        "data: {password: hunter2}",
+        "data: hunter2",
+        "stringData: [hunter2]",
+        "stringData: hunter2",
+        "stringData: {password: [hunter2]}",
+        "stringData: {'pass word': hunter2}",
+        "spec: hunter2",
+    ] {
+        let found = problems(&format!("type: secret\nmetadata: {{name: db}}\n{wrong}\n"));
+        assert!(!found.is_empty() && !found.concat().contains("hunter2"), "{wrong}: {found:?}");
+    }
+}
+
+#[test]
+fn keys_of_data_may_be_names_of_files_and_their_sum_is_bounded() {
+    let with = |data: &str| format!("type: config\nmetadata: {{name: app}}\ndata: {data}\n");
+    assert!(parse(&with("{app.conf: a, A_B-c: ''}")).is_ok());
+    for key in ["a/b", "..", "..a", "a b", "''"] {
+        assert!(problems(&with(&format!("{{{key}: x}}")))[0].contains("is no key"), "{key}");
+    }
+    assert!(problems(&with(&format!("{{a: {}}}", "x".repeat(1 << 20) + "x")))[0].contains("at most 1048576 (1 MiB)"));
 }
