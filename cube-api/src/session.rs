@@ -8,6 +8,8 @@
 //! Leader and nodes are of different versions while a cluster is upgraded, in either order. So what a peer says beyond what we know is let be,
 //! and a field that came later is optional. (Manifests are strict: [`crate::manifest`].)
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +17,7 @@ use crate::event::EventKind;
 use crate::meta::{ClusterId, Instance, Labels, LifeId, Name, NodeId, Uid};
 use crate::node::{Capacity, NodeRole, Usage};
 use crate::pod::{PodSpec, PodStatus};
+use crate::sources::Sources;
 
 /// The protocol's name in the `Upgrade` header. The number moves when an old peer would misunderstand.
 pub const UPGRADE: &str = "cube-session/1";
@@ -88,6 +91,9 @@ pub struct NodeFacts {
     /// What pods may reserve of it; none from a node that keeps nothing back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allocatable: Option<Capacity>,
+    /// Folders of the machine that pods may have, and what is below them; a `hostPath` outside of all of them is refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_paths: Vec<String>,
 }
 
 /// Who answers.
@@ -121,6 +127,9 @@ pub struct Assignment<Spec = PodSpec> {
     /// No new pods are to come: the node keeps no sandboxes ready for them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cordoned: bool,
+    /// Named volumes that were deleted: the node removes their data and then reports them as `dropped`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drop_volumes: Vec<Uid>,
 }
 
 /// A pod as its node is told of it.
@@ -135,6 +144,10 @@ pub struct AssignedPod<Spec = PodSpec> {
     pub spec: Spec,
     /// What to do with it.
     pub want: Want,
+    /// The newest values of what its spec names of secrets, configs and named volumes. A container has those of its creation: other values stop
+    /// and start nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sources: Option<Arc<Sources>>,
 }
 
 /// What a node should do with a pod.
@@ -177,6 +190,9 @@ pub struct Report {
     /// Events in order of their sequence.
     #[serde(default)]
     pub events: Vec<NodeEvent>,
+    /// Deleted named volumes of which nothing is left on the node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dropped: Vec<Uid>,
 }
 
 /// The newest status of one pod.

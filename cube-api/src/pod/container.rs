@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::volume::{EnvFrom, VolumeMount};
 use crate::meta::Name;
 use crate::quantity::{Bytes, MilliCpu};
 
@@ -25,6 +26,12 @@ pub struct Container {
     /// Environment, in order of the keys: a map, or Kubernetes' list of `{name, value}`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
+    /// Environment from all keys of secrets and configs; `env` goes before it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env_from: Vec<EnvFrom>,
+    /// Where it has which of the pod's volumes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volume_mounts: Vec<VolumeMount>,
     /// Replaces the image's working directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub working_dir: Option<String>,

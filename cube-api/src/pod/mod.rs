@@ -5,6 +5,7 @@
 mod container;
 mod expand;
 mod status;
+mod volume;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,6 +19,11 @@ pub use self::container::{Amounts, Container, ImagePullPolicy, Port, Protocol, R
 pub use self::expand::expand;
 pub use self::status::{
     ContainerState, ContainerStatus, DRAINED, EndReason, NODE_FORGOT, NODE_LOST, Phase, PodStatus, Running, Terminated, WaitReason, Waiting,
+};
+
+pub use self::volume::{
+    Claim, ConfigFiles, EmptyDir, EnvFrom, FileMode, Files, HostPath, HostPathType, KeyToPath, Medium, SecretFiles, Source, SourceKind, SourceRef,
+    Volume, VolumeMount, VolumeSource,
 };
 
 use crate::meta::{Metadata, Name};
@@ -91,6 +97,9 @@ pub struct PodSpec {
     /// Its host name. Absent: the pod's name where it publishes a port, else one that the node makes up, so that any ready sandbox fits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<Name>,
+    /// Files that its containers share, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Volume>,
 }
 
 impl PodSpec {
