@@ -282,7 +282,7 @@ mod tests {
         let ambient = Ambient::system();
         let (ledger, opened) = Ledger::open(&folder.path().join("follower.db"), &ambient, &Tasks::default()).await.unwrap();
         let facts =
-            NodeFacts { version: String::new(), engine: String::new(), trouble: None, capacity: Default::default(), allocatable: None };
+            NodeFacts { version: String::new(), engine: String::new(), trouble: None, capacity: Default::default(), allocatable: None, host_paths: Vec::new() };
         let (_membership, membership) = latest::channel(opened.membership);
         let (_facts, facts) = latest::channel(facts);
         let link = Arc::new(Leader::default());
@@ -300,7 +300,7 @@ mod tests {
         let (ledger, opened) = Ledger::in_memory(&ambient);
         let (_membership, membership) = latest::channel(Membership { cluster: Some(CLUSTER), ..opened.membership });
         let facts =
-            NodeFacts { version: String::new(), engine: String::new(), trouble: None, capacity: Default::default(), allocatable: None };
+            NodeFacts { version: String::new(), engine: String::new(), trouble: None, capacity: Default::default(), allocatable: None, host_paths: Vec::new() };
         let (_facts, facts) = latest::channel(facts);
         let instance = Instance(ambient.uuid());
         let sources = Sources { node_id: opened.node_id, instance, membership, facts, ledger, link: link.clone(), ambient };

@@ -317,6 +317,7 @@ pub fn pod(number: u128, policy: RestartPolicy) -> AssignedPod {
         on_node_loss: Default::default(),
         strategy: None,
         hostname: None,
+        volumes: Vec::new(),
     };
     AssignedPod { uid: Uid(Uuid::from_u128(number)), name: name(&format!("pod-{number}")), spec, want: Want::Run { restarts: 0 } }
 }

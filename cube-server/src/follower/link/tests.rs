@@ -32,7 +32,7 @@ fn link(listener: &TcpListener) -> HttpLink {
 
 fn report() -> Report {
     let facts =
-        NodeFacts { version: String::new(), engine: String::new(), trouble: None, capacity: Capacity::default(), allocatable: None };
+        NodeFacts { version: String::new(), engine: String::new(), trouble: None, capacity: Capacity::default(), allocatable: None, host_paths: Vec::new() };
     Report {
         node_id: NodeId(Uuid::nil()),
         instance: None,

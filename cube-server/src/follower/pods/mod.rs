@@ -466,6 +466,7 @@ mod tests {
             trouble: None,
             capacity: Default::default(),
             allocatable: None,
+            host_paths: Vec::new(),
         });
         let instance = cube_api::meta::Instance(ambient.uuid());
         let sources = Sources { node_id: opened.node_id, instance, membership, facts, ledger, link: leader.clone(), ambient };

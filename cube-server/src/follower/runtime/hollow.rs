@@ -19,8 +19,8 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 
 use super::{
-    ContainerId, ContainerSpec, EngineInfo, ExecHandle, ExecRequest, Hint, Identity, LogBatch, LogRequest, Observed, PullProgress,
-    RunState, Runtime, RuntimeError, SandboxSpec, Scope, StopSignal,
+    ContainerId, ContainerSpec, EngineInfo, ExecHandle, ExecRequest, Hint, Identity, LogBatch, LogRequest, Observed, PodVolumes, PullProgress,
+    RunState, Runtime, RuntimeError, SandboxSpec, Scope, StopSignal, Volumes,
 };
 use crate::ambient::Ambient;
 use crate::latest;
@@ -218,6 +218,23 @@ impl Runtime for Hollow {
         let (identity, state) = (spec.identity.clone(), RunState::Created);
         let (ip, image_id) = (Some(address_of(self.containers().len())), image_id("pause"));
         Ok(self.create(&spec.identity, None, |id| Observed { id, identity, sandbox: None, image_id, tty: false, ip, state }))
+    }
+
+    // What only pretends to run writes nothing.
+    async fn prepare_volumes(&self, _: &PodVolumes) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
+    async fn volumes(&self, _: &Scope) -> Result<Volumes, RuntimeError> {
+        Ok(Volumes::default())
+    }
+
+    async fn remove_volumes(&self, _: &Scope, _: Uid) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
+    async fn remove_kept(&self, _: &Scope, _: Uid) -> Result<(), RuntimeError> {
+        Ok(())
     }
 
     async fn create_container(&self, spec: &ContainerSpec) -> Result<ContainerId, RuntimeError> {

@@ -16,6 +16,7 @@ use super::image_id;
 use super::log::Log;
 use super::look::Tally;
 use super::script::{Pull, Script};
+use super::volumes::Stored;
 use crate::follower::runtime::{ContainerId, Identity, Observed, RunState, RuntimeError, Scope, spare_name};
 
 /// As Docker: a hint that nobody fetched in time is lost.
@@ -62,6 +63,8 @@ pub(super) struct World {
     /// Images that the node had and that somebody removed.
     pub(super) removed: BTreeSet<String>,
     pub(super) containers: BTreeMap<ContainerId, Container>,
+    /// Volumes, by name.
+    pub(super) stored: BTreeMap<String, Stored>,
     pub(super) tallies: BTreeMap<Key, Tally>,
     pub(super) live_execs: usize,
     pub(super) down: bool,
@@ -86,6 +89,8 @@ pub(super) struct Container {
     /// No pod's yet: `observed` says nothing of whose it is before one takes it.
     pub(super) spare: bool,
     pub(super) published: Vec<Port>,
+    /// The volumes that it was made with, by name.
+    pub(super) volumes: Vec<String>,
     pub(super) image: String,
     pub(super) observed: Observed,
     pub(super) log: Log,
@@ -105,9 +110,9 @@ impl Container {
         let state = RunState::Created;
         let observed = Observed { id, identity: identity.clone(), sandbox: None, image_id, tty: false, ip: None, state };
         let (name, image) = (identity.container_name(), image.to_owned());
-        let (published, log) = (Vec::new(), Log::default());
+        let (published, volumes, log) = (Vec::new(), Vec::new(), Log::default());
         let (foreign, spare, joined, stopped, overdue) = (false, false, None, None, None);
-        Self { name, scope, foreign, spare, published, image, observed, log, runs: 0, joined, stopped, overdue }
+        Self { name, scope, foreign, spare, published, volumes, image, observed, log, runs: 0, joined, stopped, overdue }
     }
 
     /// A spare sandbox.
@@ -158,7 +163,7 @@ impl World {
         self.news.notify_waiters();
     }
 
-    fn changed(&mut self, at: Moment) {
+    pub(super) fn changed(&mut self, at: Moment) {
         self.changed_at = self.changed_at.max(at.elapsed);
         self.news.notify_waiters();
     }
