@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cube_api::manifest::{self, Resource};
 use cube_api::pod::{
-    Amounts, Container, ContainerState, ContainerStatus, EndReason, ImagePullPolicy, OnNodeLoss, Phase, Placement, Port, Protocol,
+    Amounts, Container, ContainerState, ContainerStatus, EndReason, Env, ImagePullPolicy, OnNodeLoss, Phase, Placement, Port, Protocol,
     Resources, RestartPolicy, RestartRules, Running, Strategy, Terminated, WaitReason, Waiting,
 };
 use cube_api::quantity::{Bytes, MilliCpu};
@@ -47,7 +47,7 @@ fn full_pod() -> Pod {
         image: "nginx:latest".to_owned(),
         command: vec!["sh".to_owned()],
         args: vec!["-c".to_owned(), "true".to_owned()],
-        env: BTreeMap::from([("A".to_owned(), "b".to_owned())]),
+        env: Env::plain([("A", "b")]),
         env_from: Vec::new(),
         volume_mounts: Vec::new(),
         working_dir: Some("/tmp".to_owned()),

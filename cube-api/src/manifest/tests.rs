@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::pod::{self, OnNodeLoss, Protocol, RestartPolicy};
+use crate::pod::{self, Env, OnNodeLoss, Protocol, RestartPolicy};
 use crate::quantity::{Bytes, MilliCpu};
 
 /// The problems as a person reads them.
@@ -36,7 +36,7 @@ fn the_smallest_manifest_is_read() {
     assert_eq!(pod.metadata.name.as_str(), "my-pod");
     assert_eq!(pod.metadata.labels["app"], "my-app");
     assert_eq!(pod.spec.containers[0].image, "nginx:latest");
-    assert_eq!(pod.spec.containers[0].env["ENV_VAR2"], "value2");
+    assert_eq!(pod.spec.containers[0].env.value("ENV_VAR2"), Some("value2"));
     assert_eq!(from_json(SMALLEST.as_bytes()), parse(SMALLEST));
 }
 
@@ -193,8 +193,7 @@ spec:
     let labels: Vec<_> = pod.metadata.labels.into_iter().collect();
     let pairs = |list: &[(&str, &str)]| list.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect::<Vec<_>>();
     assert_eq!(labels, pairs(&[("app", "web"), ("tier", "")]).into_iter().collect::<Vec<_>>());
-    let env: Vec<_> = pod.spec.containers[0].env.clone().into_iter().collect();
-    assert_eq!(env, pairs(&[("A", "b"), ("EMPTY", ""), ("V", "1.20")]));
+    assert_eq!(pod.spec.containers[0].env, Env::plain([("A", "b"), ("EMPTY", ""), ("V", "1.20")]));
 }
 
 #[test]
@@ -214,9 +213,10 @@ fn what_is_wrong_in_a_list_of_labels_or_env_is_found() {
         [
             "2:37: pod/web: metadata.labels[1]: found a list; a text `key=value` or `key` is expected",
             "2:42: pod/web: metadata.labels[2]: `a` is there already, as [0]",
-            "3:74: pod/web: spec.containers[0].env[1]: `A` is there already, as [0]",
-            "3:85: pod/web: spec.containers[0].env[2]: unknown field `nmae`; did you mean `name`?",
-            "3:96: pod/web: spec.containers[0].env[3]: `valueFrom` is not in this version; write the value itself",
+            "3:75: pod/web: spec.containers[0].env[1].name: `A` is there already, as [0]",
+            "3:85: pod/web: spec.containers[0].env[2]: the field `name` is missing",
+            "3:86: pod/web: spec.containers[0].env[2].nmae: unknown field `nmae`; did you mean `name`?",
+            "3:106: pod/web: spec.containers[0].env[3].valueFrom: it names no source; there are fieldRef, resourceFieldRef",
             "3:122: pod/web: spec.containers[0].env[4]: the field `name` is missing",
         ]
     );
@@ -225,7 +225,7 @@ fn what_is_wrong_in_a_list_of_labels_or_env_is_found() {
 #[test]
 fn a_text_without_quotes_stays_as_typed() {
     let pod = pod(&with_container("env: {A: no, B: 1.20, C: true, D: 0x10, E: 1e3, F: 010, G: '', H: null text, I: 2026-11-21}"));
-    let values: Vec<&str> = pod.spec.containers[0].env.values().map(String::as_str).collect();
+    let values: Vec<&str> = pod.spec.containers[0].env.iter().filter_map(|variable| variable.value.as_deref()).collect();
     assert_eq!(values, ["no", "1.20", "true", "0x10", "1e3", "010", "", "null text", "2026-11-21"]);
 }
 
@@ -235,7 +235,7 @@ fn characters_that_yaml_wants_escaped_may_stand_in_json_as_they_are() {
     for read in [from_json(json.as_bytes()), parse(&json)] {
         let resources = read.unwrap_or_else(|problems| panic!("{problems:#?}"));
         let Resource::Pod(pod) = &resources[0];
-        assert_eq!(pod.spec.containers[0].env["ENV_VAR1"], "\u{7f}\u{feff}\u{80}\u{1f600}");
+        assert_eq!(pod.spec.containers[0].env.value("ENV_VAR1"), Some("\u{7f}\u{feff}\u{80}\u{1f600}"));
     }
 }
 
@@ -402,7 +402,7 @@ fn the_rules_beyond_the_shape_hold() {
         ("command: [sh, \"a\\0b\"]", "command[1]: a NUL character"),
         ("args: [\"a\\0b\"]", "args[0]: a NUL character"),
         (&format!("args: [{long_word}]"), "args[0]: 131072 bytes, at most 131071 are allowed"),
-        ("env: {'': x}", "env: a variable without a name"),
+        ("env: {'': x}", "env[\"\"]: a variable without a name"),
         ("env: {A: \"a\\0b\"}", "env.A: a NUL character"),
     ] {
         let found = problems(&with_container(lines));

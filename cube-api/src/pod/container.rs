@@ -1,10 +1,10 @@
 //! What a manifest may say of one container.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::env::Env;
 use super::volume::{EnvFrom, VolumeMount};
 use crate::meta::Name;
 use crate::quantity::{Bytes, MilliCpu};
@@ -23,9 +23,9 @@ pub struct Container {
     /// Replaces the image's command. `$(VAR)` in it is replaced from `env`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
-    /// Environment, in order of the keys: a map, or Kubernetes' list of `{name, value}`.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub env: BTreeMap<String, String>,
+    /// Environment: a map, or Kubernetes' list of `{name, value}` and `{name, valueFrom}`.
+    #[serde(default, skip_serializing_if = "Env::is_empty")]
+    pub env: Env,
     /// Environment from all keys of secrets and configs; `env` goes before it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env_from: Vec<EnvFrom>,

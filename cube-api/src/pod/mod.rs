@@ -3,6 +3,7 @@
 //! Names and units are Kubernetes', so that people's habits carry over. Every field that is accepted works.
 
 mod container;
+mod env;
 mod expand;
 mod status;
 mod volume;
@@ -16,6 +17,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use self::container::{Amounts, Container, ImagePullPolicy, Port, Protocol, Resources};
+pub use self::env::{Env, EnvSource, EnvVar, FieldPath, FieldRef, KeyRef, ResourceField, ResourceFieldRef};
 pub use self::expand::expand;
 pub use self::status::{
     ContainerState, ContainerStatus, DRAINED, EndReason, NODE_FORGOT, NODE_LOST, Phase, PodStatus, Running, Terminated, WaitReason, Waiting,
@@ -23,7 +25,7 @@ pub use self::status::{
 
 pub use self::volume::{
     Claim, ConfigFiles, EmptyDir, EnvFrom, FileMode, Files, HostPath, HostPathType, KeyToPath, Medium, SecretFiles, Source, SourceKind, SourceRef,
-    Volume, VolumeMount, VolumeSource,
+    Volume, VolumeMount, VolumeSource, Wanted,
 };
 
 use crate::meta::{Metadata, Name};

@@ -7,7 +7,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::PodSpec;
+use super::env::KeyRef;
+use super::{Container, EnvVar, PodSpec};
 use crate::meta::Name;
 use crate::quantity::Bytes;
 
@@ -312,7 +313,7 @@ pub struct VolumeMount {
     pub read_only: bool,
 }
 
-/// All keys of a secret or a config as a container's environment: the first where two have one, and `env` before both.
+/// All keys of a secret or a config as a container's environment, the last where two have one; `env` goes before both.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EnvFrom {
@@ -346,7 +347,41 @@ pub struct SourceRef {
     pub optional: bool,
 }
 
+impl Container {
+    /// What its environment takes from secrets and configs.
+    fn wanted(&self) -> impl Iterator<Item = Wanted<'_>> {
+        let from = self.env_from.iter().filter_map(EnvFrom::source).map(|(of, optional)| Wanted { of, keys: Vec::new(), optional });
+        let variables = self.env.iter().filter_map(|EnvVar { value_from, .. }| {
+            let (of, KeyRef { key, optional, .. }) = value_from.as_ref()?.key_ref()?;
+            Some(Wanted { of, keys: vec![key.as_str()], optional: *optional })
+        });
+        from.chain(variables)
+    }
+}
+
+/// That a pod takes values from a secret or a config.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted<'a> {
+    /// Of which.
+    pub of: Source<'a>,
+    /// Keys that have to be there; where it is empty, the resource has to.
+    pub keys: Vec<&'a str>,
+    /// Whether the pod goes on without.
+    pub optional: bool,
+}
+
 impl PodSpec {
+    /// What it takes from secrets and configs, in the order of the manifest; one may be in it several times.
+    pub fn wanted(&self) -> impl Iterator<Item = Wanted<'_>> {
+        let files = self.volumes.iter().filter_map(|volume| match volume.source() {
+            Some(VolumeSource::Files(Files { of, items, optional, .. })) => {
+                Some(Wanted { of, keys: items.iter().map(|item| item.key.as_str()).collect(), optional })
+            }
+            Some(VolumeSource::EmptyDir(_) | VolumeSource::HostPath(_) | VolumeSource::Claim(_)) | None => None,
+        });
+        files.chain(self.containers.iter().flat_map(Container::wanted))
+    }
+
     /// The named volumes that it needs.
     pub fn claims(&self) -> impl Iterator<Item = &Name> {
         self.volumes.iter().filter_map(|volume| match volume.source() {

@@ -6,6 +6,7 @@
 pub mod agent;
 mod assignments;
 pub mod dial;
+mod env;
 mod exec;
 mod images;
 pub(crate) mod ledger;

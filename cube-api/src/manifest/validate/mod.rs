@@ -3,6 +3,7 @@
 //! The numbers are Kubernetes', Docker's or Linux's; each says whose. Only texts and numbers are looked at: whether an image exists or a
 //! node has the port is for the node and the scheduler to find out.
 
+mod env;
 mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,6 +74,7 @@ impl Checks {
                 self.refuse(path.key("name"), format!("`{}` is the name of containers[{first}] already", container.name));
             }
             self.container(&path, container);
+            self.env(&path.key("env"), container, spec);
             self.ports(&path.key("ports"), &container.ports, &mut host_ports);
         }
         let grace = spec.termination_grace_period_seconds;
@@ -94,9 +96,6 @@ impl Checks {
             || path.key("command").index(0),
             || "the program to run is empty".to_owned(),
         );
-        for (name, value) in &container.env {
-            self.variable(&path.key("env"), name, value);
-        }
         if let Some(folder) = &container.working_dir {
             let right = folder.starts_with('/') && !folder.contains('\0');
             self.check(right, || path.key("workingDir"), || format!("`{}` is not an absolute path", excerpt(folder)));
@@ -109,14 +108,6 @@ impl Checks {
             self.check(!word.contains('\0'), || path.index(index), || "a NUL character, which no program can be given".to_owned());
             self.check(word.len() <= MAX_WORD_BYTES, || path.index(index), || too_long(word.len()));
         }
-    }
-
-    fn variable(&mut self, env: &Path, name: &str, value: &str) {
-        self.check(!name.is_empty(), || env.clone(), || "a variable without a name".to_owned());
-        self.check(!name.contains(['=', '\0']), || env.key(name), || "a variable's name has no '=' and no NUL character".to_owned());
-        self.check(!value.contains('\0'), || env.key(name), || "a NUL character, which no program can be given".to_owned());
-        let length = name.len() + 1 + value.len();
-        self.check(length <= MAX_WORD_BYTES, || env.key(name), || too_long(length));
     }
 
     fn ports(&mut self, path: &Path, ports: &[Port], host_ports: &mut HostPorts) {

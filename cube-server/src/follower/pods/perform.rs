@@ -1,14 +1,17 @@
 //! Doing one action: from the plan's words to the runtime's calls.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cube_api::meta::Name;
+use cube_api::meta::{Labels, Name};
+use cube_api::node::Capacity;
 use cube_api::pod::{Container, expand};
 use cube_api::session::AssignedPod;
 use futures::StreamExt;
 
 use super::Context;
+use crate::follower::env::{Facts, environment};
 use crate::follower::images::Pull;
 use crate::follower::plan::{Action, Outcome};
 use crate::follower::runtime::{ContainerId, ContainerSpec, Identity, LogRequest, RuntimeError, SandboxSpec, Scope};
@@ -51,7 +54,7 @@ impl Work {
                 if is_anothers { Ok(Outcome::Done) } else { runtime.remove(id).await.map(|()| Outcome::Done) }
             }
             Action::CreateApp { name, attempt, sandbox } => {
-                let spec = self.container_spec(self.spec(name)?, *attempt, sandbox.clone());
+                let spec = self.container_spec(self.spec(name)?, *attempt, sandbox.clone())?;
                 Ok(Outcome::Created(runtime.create_container(&spec).await?))
             }
             Action::StartSandbox(id) | Action::StartApp { id, .. } => runtime.start(id).await.map(|()| Outcome::Done),
@@ -100,21 +103,34 @@ impl Work {
         SandboxSpec { scope: self.scope.clone(), identity: self.identity(None, attempt), hostname, published }
     }
 
-    fn container_spec(&self, spec: &Container, attempt: u32, sandbox: ContainerId) -> ContainerSpec {
-        let expanded = |words: &[String]| words.iter().map(|word| expand(word, &spec.env)).collect();
-        ContainerSpec {
+    fn container_spec(&self, spec: &Container, attempt: u32, sandbox: ContainerId) -> Result<ContainerSpec, RuntimeError> {
+        let facts = Facts {
+            name: &self.pod.name,
+            uid: self.pod.uid,
+            labels: &Labels::new(),
+            spec: &self.pod.spec,
+            node: &self.scope.node,
+            host_ip: None,
+            pod_ip: None,
+            allocatable: Capacity::default(),
+            sources: self.pod.sources.as_deref(),
+        };
+        let env = environment(spec, BTreeMap::new(), facts)
+            .map_err(|problem| RuntimeError::Refused { operation: "create a container", problem })?;
+        let expanded = |words: &[String]| words.iter().map(|word| expand(word, &env)).collect();
+        Ok(ContainerSpec {
             scope: self.scope.clone(),
             identity: self.identity(Some(spec.name.clone()), attempt),
             sandbox,
             image: spec.image.clone(),
             command: expanded(&spec.command),
             args: expanded(&spec.args),
-            env: spec.env.clone(),
+            env,
             working_dir: spec.working_dir.clone(),
             resources: spec.resources,
             tty: spec.tty,
             stdin: spec.stdin,
-        }
+        })
     }
 
     /// None where they can't be read: they are a courtesy, and a crash is a crash without them.
