@@ -3,6 +3,7 @@
 //! Words and defaults are Kubernetes'; `config` is its ConfigMap.
 
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -102,7 +103,7 @@ impl Medium {
 }
 
 /// A file or folder of the node, which the node's server has to allow (`--allow-host-path`).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HostPath {
     /// Absolute, without `.`, `..` and repeated slashes.
@@ -112,8 +113,15 @@ pub struct HostPath {
     pub kind: HostPathType,
 }
 
+impl HostPath {
+    /// Whether it is one of these folders, or below one.
+    pub fn is_below(&self, folders: &[String]) -> bool {
+        folders.iter().any(|folder| Path::new(&self.path).starts_with(folder))
+    }
+}
+
 /// What has to be at a [`HostPath`] before a container starts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum HostPathType {
     /// Anything, but something.
     #[default]

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::agent::{Agent, AgentConfig, LeaderLink, LinkError, StartError};
+use super::host_paths::HostPaths;
 use super::ledger::{LEDGER, Ledger};
 use super::machine::Machine;
 use super::reserve::Reserve;
@@ -293,7 +294,8 @@ fn config(folder: &TempDir, machine: &str, spare_sandboxes: usize) -> AgentConfi
         max_pods: 100,
         reserve: Reserve::NOTHING,
         machine: None,
-        spare_sandboxes,
+        host_paths: HostPaths::default(),
+            spare_sandboxes,
     }
 }
 
@@ -319,7 +321,7 @@ pub fn pod(number: u128, policy: RestartPolicy) -> AssignedPod {
         hostname: None,
         volumes: Vec::new(),
     };
-    AssignedPod { uid: Uid(Uuid::from_u128(number)), name: name(&format!("pod-{number}")), spec, want: Want::Run { restarts: 0 } }
+    AssignedPod { uid: Uid(Uuid::from_u128(number)), name: name(&format!("pod-{number}")), spec, want: Want::Run { restarts: 0 }, sources: None }
 }
 
 /// The pod, to be stopped.

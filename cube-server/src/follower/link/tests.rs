@@ -41,6 +41,7 @@ fn report() -> Report {
         usage: None,
         pods: Vec::new(),
         events: Vec::new(),
+            dropped: Vec::new(),
     }
 }
 

@@ -4,6 +4,7 @@
 //! each action.
 
 mod perform;
+mod volumes;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,7 +23,9 @@ use tokio::time::Instant;
 use crate::ambient::{Ambient, WatchedClock};
 use crate::backoff::Jitter;
 use crate::follower::assignments::Request;
+use crate::follower::host_paths::HostPaths;
 use crate::follower::images::Images;
+use crate::follower::kept::Drops;
 use crate::follower::ledger::Ledger;
 use crate::follower::plan::{self, Action, Came, Input, Key, Note, Outcome, View};
 use crate::follower::record::PodRecord;
@@ -61,6 +64,10 @@ pub struct Context {
     pub spares: Spares,
     /// Bounds the pods that are starting.
     pub admission: Arc<Semaphore>,
+    /// Which files of this machine pods may have.
+    pub host_paths: HostPaths,
+    /// Named volumes that are to go.
+    pub drops: Drops,
     /// Told when a pod is stopped.
     pub assignments: mpsc::Sender<Request>,
 }
@@ -339,7 +346,7 @@ impl Driver {
                 self.view.look = false;
                 self.list_is_stale = false;
             }
-            Action::FindImage(_) | Action::Pull(_) => {}
+            Action::FindImage(_) | Action::Pull(_) | Action::PrepareVolumes { .. } | Action::DropVolumes => {}
             Action::CreateSandbox { .. }
             | Action::ClaimSandbox { .. }
             | Action::StartSandbox(_)
@@ -457,6 +464,8 @@ mod tests {
             reporter: reporter.clone(),
             spares: Spares::new(BTreeSet::new()),
             admission: Arc::new(Semaphore::new(1)),
+            host_paths: HostPaths::default(),
+            drops: Drops::default(),
             assignments,
         };
         let (_membership, membership) = latest::channel(Membership { cluster: Some(CLUSTER), ..opened.membership });

@@ -183,13 +183,15 @@ pub enum RunState {
     Removing,
 }
 
-/// What the engine tells of a scope's containers, whether or not it tells of each.
+/// What the engine tells of a scope's containers and its pods' volumes, whether or not it tells of each.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Census {
     /// Those that it tells of, ended ones too.
     pub containers: Vec<Observed>,
     /// Pods of which it has a container that it is silent about: what is known of them is not all.
     pub silent: BTreeSet<Uid>,
+    /// Pods that have volumes of their own.
+    pub volumes: BTreeMap<Uid, Name>,
 }
 
 /// What an engine is.
@@ -350,7 +352,7 @@ pub trait Runtime: Send + Sync + 'static {
     async fn list(&self, scope: &Scope) -> Result<Vec<Observed>, RuntimeError>;
     /// As [`Runtime::list`], but an engine that is silent about one container still tells of the others.
     async fn census(&self, scope: &Scope) -> Result<Census, RuntimeError> {
-        Ok(Census { containers: self.list(scope).await?, silent: BTreeSet::new() })
+        Ok(Census { containers: self.list(scope).await?, volumes: self.volumes(scope).await?.pods, silent: BTreeSet::new() })
     }
     /// Every container of one pod.
     async fn list_pod(&self, scope: &Scope, uid: Uid) -> Result<Vec<Observed>, RuntimeError>;

@@ -71,6 +71,7 @@ fn welcome_new(draft: &mut Draft<'_>, announcement: Announcement) {
         allocatable: allocatable(&announcement.facts),
         usage: None,
         cordon: None,
+        host_paths: announcement.facts.host_paths,
         version: announcement.facts.version,
         engine: announcement.facts.engine,
         created_at: draft.now,
@@ -114,6 +115,7 @@ pub(super) fn with_facts(node: &Node, facts: &NodeFacts) -> Node {
     Node {
         capacity: facts.capacity,
         allocatable: allocatable(facts),
+        host_paths: facts.host_paths.clone(),
         version: facts.version.clone(),
         engine: facts.engine.clone(),
         ..node.clone()

@@ -337,7 +337,7 @@ impl Runtime for Docker {
         }
         let uid = |summary: &ContainerSummary| translate::pod_uid(summary.labels.as_ref()?, name_of(summary));
         let silent: BTreeSet<Uid> = silent.iter().filter_map(uid).collect();
-        Ok(Census { containers, silent })
+        Ok(Census { containers, silent, volumes: self.volumes(scope).await?.pods })
     }
 
     async fn list_pod(&self, scope: &Scope, uid: Uid) -> Result<Vec<Observed>, RuntimeError> {
