@@ -328,7 +328,7 @@ mod tests {
         {
             assert_eq!(text.parse(), Ok(kind));
         }
-        let unknown = "unknown resource type 'task': the types are pod, node, secret, config";
+        let unknown = "unknown resource type 'task': the types are pod, node, secret, config, volume";
         assert_eq!("task".parse::<ResourceKind>(), Err(unknown.to_owned()));
     }
 

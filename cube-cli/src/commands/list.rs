@@ -28,7 +28,7 @@ use crate::wait::is_expired;
   cube list pod -l app=web -o wide  those with a label; also address, node and images
   cube list pod -w                  go on with every change")]
 pub struct Args {
-    /// pod, node, secret, config
+    /// pod, node, secret, config, volume
     #[arg(value_name = "TYPE")]
     kind: ResourceKind,
     #[command(flatten)]

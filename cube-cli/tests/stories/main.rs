@@ -10,3 +10,4 @@ mod pods;
 mod refusals;
 mod reset;
 mod spares;
+mod volumes;

@@ -8,6 +8,7 @@ mod leader;
 mod resources;
 mod spares;
 mod streams;
+mod volumes;
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

@@ -121,9 +121,9 @@ impl State {
         leaving.map(|volume| volume.metadata.uid).collect()
     }
 
-    /// Whose pods claim a volume, also those on their way out: their containers may write yet.
+    /// The pods on a node that claim a volume, also those on their way out, whose containers may write yet, and finished ones, whose containers hold it.
     pub fn users_of(&self, volume: &Name) -> Vec<Name> {
-        let claims = |row: &&Arc<PodRow>| row.uses_its_node() && row.pod.spec.claims().any(|claim| claim == volume);
+        let claims = |row: &&Arc<PodRow>| row.pod.placement.node.is_some() && row.pod.spec.claims().any(|claim| claim == volume);
         self.pods.values().filter(claims).map(|row| row.pod.metadata.name.clone()).collect()
     }
 
