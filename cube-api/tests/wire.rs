@@ -48,6 +48,8 @@ fn full_pod() -> Pod {
         command: vec!["sh".to_owned()],
         args: vec!["-c".to_owned(), "true".to_owned()],
         env: Env::plain([("A", "b")]),
+        env_from: Vec::new(),
+        volume_mounts: Vec::new(),
         working_dir: Some("/tmp".to_owned()),
         ports: vec![port],
         resources: Resources {
@@ -86,6 +88,7 @@ fn full_pod() -> Pod {
             on_node_loss: OnNodeLoss::Wait,
             strategy: Some(Strategy::RoundRobin),
             hostname: Some(name("front")),
+            volumes: Vec::new(),
         }),
         placement: Placement { node: Some(name("node-1")), bound_at: Some(second(1)), waiting_for: None, avoids: vec![name("node-2")] },
         status: PodStatus {

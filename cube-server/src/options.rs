@@ -276,6 +276,9 @@ pub struct CommonOptions {
     /// Disk space that pods may not reserve: 20Gi, or 10%
     #[arg(long, env = "CUBE_RESERVE_DISK", value_name = "BYTES", default_value = "10%", value_parser = Part::of_bytes)]
     pub reserve_disk: Part,
+    /// A folder of this machine that pods may have by `hostPath`, with all below it; may be repeated. Without it they get none
+    #[arg(long, env = "CUBE_ALLOW_HOST_PATH", value_name = "PATH", value_delimiter = ',')]
+    pub allow_host_path: Vec<String>,
     /// How many sandboxes are kept ready for pods that publish no port and ask for no hostname: such a pod starts in a third of the time. 0
     /// keeps none
     #[arg(long, env = "CUBE_SPARE_SANDBOXES", value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(..=16))]

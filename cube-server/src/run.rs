@@ -25,6 +25,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::ambient::Ambient;
 use crate::data_dir::{self, DataDir, DataDirError};
 use crate::follower::dial::Dialer;
+use crate::follower::host_paths::HostPaths;
 use crate::follower::ledger::{self, LEDGER};
 use crate::follower::machine::{Load, Machine, ThisMachine};
 use crate::follower::runtime::docker::{self, Docker};
@@ -239,6 +240,7 @@ async fn start_node(
         max_pods: common.max_pods,
         reserve: common.reserve(),
         machine: Some(Arc::new(ThisMachine)),
+        host_paths: HostPaths::new(common.allow_host_path.iter().cloned()).map_err(anyhow::Error::msg)?,
         spare_sandboxes: common.spare_sandboxes.into(),
         free_ports: common.free_ports,
         address: common.address.or_else(net::own_address),

@@ -1,7 +1,7 @@
 //! The other ways to write a thing, brought to the one that the types know, before decoding.
 //!
-//! Works on trees, so that the marks stay those of what was typed. Knows the few places where people have a choice: labels as a list. (A
-//! container's environment in its two forms is its type's to read.)
+//! Works on trees, so that the marks stay those of what was typed. Knows the few places where people have a choice: labels as a list; and the one
+//! field whose default depends on others. (A container's environment in its two forms is its type's to read.)
 
 use std::collections::{HashMap, HashSet};
 
@@ -51,6 +51,7 @@ pub(super) fn bring_to_one_form(pod: &mut Node) -> Vec<Finding> {
     if let Some(labels) = pod.get_mut("metadata").and_then(|metadata| metadata.get_mut("labels")) {
         bring_to_map(labels, &Path::default().key("metadata").key("labels"), label, &mut findings);
     }
+    pod.get_mut("spec").into_iter().for_each(wait_for_claims);
     let containers = pod.get_mut("spec").and_then(|spec| spec.get_mut("containers"));
     if let Some(Node { value: Value::List(containers), .. }) = containers {
         for (index, container) in containers.iter_mut().enumerate() {
@@ -61,6 +62,21 @@ pub(super) fn bring_to_one_form(pod: &mut Node) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// A pod with a named volume waits for the node that has it, unless it says otherwise, which is then refused. Written into the tree, because what was
+/// decoded doesn't tell a default from the same word.
+fn wait_for_claims(spec: &mut Node) {
+    let Some(Node { value: Value::List(volumes), .. }) = spec.get("volumes") else { return };
+    let claims = volumes.iter().any(|volume| volume.get("persistentVolumeClaim").is_some_and(|claim| !claim.is_null()));
+    if !claims || spec.get("onNodeLoss").is_some() {
+        return;
+    }
+    let mark = spec.mark;
+    if let Value::Map(fields) = &mut spec.value {
+        let value = Value::Scalar { text: "wait".to_owned(), plain: true };
+        fields.push(Entry { key: "onNodeLoss".to_owned(), mark, node: Node { mark, value } });
+    }
 }
 
 /// What stands where a secret's maps are expected is not shown by the decoder's own words: it may be the secret.

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::env::Env;
+use super::volume::{EnvFrom, VolumeMount};
 use crate::meta::Name;
 use crate::quantity::{Bytes, MilliCpu};
 
@@ -25,6 +26,12 @@ pub struct Container {
     /// Environment: a map, or Kubernetes' list of `{name, value}` and `{name, valueFrom}`.
     #[serde(default, skip_serializing_if = "Env::is_empty")]
     pub env: Env,
+    /// Environment from all keys of secrets and configs; `env` goes before it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env_from: Vec<EnvFrom>,
+    /// Where it has which of the pod's volumes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volume_mounts: Vec<VolumeMount>,
     /// Replaces the image's working directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub working_dir: Option<String>,

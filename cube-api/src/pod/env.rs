@@ -7,6 +7,7 @@ use serde::de::{self, MapAccess, SeqAccess};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::volume::{Source, SourceKind};
 use crate::meta::Name;
 use crate::quantity::{Bytes, MilliCpu};
 
@@ -177,18 +178,44 @@ pub struct EnvSource {
     /// What a container of the pod asks for or is limited to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource_field_ref: Option<ResourceFieldRef>,
+    /// A secret's value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_key_ref: Option<KeyRef>,
+    /// A config's value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_key_ref: Option<KeyRef>,
 }
 
 impl EnvSource {
+    /// The key of a secret or a config that it names, if it does.
+    pub fn key_ref(&self) -> Option<(Source<'_>, &KeyRef)> {
+        let secret = self.secret_key_ref.as_ref().map(|found| (SourceKind::Secret, found));
+        let config = self.config_key_ref.as_ref().map(|found| (SourceKind::Config, found));
+        let (kind, found) = secret.or(config)?;
+        Some((Source { kind, name: &found.name }, found))
+    }
+
     /// What there is, for messages.
-    pub const NAMES: [&str; 2] = ["fieldRef", "resourceFieldRef"];
+    pub const NAMES: [&str; 4] = ["fieldRef", "resourceFieldRef", "secretKeyRef", "configKeyRef"];
 
     /// The names of the sources that it gives, in the order of [`Self::NAMES`].
     pub fn given(&self) -> Vec<&'static str> {
-        let Self { field_ref, resource_field_ref } = self;
-        let given = [field_ref.is_some(), resource_field_ref.is_some()];
+        let Self { field_ref, resource_field_ref, secret_key_ref, config_key_ref } = self;
+        let given = [field_ref.is_some(), resource_field_ref.is_some(), secret_key_ref.is_some(), config_key_ref.is_some()];
         Self::NAMES.into_iter().zip(given).filter_map(|(name, is_there)| is_there.then_some(name)).collect()
     }
+}
+
+/// One key of a secret or a config.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyRef {
+    /// Which secret or config.
+    pub name: Name,
+    /// Which of its keys.
+    pub key: String,
+    /// Whether the variable is left out where there is no such value.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub optional: bool,
 }
 
 /// A fact, by the path that Kubernetes gives it.

@@ -7,6 +7,7 @@ mod env;
 mod expand;
 mod port;
 mod status;
+mod volume;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,11 +18,16 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use self::container::{Amounts, Container, ImagePullPolicy, Port, Protocol, Resources};
-pub use self::env::{Env, EnvSource, EnvVar, FieldPath, FieldRef, ResourceField, ResourceFieldRef};
+pub use self::env::{Env, EnvSource, EnvVar, FieldPath, FieldRef, KeyRef, ResourceField, ResourceFieldRef};
 pub use self::expand::expand;
 pub use self::port::{HostPort, PublishedPort};
 pub use self::status::{
     ContainerState, ContainerStatus, DRAINED, EndReason, NODE_FORGOT, NODE_LOST, Phase, PodStatus, Running, Terminated, WaitReason, Waiting,
+};
+
+pub use self::volume::{
+    Claim, ConfigFiles, EmptyDir, EnvFrom, FileMode, Files, HostPath, HostPathType, KeyToPath, Medium, SecretFiles, Source, SourceKind,
+    SourceRef, Volume, VolumeMount, VolumeSource, Wanted,
 };
 
 use crate::meta::{Metadata, Name};
@@ -95,6 +101,9 @@ pub struct PodSpec {
     /// Its host name. Absent: the pod's name where it publishes a port, else one that the node makes up, so that any ready sandbox fits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<Name>,
+    /// Files that its containers share, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Volume>,
 }
 
 impl PodSpec {

@@ -11,3 +11,4 @@ mod ports;
 mod refusals;
 mod reset;
 mod spares;
+mod volumes;

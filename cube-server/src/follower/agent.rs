@@ -1,6 +1,6 @@
 //! The handle that the session and the router hold on the node agent.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
@@ -17,7 +17,9 @@ use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 
 use crate::ambient::Ambient;
 use crate::follower::assignments::{Assignments, Pods, Request};
+use crate::follower::host_paths::HostPaths;
 use crate::follower::images::Images;
+use crate::follower::kept::Drops;
 use crate::follower::ledger::{Home, LEDGER, Ledger, LedgerError, Membership, Opened};
 use crate::follower::machine::Machine;
 use crate::follower::observe::Observer;
@@ -52,6 +54,8 @@ pub struct AgentConfig {
     pub reserve: Reserve,
     /// What is measured; none for a node whose machine is only pretended: its use is never known.
     pub machine: Option<Arc<dyn Machine>>,
+    /// Which files of its machine pods may have.
+    pub host_paths: HostPaths,
     /// How many sandboxes it keeps ready.
     pub spare_sandboxes: usize,
     /// The host ports that it gives to pods that leave the choice to it.
@@ -168,6 +172,7 @@ impl Agent {
             capacity: Capacity { pods: config.max_pods, ..Capacity::default() },
             allocatable: None,
             address: config.address,
+            host_paths: config.host_paths.announced(),
         };
         let (facts, facts_seen) = latest::channel(facts);
         let (membership, membership_seen) = latest::channel(opened.membership);
@@ -178,6 +183,7 @@ impl Agent {
         let kept = opened.pods.iter().map(|(uid, pod)| (*uid, &pod.assigned.spec, &pod.record));
         let ports = Ports::new(config.free_ports, kept);
         let (spares, admission) = (Spares::new(promised.collect()), Arc::new(Semaphore::new(STARTS_AT_ONCE)));
+        let drops = Drops::default();
         let keeper = Keeper {
             spares: spares.clone(),
             runtime: runtime.clone(),
@@ -195,6 +201,8 @@ impl Agent {
             ports,
             facts: facts_seen.clone(),
             admission,
+            host_paths: config.host_paths.clone(),
+            drops: drops.clone(),
             assignments: requests.clone(),
         };
         let assignments = Assignments {
@@ -203,6 +211,7 @@ impl Agent {
             kept: opened.pods,
             census: None,
             silent: BTreeSet::new(),
+            volumes: BTreeMap::new(),
             moved,
             pods: pods.clone(),
             context: Arc::new(context),
@@ -231,6 +240,7 @@ impl Agent {
         tasks.spawn_droppable("assignments", assignments.run(waiting));
         tasks.spawn_droppable("engine watcher", observer.run());
         tasks.spawn_droppable("spare sandboxes", keeper.run());
+        tasks.spawn_droppable("deleted volumes", drops.run(runtime.clone(), reporter.clone(), sources.ambient.clone()));
         tasks.spawn_droppable("reporter", reporter.run(sources));
         let (facts, membership, tasks) = (facts_seen, membership_seen, tasks.clone());
         Ok(Self { inner: Arc::new(Inner { config, node_id, instance, facts, membership, requests, pods, runtime, tasks }) })

@@ -1,6 +1,6 @@
 //! A node agent on the engine in memory, with a leader that only takes reports. Time is tokio's, paused.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::agent::{Agent, AgentConfig, LeaderLink, LinkError, StartError};
+use super::host_paths::HostPaths;
 use super::ledger::{LEDGER, Ledger};
 use super::machine::Machine;
 use super::ports::FreePorts;
@@ -57,6 +58,7 @@ pub struct Leader {
     pub pods: Mutex<BTreeMap<Uid, PodReport>>,
     pub events: Mutex<BTreeMap<u64, NodeEvent>>,
     pub trouble: Mutex<Option<String>>,
+    pub dropped: Mutex<BTreeSet<Uid>>,
     /// What the newest report said of the node and of its machine.
     pub node: Mutex<Option<(NodeFacts, Option<Usage>)>>,
 }
@@ -71,6 +73,7 @@ impl LeaderLink for Leader {
         if self.refuses.load(Ordering::Relaxed) {
             return Err(LinkError::Refused(ApiError::new(ErrorCode::Conflict, "superseded")));
         }
+        self.dropped.lock().unwrap().extend(&report.dropped);
         *self.trouble.lock().unwrap() = report.facts.trouble.clone();
         *self.node.lock().unwrap() = Some((report.facts.clone(), report.usage));
         let mut pods = self.pods.lock().unwrap();
@@ -216,6 +219,13 @@ impl Bench {
         assert!(!self.tasks.has_panicked());
     }
 
+    /// As [`Bench::lose_ledger`], and meanwhile a person removes all containers.
+    pub async fn lose_ledger_and_containers(&mut self) {
+        self.kill().await;
+        self.fake.everything().iter().for_each(|container| self.fake.remove_by_hand(&container.id));
+        self.lose_ledger().await;
+    }
+
     /// Kills the agent and starts another one, whose data folder is empty.
     pub async fn lose_ledger(&mut self) {
         self.kill().await;
@@ -233,7 +243,15 @@ impl Bench {
     /// The next assignment.
     pub fn assignment(&self, pods: &[AssignedPod]) -> Assignment {
         let generation = Generation(self.generation.fetch_add(1, Ordering::Relaxed) + 1);
-        Assignment { cluster_id: CLUSTER, epoch: Epoch(1), node: node(), generation, pods: pods.to_vec(), cordoned: false }
+        Assignment {
+            cluster_id: CLUSTER,
+            epoch: Epoch(1),
+            node: node(),
+            generation,
+            pods: pods.to_vec(),
+            cordoned: false,
+            drop_volumes: Vec::new(),
+        }
     }
 
     /// The status that the leader has.
@@ -305,6 +323,7 @@ fn config(folder: &TempDir, machine: &str, spare_sandboxes: usize) -> AgentConfi
         max_pods: 100,
         reserve: Reserve::NOTHING,
         machine: None,
+        host_paths: HostPaths::default(),
         spare_sandboxes,
     }
 }
@@ -329,6 +348,7 @@ pub fn pod(number: u128, policy: RestartPolicy) -> AssignedPod {
         on_node_loss: Default::default(),
         strategy: None,
         hostname: None,
+        volumes: Vec::new(),
     };
     AssignedPod {
         uid: Uid(Uuid::from_u128(number)),
@@ -336,6 +356,7 @@ pub fn pod(number: u128, policy: RestartPolicy) -> AssignedPod {
         labels: Labels::new(),
         spec,
         want: Want::Run { restarts: 0 },
+        sources: None,
     }
 }
 

@@ -9,6 +9,7 @@ mod ports;
 mod resources;
 mod spares;
 mod streams;
+mod volumes;
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

@@ -10,8 +10,8 @@ use cube_api::meta::Uid;
 use cube_api::pod::HostPort;
 use cube_server::follower::runtime::fake::Fake;
 use cube_server::follower::runtime::{
-    ContainerId, ContainerSpec, EngineInfo, ExecHandle, ExecRequest, Hint, LogBatch, LogLine, LogRequest, Observed, PullProgress, Runtime,
-    RuntimeError, SandboxSpec, Scope, StopSignal,
+    ContainerId, ContainerSpec, EngineInfo, ExecHandle, ExecRequest, Hint, LogBatch, LogLine, LogRequest, Observed, PodVolumes,
+    PullProgress, Runtime, RuntimeError, SandboxSpec, Scope, StopSignal, Volumes,
 };
 use cube_server::latest;
 use futures::StreamExt;
@@ -74,6 +74,22 @@ impl Runtime for Flood {
 
     async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<ContainerId, RuntimeError> {
         self.fake.create_sandbox(spec).await
+    }
+
+    async fn prepare_volumes(&self, wanted: &PodVolumes) -> Result<(), RuntimeError> {
+        self.fake.prepare_volumes(wanted).await
+    }
+
+    async fn volumes(&self, scope: &Scope) -> Result<Volumes, RuntimeError> {
+        self.fake.volumes(scope).await
+    }
+
+    async fn remove_volumes(&self, scope: &Scope, uid: Uid) -> Result<(), RuntimeError> {
+        self.fake.remove_volumes(scope, uid).await
+    }
+
+    async fn remove_kept(&self, scope: &Scope, volume: Uid) -> Result<(), RuntimeError> {
+        self.fake.remove_kept(scope, volume).await
     }
 
     async fn create_container(&self, spec: &ContainerSpec) -> Result<ContainerId, RuntimeError> {

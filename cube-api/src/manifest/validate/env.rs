@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 
+use super::data::{is_key, no_key};
 use super::{Checks, MAX_WORD_BYTES, label_key_problem, too_long};
 use crate::manifest::path::Path;
 use crate::manifest::tree::excerpt;
-use crate::pod::{Container, EnvSource, EnvVar, FieldPath, PodSpec, ResourceFieldRef};
+use crate::pod::{Container, EnvSource, EnvVar, FieldPath, KeyRef, PodSpec, ResourceFieldRef};
 
 impl Checks {
     /// Each variable by its place: where the text has a map, the place is told as the key (`Node::spelled`).
@@ -44,6 +45,11 @@ impl Checks {
         }
         if let Some(field) = &source.field_ref {
             self.field_path(&path.key("fieldRef").key("fieldPath"), &field.field_path);
+        }
+        for (field, key_ref) in [("secretKeyRef", &source.secret_key_ref), ("configKeyRef", &source.config_key_ref)] {
+            if let Some(KeyRef { key, .. }) = key_ref {
+                self.check(is_key(key), || path.key(field).key("key"), || no_key(key));
+            }
         }
         if let Some(resource) = &source.resource_field_ref {
             self.resource_field(&path.key("resourceFieldRef"), resource, container, spec);

@@ -4,6 +4,7 @@
 //! node has the port is for the node and the scheduler to find out.
 
 mod env;
+mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -84,6 +85,7 @@ impl Checks {
         let grace_path = || path.key("terminationGracePeriodSeconds");
         self.check(grace <= MAX_GRACE_SECONDS, grace_path, || format!("{grace} s; at most {MAX_GRACE_SECONDS} (a day) are allowed"));
         self.labels(&path.key("nodeSelector"), &spec.node_selector);
+        self.volumes(path, spec);
     }
 
     fn container(&mut self, path: &Path, container: &Container) {

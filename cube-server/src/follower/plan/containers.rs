@@ -66,9 +66,11 @@ impl Step<'_> {
 
     fn waiting(&mut self, spec: &Container, attempt: u32, seen: Option<&Observed>, sandbox: &Sandbox) {
         let Some(seen) = seen else {
-            // What asks for the pod's address waits until there is one; what doesn't is made while the sandbox starts.
+            // What asks for the pod's address waits until there is one; what doesn't is made while the sandbox starts. The volumes are made while the image
+            // is looked for.
             let is_told = !spec.env.asks_for_the_pods_address() || self.has_an_address();
-            if is_told && self.is_due(self.record.containers[&spec.name].due()) && self.view.images.contains_key(&spec.name) {
+            let is_due = self.is_due(self.record.containers[&spec.name].due());
+            if is_told && is_due && self.has_volumes() && self.view.images.contains_key(&spec.name) {
                 self.act(Action::CreateApp { name: spec.name.clone(), attempt, sandbox: sandbox.id.clone() });
             }
             return;

@@ -68,6 +68,8 @@ struct Engine {
     late: Vec<ContainerId>,
     /// Spare sandboxes that were handed to the pod and that it has not taken.
     spares: Vec<ContainerId>,
+    /// The pod's volumes are there.
+    has_volumes: bool,
 }
 
 struct World {
@@ -87,7 +89,14 @@ struct World {
 impl World {
     fn new(pod: AssignedPod) -> Self {
         let record = PodRecord::new(&pod);
-        let engine = Engine { containers: BTreeMap::new(), made: 0, starts: BTreeMap::new(), late: Vec::new(), spares: Vec::new() };
+        let engine = Engine {
+            containers: BTreeMap::new(),
+            made: 0,
+            starts: BTreeMap::new(),
+            late: Vec::new(),
+            spares: Vec::new(),
+            has_volumes: false,
+        };
         let now = Timestamp::UNIX_EPOCH;
         let (saved, view) = (record.clone(), View::default());
         Self { pod, saved, record, view, flying: Vec::new(), engine, now, has_spares: false, allowed: 1 }
@@ -289,7 +298,19 @@ impl Engine {
                 self.containers.remove(id);
                 Ok(Outcome::Done)
             }
+            Action::PrepareVolumes { first } => {
+                let made = self.containers.values().any(|container| container.identity.container.is_some());
+                assert!(!(*first && made), "what its containers have is not to be made anew");
+                self.has_volumes = true;
+                Ok(Outcome::Prepared(pod.sources.clone()))
+            }
+            Action::DropVolumes => {
+                assert!(self.containers.is_empty(), "a container has them: {:?}", self.containers);
+                self.has_volumes = false;
+                Ok(Outcome::Done)
+            }
             Action::CreateApp { name, attempt, sandbox } => {
+                assert!(self.has_volumes || pod.spec.volumes.is_empty(), "an engine would make a volume of nobody's");
                 Ok(Outcome::Created(self.create(pod, Some(name.clone()), *attempt, Some(sandbox.clone()))))
             }
             Action::StartSandbox(id) | Action::StartApp { id, .. } => self.start(id, now),
@@ -404,6 +425,7 @@ fn two_containers(policy: RestartPolicy) -> AssignedPod {
     side.name = name("side");
     pod.spec.containers.push(side);
     pod.spec.restart.limit = 0;
+    pod.spec.volumes = vec![serde_json::from_value(serde_json::json!({ "name": "shared", "emptyDir": {} })).unwrap()];
     pod
 }
 
@@ -637,6 +659,7 @@ proptest! {
         world.calm();
         prop_assert!(world.record.is_stopped(), "{:?}", world.record);
         prop_assert!(world.engine.containers.is_empty(), "{:?}", world.engine.containers);
+        prop_assert!(!world.engine.has_volumes, "{:?}", world.record);
         prop_assert!(world.engine.spares.is_empty(), "a spare that was handed out is nobody's: {:?} {:?}", world.engine.spares, world.record);
     }
 

@@ -4,6 +4,7 @@
 //! each action.
 
 mod perform;
+mod volumes;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,7 +23,9 @@ use tokio::time::Instant;
 use crate::ambient::{Ambient, WatchedClock};
 use crate::backoff::Jitter;
 use crate::follower::assignments::Request;
+use crate::follower::host_paths::HostPaths;
 use crate::follower::images::Images;
+use crate::follower::kept::Drops;
 use crate::follower::ledger::Ledger;
 use crate::follower::plan::{self, Action, Came, Input, Key, Note, Outcome, View};
 use crate::follower::ports::{self, Ports};
@@ -66,6 +69,10 @@ pub struct Context {
     pub facts: latest::Receiver<NodeFacts>,
     /// Bounds the pods that are starting.
     pub admission: Arc<Semaphore>,
+    /// Which files of this machine pods may have.
+    pub host_paths: HostPaths,
+    /// Named volumes that are to go.
+    pub drops: Drops,
     /// Told when a pod is stopped.
     pub assignments: mpsc::Sender<Request>,
 }
@@ -359,7 +366,7 @@ impl Driver {
                 self.view.look = false;
                 self.list_is_stale = false;
             }
-            Action::FindImage(_) | Action::Pull(_) | Action::ChoosePorts { .. } => {}
+            Action::FindImage(_) | Action::Pull(_) | Action::ChoosePorts { .. } | Action::PrepareVolumes { .. } | Action::DropVolumes => {}
             Action::CreateSandbox { .. }
             | Action::ClaimSandbox { .. }
             | Action::StartSandbox(_)
@@ -482,6 +489,7 @@ mod tests {
             capacity: Default::default(),
             allocatable: None,
             address: None,
+            host_paths: Vec::new(),
         });
         let context = Context {
             runtime: runtime.clone(),
@@ -493,6 +501,8 @@ mod tests {
             ports: Ports::new(Default::default(), std::iter::empty()),
             facts: facts.clone(),
             admission: Arc::new(Semaphore::new(1)),
+            host_paths: HostPaths::default(),
+            drops: Drops::default(),
             assignments,
         };
         let (_membership, membership) = latest::channel(Membership { cluster: Some(CLUSTER), ..opened.membership });

@@ -9,7 +9,7 @@ use cube_api::pod::{Container, PublishedPort, expand};
 use cube_api::session::AssignedPod;
 use futures::StreamExt;
 
-use super::Context;
+use super::{Context, volumes};
 use crate::follower::env::{Facts, environment};
 use crate::follower::images::Pull;
 use crate::follower::plan::{Action, Outcome};
@@ -62,8 +62,15 @@ impl Work {
                 let is_anothers = runtime.inspect(id).await?.is_some_and(|taken| taken.identity.uid != self.pod.uid);
                 if is_anothers { Ok(Outcome::Done) } else { runtime.remove(id).await.map(|()| Outcome::Done) }
             }
+            Action::PrepareVolumes { first } => {
+                let wanted = volumes::wanted(&self.scope, &self.pod, *first)?;
+                runtime.prepare_volumes(&wanted).await.map(|()| Outcome::Prepared(self.pod.sources.clone()))
+            }
+            Action::DropVolumes => runtime.remove_volumes(&self.scope, self.pod.uid).await.map(|()| Outcome::Done),
             Action::CreateApp { name, attempt, sandbox } => {
-                let spec = self.container_spec(self.spec(name)?, *attempt, sandbox.clone())?;
+                let spec = self.spec(name)?;
+                self.context.host_paths.check(&self.pod.spec, spec).await?;
+                let spec = self.container_spec(spec, *attempt, sandbox.clone())?;
                 Ok(Outcome::Created(runtime.create_container(&spec).await?))
             }
             Action::StartSandbox(id) | Action::StartApp { id, .. } => runtime.start(id).await.map(|()| Outcome::Done),
@@ -110,7 +117,8 @@ impl Work {
         // One that publishes nothing and asks for no name has the engine's own, as a spare sandbox has: no program can tell in which kind it runs.
         let own = (!published.is_empty()).then_some(&self.pod.name);
         let hostname = self.pod.spec.hostname.as_ref().or(own).map(Name::to_string);
-        SandboxSpec { scope: self.scope.clone(), identity: self.identity(None, attempt), hostname, published }
+        let holds = volumes::held(&self.pod);
+        SandboxSpec { scope: self.scope.clone(), identity: self.identity(None, attempt), hostname, published, holds }
     }
 
     fn container_spec(&self, spec: &Container, attempt: u32, sandbox: ContainerId) -> Result<ContainerSpec, RuntimeError> {
@@ -127,6 +135,7 @@ impl Work {
             host_ip,
             pod_ip: self.pod_ip,
             allocatable,
+            sources: self.pod.sources.as_deref(),
         };
         let env = environment(spec, variables(&ports::of(&self.pod.spec, &self.chosen_ports)), facts)
             .map_err(|problem| RuntimeError::Refused { operation: "create a container", problem })?;
@@ -143,6 +152,7 @@ impl Work {
             resources: spec.resources,
             tty: spec.tty,
             stdin: spec.stdin,
+            mounts: volumes::mounts(&self.pod, spec)?,
         })
     }
 

@@ -20,8 +20,8 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 
 use super::{
-    ContainerId, ContainerSpec, EngineInfo, ExecHandle, ExecRequest, Hint, Identity, LogBatch, LogRequest, Observed, PullProgress,
-    RunState, Runtime, RuntimeError, SandboxSpec, Scope, StopSignal,
+    ContainerId, ContainerSpec, EngineInfo, ExecHandle, ExecRequest, Hint, Identity, LogBatch, LogRequest, Observed, PodVolumes,
+    PullProgress, RunState, Runtime, RuntimeError, SandboxSpec, Scope, StopSignal, Volumes,
 };
 use crate::ambient::Ambient;
 use crate::latest;
@@ -225,6 +225,23 @@ impl Runtime for Hollow {
         // A hollow node loses its ledger only with its containers, so nothing is ever found out from them.
         let bindings = Vec::new();
         Ok(self.create(&spec.identity, None, |id| Observed { id, identity, sandbox: None, image_id, tty: false, ip, bindings, state }))
+    }
+
+    // What only pretends to run writes nothing.
+    async fn prepare_volumes(&self, _: &PodVolumes) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
+    async fn volumes(&self, _: &Scope) -> Result<Volumes, RuntimeError> {
+        Ok(Volumes::default())
+    }
+
+    async fn remove_volumes(&self, _: &Scope, _: Uid) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
+    async fn remove_kept(&self, _: &Scope, _: Uid) -> Result<(), RuntimeError> {
+        Ok(())
     }
 
     async fn create_container(&self, spec: &ContainerSpec) -> Result<ContainerId, RuntimeError> {

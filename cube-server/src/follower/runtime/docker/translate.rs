@@ -7,10 +7,11 @@ use bollard::errors::Error;
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, HostConfig, HostConfigLogConfig, PortBinding,
 };
-use cube_api::meta::Uid;
+use cube_api::meta::{Name, Uid};
 use cube_api::pod::{HostPort, Protocol, PublishedPort};
 use jiff::Timestamp;
 
+use super::volumes;
 use crate::follower::runtime::{
     Binding, ContainerId, ContainerSpec, Identity, Observed, RunState, RuntimeError, SandboxSpec, Scope, Spare,
 };
@@ -21,7 +22,8 @@ pub const CLUSTER: &str = "io.cube.cluster";
 pub const NODE: &str = "io.cube.node";
 /// Which life of a pod.
 pub const POD_UID: &str = "io.cube.pod.uid";
-const POD_NAME: &str = "io.cube.pod.name";
+/// The name of a pod.
+pub const POD_NAME: &str = "io.cube.pod.name";
 /// Absent on a sandbox.
 const CONTAINER: &str = "io.cube.container";
 const ATTEMPT: &str = "io.cube.attempt";
@@ -46,17 +48,23 @@ pub fn sandbox_body(spec: &SandboxSpec, image: &str) -> ContainerCreateBody {
     ContainerCreateBody {
         hostname: spec.hostname.clone(),
         exposed_ports: Some(bindings.keys().cloned().collect()),
-        ..pause_body(labels(&spec.scope, &spec.identity, None), image, bindings)
+        ..pause_body(labels(&spec.scope, &spec.identity, None), image, bindings, &spec.holds)
     }
 }
 
 /// What to create a spare sandbox with: what a pod's would be that publishes no port and asks for no host name.
 pub fn spare_body(scope: &Scope, image: &str) -> ContainerCreateBody {
-    let labels = [(CLUSTER, scope.cluster.to_string()), (NODE, scope.node.to_string()), (ROLE, SPARE.to_owned())];
-    pause_body(labels.map(|(key, value)| (key.to_owned(), value)).into(), image, HashMap::new())
+    let mut labels = scope_map(scope);
+    labels.insert(ROLE.to_owned(), SPARE.to_owned());
+    pause_body(labels, image, HashMap::new(), &[])
 }
 
-fn pause_body(labels: HashMap<String, String>, image: &str, bindings: HashMap<String, Option<Vec<PortBinding>>>) -> ContainerCreateBody {
+fn pause_body(
+    labels: HashMap<String, String>,
+    image: &str,
+    bindings: HashMap<String, Option<Vec<PortBinding>>>,
+    holds: &[String],
+) -> ContainerCreateBody {
     ContainerCreateBody {
         image: Some(image.to_owned()),
         labels: Some(labels),
@@ -65,6 +73,7 @@ fn pause_body(labels: HashMap<String, String>, image: &str, bindings: HashMap<St
             // It writes nothing: a log driver would only cost a file and a copier.
             log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
             readonly_rootfs: Some(true),
+            mounts: Some(holds.iter().enumerate().map(|(place, name)| volumes::volume_mount(name, &format!("/v/{place}"), true)).collect()),
             // Not Kubernetes' oom_score_adj of -998: an engine without CAP_SYS_RESOURCE (rootless, nested) can't start such a container at
             // all, and a process of a few pages is the last that the kernel picks anyway.
             ..HostConfig::default()
@@ -103,6 +112,7 @@ pub fn container_body(spec: &ContainerSpec) -> ContainerCreateBody {
     let limits = &spec.resources.limits;
     let whole = |amount: u64| i64::try_from(amount).unwrap_or(i64::MAX);
     let memory = limits.memory.map(|bytes| whole(bytes.0));
+    let (binds, mounts) = volumes::mounts(&spec.mounts);
     let rotation = [("max-size", "10m"), ("max-file", "5")].map(|(key, value)| (key.to_owned(), value.to_owned()));
     ContainerCreateBody {
         image: Some(spec.image.clone()),
@@ -117,6 +127,8 @@ pub fn container_body(spec: &ContainerSpec) -> ContainerCreateBody {
         host_config: Some(HostConfig {
             network_mode: Some(format!("container:{}", spec.sandbox.0)),
             log_config: Some(HostConfigLogConfig { typ: Some("json-file".to_owned()), config: Some(HashMap::from(rotation)) }),
+            binds: Some(binds),
+            mounts: Some(mounts),
             nano_cpus: limits.cpu.map(|cpu| whole(cpu.0.saturating_mul(1_000_000))),
             memory,
             // Equal to memory: no swap on top, as a limit should be what it says.
@@ -130,9 +142,8 @@ pub fn container_body(spec: &ContainerSpec) -> ContainerCreateBody {
 }
 
 fn labels(scope: &Scope, identity: &Identity, sandbox: Option<&ContainerId>) -> HashMap<String, String> {
-    let mut labels = HashMap::from([
-        (CLUSTER.to_owned(), scope.cluster.to_string()),
-        (NODE.to_owned(), scope.node.to_string()),
+    let mut labels = scope_map(scope);
+    labels.extend([
         (POD_UID.to_owned(), identity.uid.to_string()),
         (POD_NAME.to_owned(), identity.pod.to_string()),
         (ATTEMPT.to_owned(), identity.attempt.to_string()),
@@ -142,7 +153,12 @@ fn labels(scope: &Scope, identity: &Identity, sandbox: Option<&ContainerId>) -> 
     labels
 }
 
-/// Whether a container carries this scope.
+/// The labels of everything that is a scope's.
+pub fn scope_map(scope: &Scope) -> HashMap<String, String> {
+    HashMap::from([(CLUSTER.to_owned(), scope.cluster.to_string()), (NODE.to_owned(), scope.node.to_string())])
+}
+
+/// Whether a container or a volume carries this scope.
 pub fn is_in(scope: &Scope, labels: &HashMap<String, String>) -> bool {
     labels.get(CLUSTER) == Some(&scope.cluster.to_string()) && labels.get(NODE).map(String::as_str) == Some(scope.node.as_str())
 }
@@ -166,9 +182,19 @@ fn identity(labels: &HashMap<String, String>) -> Option<Identity> {
     })
 }
 
-/// The labels, beside its scope's, that every spare has, taken or not.
+/// The label, beside its scope's, that every spare has, taken or not.
 pub fn spare_label() -> String {
-    format!("{ROLE}={SPARE}")
+    role_label(SPARE)
+}
+
+/// The label of what has a role.
+pub fn role_label(role: &str) -> String {
+    format!("{ROLE}={role}")
+}
+
+/// Whose volume it is, by its labels.
+pub fn pod_of(labels: &HashMap<String, String>) -> Option<(Uid, Name)> {
+    Some((labels.get(POD_UID)?.parse().ok()?, labels.get(POD_NAME)?.parse().ok()?))
 }
 
 /// Whose container it is, by its labels, or by its name where it was made as a spare.
@@ -268,6 +294,8 @@ pub fn refusal(operation: &'static str, status: u16, message: &str) -> RuntimeEr
     match status {
         404 if message.contains("No such image") => RuntimeError::Image { problem: readable(message) },
         404 if message.contains("No such container") => RuntimeError::Gone,
+        // Its spelling is another one in newer engines.
+        404 if message.to_ascii_lowercase().contains("no such volume") => RuntimeError::Gone,
         500.. if !of_the_pod => RuntimeError::Unavailable { operation, problem: readable(message) },
         500.. if let Some(port) = taken_port(message) => RuntimeError::PortTaken { port, problem: readable(message) },
         _ => RuntimeError::Refused { operation, problem: readable(message) },
@@ -375,6 +403,7 @@ mod tests {
                 resources,
                 tty: false,
                 stdin: false,
+                mounts: Vec::new(),
             };
             container_body(&spec).host_config.expect("it has one")
         };

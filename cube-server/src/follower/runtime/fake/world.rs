@@ -17,6 +17,7 @@ use super::image_id;
 use super::log::Log;
 use super::look::Tally;
 use super::script::{Pull, Script};
+use super::volumes::Stored;
 use crate::follower::runtime::{ContainerId, Identity, Observed, RunState, RuntimeError, Scope, spare_name};
 
 /// As Docker: a hint that nobody fetched in time is lost.
@@ -63,6 +64,8 @@ pub(super) struct World {
     /// Images that the node had and that somebody removed.
     pub(super) removed: BTreeSet<String>,
     pub(super) containers: BTreeMap<ContainerId, Container>,
+    /// Volumes, by name.
+    pub(super) stored: BTreeMap<String, Stored>,
     pub(super) tallies: BTreeMap<Key, Tally>,
     pub(super) live_execs: usize,
     pub(super) down: bool,
@@ -90,6 +93,8 @@ pub(super) struct Container {
     pub(super) spare: bool,
     pub(super) published: Vec<PublishedPort>,
     pub(super) env: BTreeMap<String, String>,
+    /// The volumes that it was made with, by name.
+    pub(super) volumes: Vec<String>,
     pub(super) image: String,
     pub(super) observed: Observed,
     pub(super) log: Log,
@@ -110,9 +115,9 @@ impl Container {
         let observed =
             Observed { id, identity: identity.clone(), sandbox: None, image_id, tty: false, ip: None, bindings: Vec::new(), state };
         let (name, image) = (identity.container_name(), image.to_owned());
-        let (published, env, log) = (Vec::new(), BTreeMap::new(), Log::default());
+        let (published, env, volumes, log) = (Vec::new(), BTreeMap::new(), Vec::new(), Log::default());
         let (foreign, spare, joined, stopped, overdue) = (false, false, None, None, None);
-        Self { name, scope, foreign, spare, published, env, image, observed, log, runs: 0, joined, stopped, overdue }
+        Self { name, scope, foreign, spare, published, env, volumes, image, observed, log, runs: 0, joined, stopped, overdue }
     }
 
     /// A spare sandbox.
@@ -163,7 +168,7 @@ impl World {
         self.news.notify_waiters();
     }
 
-    fn changed(&mut self, at: Moment) {
+    pub(super) fn changed(&mut self, at: Moment) {
         self.changed_at = self.changed_at.max(at.elapsed);
         self.news.notify_waiters();
     }

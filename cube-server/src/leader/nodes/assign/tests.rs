@@ -64,6 +64,7 @@ fn assignment(generation: u64, pods: usize) -> Assignment {
         labels: Default::default(),
         spec: spec.clone(),
         want: Want::Run { restarts: 0 },
+        sources: None,
     });
     Assignment {
         cluster_id: ClusterId(uuid::Uuid::nil()),
@@ -72,6 +73,7 @@ fn assignment(generation: u64, pods: usize) -> Assignment {
         generation: Generation(generation),
         pods: pods.collect(),
         cordoned: false,
+        drop_volumes: Vec::new(),
     }
 }
 

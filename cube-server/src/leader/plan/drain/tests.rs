@@ -29,6 +29,7 @@ fn node(text: &str, cpu: u64, cordoned: bool) -> Node {
         version: String::new(),
         engine: String::new(),
         address: None,
+        host_paths: Vec::new(),
         created_at: Timestamp::UNIX_EPOCH,
         seen_at: Timestamp::UNIX_EPOCH,
         condition: NodeCondition::Ready,
