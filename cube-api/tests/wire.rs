@@ -27,6 +27,8 @@ fn status_of(container: &str, state: ContainerState) -> ContainerStatus {
         image: "nginx:latest".to_owned(),
         image_id: None,
         container_id: None,
+        started: matches!(state, ContainerState::Running(_)),
+        ready: Some(false),
         state,
         last_termination: None,
         restart_count: 0,
@@ -93,6 +95,7 @@ fn full_pod() -> Pod {
             message: None,
             pod_ip: Some("172.17.0.2".parse().expect("an address")),
             started_at: Some(second(3)),
+            ready_since: Some(second(6)),
             finished_at: None,
             containers: vec![
                 ContainerStatus {

@@ -39,6 +39,17 @@ pub struct Pod {
     pub status: PodStatus,
 }
 
+impl Pod {
+    /// Whether it may be sent requests: it is Running, each of its containers is ready, and it isn't on its way out. What the node of a pod that
+    /// waits for its lost node said last doesn't count.
+    pub fn is_ready(&self) -> bool {
+        let PodStatus { phase, containers, .. } = &self.status;
+        let is_here = self.metadata.deletion_requested_at.is_none() && self.placement.waiting_for.is_none();
+        let all = !containers.is_empty() && containers.iter().all(ContainerStatus::is_ready);
+        is_here && *phase == Phase::Running && all
+    }
+}
+
 /// Where a pod runs. Set once: a pod never moves.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

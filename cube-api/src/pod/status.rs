@@ -48,6 +48,9 @@ pub struct PodStatus {
     /// When every container had been started for the first time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
+    /// Since when all its containers are ready, by its node's clock; none while one isn't.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_since: Option<Timestamp>,
     /// When it became Succeeded or Failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Timestamp>,
@@ -72,11 +75,28 @@ pub struct ContainerStatus {
     pub container_id: Option<String>,
     /// What it does now.
     pub state: ContainerState,
+    /// Whether its process runs and its startup probe, if it has one, has succeeded.
+    #[serde(default)]
+    pub started: bool,
+    /// Whether it is started and its readiness probe, if it has one, says so. Absent from a node of a version before there were probes, where what
+    /// runs is ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<bool>,
     /// How the attempt before ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_termination: Option<Terminated>,
     /// Starts beyond the first. Never falls.
     pub restart_count: u32,
+}
+
+impl ContainerStatus {
+    /// Whether it may be sent requests.
+    pub fn is_ready(&self) -> bool {
+        match self.state {
+            ContainerState::Running(_) => self.ready.unwrap_or(true),
+            ContainerState::Waiting(_) | ContainerState::Terminated(_) => false,
+        }
+    }
 }
 
 /// What a container does now.

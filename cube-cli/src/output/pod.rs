@@ -29,10 +29,10 @@ pub fn table<'a>(pods: impl IntoIterator<Item = &'a Pod>, wide: bool, now: Times
 }
 
 fn row(pod: &Pod, wide: bool, now: Timestamp) -> Vec<Cell> {
-    let (running, all) = status::running_of(pod);
+    let (ready, all) = status::ready_of(pod);
     let mut row = vec![
         pod.metadata.name.as_str().into(),
-        format!("{running}/{all}").into(),
+        format!("{ready}/{all}").into(),
         Cell::toned(status::of_pod(pod), tone(pod)),
         restarts(pod).into(),
         age::since(pod.metadata.created_at, now).into(),
