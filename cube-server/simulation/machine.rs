@@ -151,6 +151,7 @@ impl Machine {
                     reserve: Reserve { cpu: Part::Amount(500), memory: Part::Percent(25), disk: Part::Amount(10 << 30) },
                     machine: None,
                     host_paths: HostPaths::default(),
+                    network: Some(Network::new(Simulated)),
                     spare_sandboxes: *spares,
                 };
                 follower::start(config, Arc::new(engine.clone()), dialer, ambient, tasks).await?;

@@ -241,6 +241,7 @@ async fn start_node(
         reserve: common.reserve(),
         machine: Some(Arc::new(ThisMachine)),
         host_paths: HostPaths::new(common.allow_host_path.iter().cloned()).map_err(anyhow::Error::msg)?,
+        network: Some(Network::system()),
         spare_sandboxes: common.spare_sandboxes.into(),
         free_ports: common.free_ports,
         address: common.address.or_else(net::own_address),

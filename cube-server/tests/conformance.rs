@@ -7,26 +7,32 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 use source::{Source, Token, rust_files, tokens, workspace};
 
-/// What has to be listed: what was asked for, word by word (A), the invariants (I), what comes to pass when faults have stopped (L), and the faults
-/// that are tried: on the leader (EL), followers (EF), Docker (ED), the network (EN) and by clients (EC); then the rules of scheduling (SC), of
-/// what nodes have and give (RS), of nodes that people look after (ND), of many nodes and pods (SCALE), of spare sandboxes (PL), of resources that are
-/// neither pods nor nodes (OB), and of pods' files (VO).
-const PROMISES: [(&str, u32); 15] = [
+/// What has to be listed: each part, with how many promises it has.
+const PROMISES: &[(&str, u32)] = &[
+    // What was asked for, word by word.
     ("A", 15),
+    // The invariants.
     ("I", 15),
+    // What comes to pass when faults have stopped.
     ("L", 4),
+    // The faults that are tried: on the leader, followers, Docker, the network, and by clients.
     ("EL", 7),
     ("EF", 6),
     ("ED", 9),
     ("EN", 7),
     ("EC", 6),
+    // Scheduling; what nodes have and give; nodes that people look after; many nodes and pods; spare sandboxes.
     ("SC", 9),
     ("RS", 6),
     ("ND", 7),
     ("SCALE", 7),
     ("PL", 6),
+    // Resources that are neither pods nor nodes.
     ("OB", 4),
+    // Pods' files.
     ("VO", 10),
+    // Probes.
+    ("PR", 9),
 ];
 
 fn wanted() -> Vec<String> {

@@ -8,6 +8,7 @@ mod faults;
 mod nodes;
 mod pods;
 mod ports;
+mod probes;
 mod refusals;
 mod reset;
 mod spares;

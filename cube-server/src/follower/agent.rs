@@ -25,12 +25,14 @@ use crate::follower::machine::Machine;
 use crate::follower::observe::Observer;
 use crate::follower::pods::{Context, STARTS_AT_ONCE, Snapshot};
 use crate::follower::ports::{FreePorts, Ports};
+use crate::follower::probes::Prober;
 use crate::follower::reporter::{Reporter, Sources};
 use crate::follower::reserve::Reserve;
 use crate::follower::runtime::Runtime;
 use crate::follower::spares::{Keeper, Spares};
 use crate::follower::{exec, logs};
 use crate::latest;
+use crate::net::Network;
 use crate::tasks::Tasks;
 
 /// What a node agent is started with.
@@ -56,6 +58,8 @@ pub struct AgentConfig {
     pub machine: Option<Arc<dyn Machine>>,
     /// Which files of its machine pods may have.
     pub host_paths: HostPaths,
+    /// How its pods are probed; none for a node whose pods are only pretended: all their probes succeed.
+    pub network: Option<Network>,
     /// How many sandboxes it keeps ready.
     pub spare_sandboxes: usize,
     /// The host ports that it gives to pods that leave the choice to it.
@@ -197,6 +201,7 @@ impl Agent {
             ambient: ambient.clone(),
             images: Images::new(runtime.clone(), tasks.clone()),
             reporter: reporter.clone(),
+            probes: Prober::new(runtime.clone(), config.network.clone(), ambient.clone(), tasks.clone()),
             spares,
             ports,
             facts: facts_seen.clone(),

@@ -7,7 +7,7 @@ use cube_api::pod::{
 use cube_api::session::AssignedPod;
 use jiff::Timestamp;
 
-use crate::follower::plan::View;
+use crate::follower::plan::{self, View};
 use crate::follower::ports;
 use crate::follower::record::{ContainerRecord, PodEnd, PodRecord, Slot, Stage, WaitCause};
 use crate::follower::runtime::{CALL_TIMEOUT, PullProgress, RunState};
@@ -31,6 +31,7 @@ pub fn of_pod(pod: &AssignedPod, record: &PodRecord, view: &View, now: Timestamp
         pod_ip: view.sandbox(record.sandbox.attempt).and_then(|sandbox| sandbox.ip),
         host_ports: if record.is_over() { Box::default() } else { ports::of(&pod.spec, record.chosen_ports()).into() },
         started_at: record.started_at,
+        ready_since: ready_since(pod, record, view),
         finished_at: finished_at(record),
         containers: containers.collect(),
     }
@@ -42,6 +43,12 @@ fn end_of(record: &PodRecord) -> Option<&PodEnd> {
         Stage::Stopping { end, .. } | Stage::Stopped { end } => end.as_ref(),
         Stage::Live | Stage::Restarting { .. } => None,
     }
+}
+
+/// Since the last of its containers is ready, if all are.
+fn ready_since(pod: &AssignedPod, record: &PodRecord, view: &View) -> Option<Timestamp> {
+    let since = pod.spec.containers.iter().map(|spec| plan::ready_since(spec, record, view));
+    since.collect::<Option<Vec<_>>>()?.into_iter().max()
 }
 
 fn finished_at(record: &PodRecord) -> Option<Timestamp> {
@@ -81,6 +88,9 @@ fn of_container(spec: &Container, known: Known<'_>) -> ContainerStatus {
         image: spec.image.clone(),
         image_id: image_id.or_else(|| view.images.get(&spec.name).cloned()),
         container_id: shown.map(|seen| seen.id.0.clone()),
+        started: matches!(state, ContainerState::Running(_)) && plan::is_started(spec, known.pod),
+        ready: Some(plan::ready_since(spec, known.pod, view).is_some()),
+        probe_failure: plan::failing(&spec.name, known.pod, view).cloned(),
         state,
         last_termination,
         restart_count: container.starts.saturating_sub(1),
@@ -92,7 +102,7 @@ fn state_of(spec: &Container, known: &Known<'_>) -> (ContainerState, Option<Term
     let last = container.last.clone();
     match &container.slot {
         Slot::Ended(end) => (ContainerState::Terminated(end.clone()), last),
-        Slot::Running { since } => (running_or_ended(&spec.name, known, *since), last),
+        Slot::Running { since } | Slot::Unhealthy { since, .. } => (running_or_ended(&spec.name, known, *since), last),
         // A pod that is given up starts nothing any more: what it waited for doesn't matter, how it ended does.
         Slot::Waiting(cause) => match last {
             Some(end) if pod.is_over() => (ContainerState::Terminated(end), None),

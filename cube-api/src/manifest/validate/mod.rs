@@ -6,6 +6,8 @@
 mod env;
 mod volumes;
 
+mod probes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -105,6 +107,7 @@ impl Checks {
             self.check(right, || path.key("workingDir"), || format!("`{}` is not an absolute path", excerpt(folder)));
         }
         self.resources(&path.key("resources"), &container.resources);
+        self.probes(path, container);
     }
 
     fn words(&mut self, path: &Path, words: &[String]) {

@@ -33,7 +33,7 @@ use tokio::time::Instant;
 
 pub use self::desk::{Call, Failure, Latency, Operation};
 pub use self::look::{Resident, Tally};
-pub use self::script::{Pull, Script};
+pub use self::script::{Health, Pull, Script};
 pub use self::volumes::Stored;
 use self::world::{Moment, World};
 use crate::ambient::Ambient;

@@ -249,6 +249,9 @@ impl World {
             container.observed.ip = Some(address_of(id));
         }
         container.runs += 1;
+        // As on Docker, a sandbox has an address while it runs. Nothing is reached by it: there is no network here.
+        let is_sandbox = container.observed.identity.container.is_none();
+        container.observed.ip = is_sandbox.then(|| address_of(id));
         (container.joined, container.overdue) = (joined, None);
         container.log.begin(&script, at);
         let run = container.runs;
@@ -295,11 +298,20 @@ impl World {
         let (RunState::Running { since } | RunState::Paused { since }) = container.observed.state else { return };
         let finished = Some(at.wall.max(since));
         container.observed.state = RunState::Exited { code, oom, error: None, started: Some(since), finished };
-        container.overdue = None;
+        (container.overdue, container.observed.ip) = (None, None);
         container.log.end(at.elapsed);
         self.tally(id).map(Tally::ended);
         self.hint(id);
         self.changed(at);
+    }
+
+    /// Whether a container is well, by its image's script.
+    pub(super) fn is_well(&self, id: &ContainerId, at: Moment) -> bool {
+        let Some(container) = self.containers.get(id) else { return false };
+        let RunState::Running { since } = container.observed.state else { return false };
+        let age = Duration::try_from(at.wall.duration_since(since)).unwrap_or_default();
+        let health = self.scripts.get(&container.image).map(|script| script.health).unwrap_or_default();
+        age >= health.from && health.until.is_none_or(|until| age < until)
     }
 
     /// A process's time is up, unless it is another run's or it is frozen.
