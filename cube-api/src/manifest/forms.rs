@@ -50,20 +50,26 @@ pub(super) fn bring_to_maps(pod: &mut Node) -> Vec<Finding> {
     if let Some(labels) = pod.get_mut("metadata").and_then(|metadata| metadata.get_mut("labels")) {
         bring_to_map(labels, &Path::default().key("metadata").key("labels"), label, &mut findings);
     }
-    let containers = pod.get_mut("spec").and_then(|spec| spec.get_mut("containers"));
-    if let Some(Node { value: Value::List(containers), .. }) = containers {
-        for (index, container) in containers.iter_mut().enumerate() {
-            if let Some(env) = container.get_mut("env") {
-                let path = Path::default().key("spec").key("containers").index(index).key("env");
-                if matches!(env.value, Value::Scalar { .. }) && !env.is_null() {
-                    findings.push(Finding::at(env.mark, path.clone(), "found a text; a map of names and values is expected".to_owned()));
-                    env.value = Value::StandIn;
+    for list in ["initContainers", "containers"] {
+        let containers = pod.get_mut("spec").and_then(|spec| spec.get_mut(list));
+        if let Some(Node { value: Value::List(containers), .. }) = containers {
+            for (index, container) in containers.iter_mut().enumerate() {
+                if let Some(env) = container.get_mut("env") {
+                    let path = Path::default().key("spec").key(list).index(index).key("env");
+                    bring_env_to_map(env, path, &mut findings);
                 }
-                bring_to_map(env, &path, variable, &mut findings);
             }
         }
     }
     findings
+}
+
+fn bring_env_to_map(env: &mut Node, path: Path, findings: &mut Vec<Finding>) {
+    if matches!(env.value, Value::Scalar { .. }) && !env.is_null() {
+        findings.push(Finding::at(env.mark, path.clone(), "found a text; a map of names and values is expected".to_owned()));
+        env.value = Value::StandIn;
+    }
+    bring_to_map(env, &path, variable, findings);
 }
 
 /// Makes a list's items entries of a map. What can't be one is a finding.

@@ -2,8 +2,10 @@
 //!
 //! Names and units are Kubernetes', so that people's habits carry over. Every field that is accepted works.
 
+mod action;
 mod container;
 mod expand;
+mod lifecycle;
 mod status;
 
 use std::collections::BTreeMap;
@@ -14,10 +16,12 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use self::action::{ExecAction, HttpGetAction, HttpHeader, HttpScheme, PortRef};
 pub use self::container::{Amounts, Container, ImagePullPolicy, Port, Protocol, Resources};
 pub use self::expand::expand;
+pub use self::lifecycle::{ContainerRestartPolicy, Hook, Lifecycle, Part, RunHandler, SleepAction, TerminationMessagePolicy};
 pub use self::status::{
-    ContainerState, ContainerStatus, DRAINED, EndReason, NODE_FORGOT, NODE_LOST, Phase, PodStatus, Running, Terminated, WaitReason, Waiting,
+    ContainerState, ContainerStatus, DEADLINE_EXCEEDED, DRAINED, EndReason, NODE_FORGOT, NODE_LOST, Phase, PodStatus, Running, Terminated, WaitReason, Waiting,
 };
 
 use crate::meta::{Metadata, Name};
@@ -79,6 +83,10 @@ impl Placement {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PodSpec {
+    /// Those that run first, one after the other, each to its end with 0; those of them whose `restartPolicy` is Always run on beside the others
+    /// (sidecars). Their names differ from those of `containers` too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub init_containers: Vec<Container>,
     /// At least one; their names differ.
     pub containers: Vec<Container>,
     /// What to do when a container ends.
@@ -90,6 +98,10 @@ pub struct PodSpec {
     /// Seconds between the stop signal and SIGKILL.
     #[serde(default = "default_grace")]
     pub termination_grace_period_seconds: u32,
+    /// Seconds after which it is stopped and Failed with the reason [`DEADLINE_EXCEEDED`], counted from when its node first took it on, and from
+    /// its last `cube restart`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active_deadline_seconds: Option<u32>,
     /// Labels that a node must have.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub node_selector: BTreeMap<String, String>,
@@ -105,9 +117,28 @@ pub struct PodSpec {
 }
 
 impl PodSpec {
+    /// All its containers: the init containers first, each in the spec's order.
+    pub fn all_containers(&self) -> impl Iterator<Item = &Container> {
+        self.init_containers.iter().chain(&self.containers)
+    }
+
+    /// The container of a name, an init container too.
+    pub fn container(&self, name: &Name) -> Option<&Container> {
+        self.all_containers().find(|container| container.name == *name)
+    }
+
+    /// Which part the container of a name has in the pod.
+    pub fn part(&self, name: &Name) -> Option<Part> {
+        match self.init_containers.iter().position(|container| container.name == *name) {
+            Some(index) if self.init_containers[index].is_sidecar() => Some(Part::Sidecar { index }),
+            Some(index) => Some(Part::Init { index }),
+            None => self.containers.iter().any(|container| container.name == *name).then_some(Part::App),
+        }
+    }
+
     /// The ports of all its containers that have a host port.
     pub fn published(&self) -> impl Iterator<Item = &Port> {
-        self.containers.iter().flat_map(|container| &container.ports).filter(|port| port.host_port.is_some())
+        self.all_containers().flat_map(|container| &container.ports).filter(|port| port.host_port.is_some())
     }
 }
 

@@ -1,0 +1,127 @@
+//! The rules of a pod's life: parts, hooks, the deadline, last words.
+
+use super::{Checks, MAX_GRACE_SECONDS};
+use crate::manifest::path::Path;
+use crate::manifest::tree::excerpt;
+use crate::pod::{Container, ExecAction, Hook, HttpGetAction, PodSpec, PortRef, RunHandler, SleepAction};
+
+/// File systems that are gone or mean nothing once the process has ended. `/dev` is one of the container's own: measured on Docker 20.10, a file that
+/// was written there can't be read any more.
+const GONE_AT_THE_END: [&str; 3] = ["/dev", "/proc", "/sys"];
+
+/// The longest path of Linux (`PATH_MAX`, with the closing NUL).
+const MAX_PATH_BYTES: usize = 4095;
+
+pub(super) fn pod(checks: &mut Checks, path: &Path, spec: &PodSpec) {
+    let deadline = || path.key("activeDeadlineSeconds");
+    checks.check(spec.active_deadline_seconds != Some(0), deadline, || "0 s; a pod may be active for at least 1".to_owned());
+    for (index, container) in spec.init_containers.iter().enumerate() {
+        let path = path.key("initContainers").index(index);
+        let runs_on = container.is_sidecar() || container.lifecycle.is_empty();
+        checks.check(runs_on, || path.key("lifecycle"), || {
+            "an init container that runs to its end has no hooks; with `restartPolicy: Always` it is a sidecar, which may".to_owned()
+        });
+        container_rules(checks, &path, container);
+    }
+    for (index, container) in spec.containers.iter().enumerate() {
+        let path = path.key("containers").index(index);
+        checks.check(container.restart_policy.is_none(), || path.key("restartPolicy"), || {
+            "only an init container has a `restartPolicy` of its own (it is a sidecar then); these have the pod's".to_owned()
+        });
+        container_rules(checks, &path, container);
+    }
+}
+
+fn container_rules(checks: &mut Checks, path: &Path, container: &Container) {
+    if let Some(file) = &container.termination_message_path {
+        let path = || path.key("terminationMessagePath");
+        let right = file.starts_with('/') && file.len() <= MAX_PATH_BYTES && !file.contains('\0');
+        checks.check(right, path, || format!("`{}` is not an absolute path", excerpt(file)));
+        let folder = GONE_AT_THE_END.iter().find(|folder| is_below(folder, file));
+        checks.check(folder.is_none(), path, || {
+            let folder = folder.copied().unwrap_or_default();
+            format!("what a container writes below `{folder}` is gone when it ends; name a file elsewhere, such as /tmp/termination-log")
+        });
+    }
+    let lifecycle = path.key("lifecycle");
+    let hooks = [("postStart", &container.lifecycle.post_start), ("preStop", &container.lifecycle.pre_stop)];
+    for (name, hook) in hooks {
+        if let Some(hook) = hook {
+            hook_rules(checks, &lifecycle.key(name), container, hook);
+        }
+    }
+}
+
+/// Whether a path leads below a folder, with `.`, `..` and doubled slashes taken for what they mean.
+fn is_below(folder: &str, file: &str) -> bool {
+    let mut steps = Vec::new();
+    for step in file.split('/') {
+        match step {
+            "" | "." => {}
+            ".." => drop(steps.pop()),
+            step => steps.push(step),
+        }
+    }
+    steps.first().is_some_and(|first| folder.strip_prefix('/') == Some(first))
+}
+
+fn hook_rules(checks: &mut Checks, path: &Path, container: &Container, hook: &Hook) {
+    let handlers: Vec<_> = hook.handlers().collect();
+    checks.check(handlers.len() == 1, || path.clone(), || match handlers.len() {
+        0 => "nothing to run; one of exec, httpGet and sleep is expected".to_owned(),
+        several => format!("{several} things to run; one of exec, httpGet and sleep is expected"),
+    });
+    for handler in handlers {
+        match handler {
+            RunHandler::Exec(action) => exec(checks, &path.key("exec"), action),
+            RunHandler::HttpGet(action) => http_get(checks, &path.key("httpGet"), container, action),
+            RunHandler::Sleep(SleepAction { seconds }) => {
+                let right = (1..=MAX_GRACE_SECONDS).contains(seconds);
+                checks.check(right, || path.key("sleep").key("seconds"), || format!("{seconds} s; 1 to {MAX_GRACE_SECONDS} (a day) are allowed"));
+            }
+        }
+    }
+}
+
+/// The rules of a command that a node runs in a container.
+pub(super) fn exec(checks: &mut Checks, path: &Path, ExecAction { command }: &ExecAction) {
+    let path = path.key("command");
+    let program = command.first().is_some_and(|program| !program.is_empty());
+    checks.check(program, || path.clone(), || "a program to run is missing".to_owned());
+    checks.words(&path, command);
+}
+
+/// The rules of a request that a node makes to a container.
+pub(super) fn http_get(checks: &mut Checks, path: &Path, container: &Container, action: &HttpGetAction) {
+    let HttpGetAction { path: target, port, scheme: _, host, http_headers } = action;
+    let is_target = target.starts_with('/') && target.bytes().all(|byte| byte.is_ascii_graphic()) && !target.contains('#');
+    checks.check(is_target, || path.key("path"), || {
+        format!("`{}` is no path of a request: it begins with '/' and has no blanks", excerpt(target))
+    });
+    port_rules(checks, &path.key("port"), container, port);
+    if let Some(host) = host {
+        let right = !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte));
+        checks.check(right, || path.key("host"), || format!("`{}` is neither a host's name nor an address", excerpt(host)));
+    }
+    for (index, header) in http_headers.iter().enumerate() {
+        let path = path.key("httpHeaders").index(index);
+        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        let is_name = !header.name.is_empty() && header.name.bytes().all(is_token);
+        checks.check(is_name, || path.key("name"), || format!("`{}` is no header's name", excerpt(&header.name)));
+        let is_value = header.value.bytes().all(|byte| byte == b'\t' || (b' '..=b'~').contains(&byte));
+        checks.check(is_value, || path.key("value"), || "a header's value has no line breaks and no characters beyond ASCII".to_owned());
+    }
+}
+
+/// A port's name has to be one of the container's own.
+pub(super) fn port_rules(checks: &mut Checks, path: &Path, container: &Container, port: &PortRef) {
+    let PortRef::Name(name) = port else { return };
+    let names: Vec<_> = container.ports.iter().filter_map(|port| port.name.as_ref()).collect();
+    checks.check(names.contains(&name), || path.clone(), || match names.is_empty() {
+        true => format!("`{name}` is the name of none of the container's ports: they have no names"),
+        false => {
+            let names: Vec<_> = names.iter().map(|name| name.as_str()).collect();
+            format!("`{name}` is the name of none of the container's ports, which are {}", names.join(", "))
+        }
+    });
+}
