@@ -41,7 +41,7 @@ fn unfinished(pod: &Pod) -> String {
         ContainerState::Running(_) | ContainerState::Terminated(_) => None,
     });
     let ended = pod.status.containers.iter().find_map(|container| match &container.state {
-        ContainerState::Terminated(end) if end.exit_code != 0 => Some(end.reason.as_str()),
+        ContainerState::Terminated(end) if end.is_failure() => Some(end.reason.as_str()),
         ContainerState::Terminated(_) | ContainerState::Running(_) | ContainerState::Waiting(_) => None,
     });
     waiting.or(ended).unwrap_or("Running").to_owned()
@@ -72,6 +72,7 @@ mod tests {
             container_id: None,
             started: matches!(state, ContainerState::Running(_)),
             ready: None,
+            probe_failure: None,
             state,
             last_termination: None,
             restart_count: 0,

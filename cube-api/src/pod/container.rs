@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::lifecycle::{ContainerRestartPolicy, Lifecycle, TerminationMessagePolicy};
+use super::probe::{Probe, ProbeKind};
 use crate::meta::Name;
 use crate::quantity::{Bytes, MilliCpu};
 
@@ -35,6 +36,15 @@ pub struct Container {
     /// What the scheduler reserves and what Docker enforces.
     #[serde(default, skip_serializing_if = "Resources::is_empty")]
     pub resources: Resources,
+    /// Whether it still works: if not, it is ended, which counts as a crash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub liveness_probe: Option<Box<Probe>>,
+    /// Whether it may be sent requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub readiness_probe: Option<Box<Probe>>,
+    /// Whether it has come up: the other probes wait for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub startup_probe: Option<Box<Probe>>,
     /// When to ask a registry.
     #[serde(default)]
     pub image_pull_policy: ImagePullPolicy,
@@ -65,6 +75,15 @@ impl Container {
         match self.restart_policy {
             Some(ContainerRestartPolicy::Always) => true,
             None => false,
+        }
+    }
+
+    /// Its probe of this kind.
+    pub fn probe(&self, kind: ProbeKind) -> Option<&Probe> {
+        match kind {
+            ProbeKind::Startup => self.startup_probe.as_deref(),
+            ProbeKind::Liveness => self.liveness_probe.as_deref(),
+            ProbeKind::Readiness => self.readiness_probe.as_deref(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::action::{ExecAction, HttpGetAction};
+use super::probe::{ExecProbe, HttpGetProbe};
 
 /// A container's part in its pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,10 +35,10 @@ pub enum ContainerRestartPolicy {
 pub struct Lifecycle {
     /// Right after each start. Where it fails the container is stopped, and that counts as a crash. A sidecar has started when it is done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub post_start: Option<Hook>,
+    pub post_start: Option<Box<Hook>>,
     /// Before the stop signal, within the grace period. Where it fails the stop goes on. Not for a container that ends by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pre_stop: Option<Hook>,
+    pub pre_stop: Option<Box<Hook>>,
 }
 
 impl Lifecycle {
@@ -54,10 +54,10 @@ impl Lifecycle {
 pub struct Hook {
     /// A command in the container, which has to exit with 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exec: Option<ExecAction>,
+    pub exec: Option<ExecProbe>,
     /// A request to the pod, which has to be answered with 200 to 399.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub http_get: Option<HttpGetAction>,
+    pub http_get: Option<HttpGetProbe>,
     /// Nothing but time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sleep: Option<SleepAction>,
@@ -67,9 +67,9 @@ pub struct Hook {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunHandler<'a> {
     /// A command in the container.
-    Exec(&'a ExecAction),
+    Exec(&'a ExecProbe),
     /// A request to the pod.
-    HttpGet(&'a HttpGetAction),
+    HttpGet(&'a HttpGetProbe),
     /// Nothing but time.
     Sleep(&'a SleepAction),
 }

@@ -2,10 +2,10 @@
 //!
 //! Names and units are Kubernetes', so that people's habits carry over. Every field that is accepted works.
 
-mod action;
 mod container;
 mod expand;
 mod lifecycle;
+mod probe;
 mod status;
 
 use std::collections::BTreeMap;
@@ -16,10 +16,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use self::action::{ExecAction, HttpGetAction, HttpHeader, HttpScheme, PortRef};
 pub use self::container::{Amounts, Container, ImagePullPolicy, Port, Protocol, Resources};
 pub use self::expand::expand;
 pub use self::lifecycle::{ContainerRestartPolicy, Hook, Lifecycle, Part, RunHandler, SleepAction, TerminationMessagePolicy};
+pub use self::probe::{ExecProbe, Handler, HttpGetProbe, HttpHeader, Probe, ProbeKind, ProbePort, Scheme, TcpSocketProbe};
 pub use self::status::{
     ContainerState, ContainerStatus, DEADLINE_EXCEEDED, DRAINED, EndReason, NODE_FORGOT, NODE_LOST, Phase, PodStatus, Running, Terminated, WaitReason, Waiting,
 };

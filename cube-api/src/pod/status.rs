@@ -100,6 +100,9 @@ pub struct ContainerStatus {
     /// runs is ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready: Option<bool>,
+    /// What its startup or readiness probe got, while that keeps it from being ready: `readiness probe failed: HTTP 503 from http://...`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe_failure: Option<String>,
     /// How the attempt before ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_termination: Option<Terminated>,
@@ -204,6 +207,13 @@ pub struct Terminated {
     pub finished_at: Option<Timestamp>,
 }
 
+impl Terminated {
+    /// Whether it ended badly: with another code than 0, or because it was unhealthy.
+    pub fn is_failure(&self) -> bool {
+        self.exit_code != 0 || self.reason == EndReason::Unhealthy
+    }
+}
+
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum EndReason {
@@ -214,6 +224,8 @@ pub enum EndReason {
     /// Killed for its memory limit.
     #[serde(rename = "OOMKilled")]
     OomKilled,
+    /// A probe found it unhealthy, and it was stopped for that, whatever it exited with.
+    Unhealthy,
     /// It could not be started at all.
     StartError,
     /// Its container is gone and nobody knows how it ended.
@@ -227,6 +239,7 @@ impl EndReason {
             Self::Completed => "Completed",
             Self::Error => "Error",
             Self::OomKilled => "OOMKilled",
+            Self::Unhealthy => "Unhealthy",
             Self::StartError => "StartError",
             Self::Unknown => "Unknown",
         }

@@ -66,7 +66,7 @@ pub fn tone(pod: &Pod) -> Tone {
             WaitReason::ContainerCreating | WaitReason::Pulling => false,
         },
         ContainerState::Running(_) => false,
-        ContainerState::Terminated(end) => end.exit_code != 0,
+        ContainerState::Terminated(end) => end.is_failure(),
     });
     let waits = pod.placement.waiting_for.is_some();
     match pod.status.phase {

@@ -3,7 +3,7 @@
 use super::{Checks, MAX_GRACE_SECONDS};
 use crate::manifest::path::Path;
 use crate::manifest::tree::excerpt;
-use crate::pod::{Container, ExecAction, Hook, HttpGetAction, PodSpec, PortRef, RunHandler, SleepAction};
+use crate::pod::{Container, ExecProbe, Hook, PodSpec, ProbeKind, RunHandler, SleepAction};
 
 /// File systems that are gone or mean nothing once the process has ended. `/dev` is one of the container's own: measured on Docker 20.10, a file that
 /// was written there can't be read any more.
@@ -18,9 +18,11 @@ pub(super) fn pod(checks: &mut Checks, path: &Path, spec: &PodSpec) {
     for (index, container) in spec.init_containers.iter().enumerate() {
         let path = path.key("initContainers").index(index);
         let runs_on = container.is_sidecar() || container.lifecycle.is_empty();
-        checks.check(runs_on, || path.key("lifecycle"), || {
-            "an init container that runs to its end has no hooks; with `restartPolicy: Always` it is a sidecar, which may".to_owned()
-        });
+        checks.check(runs_on, || path.key("lifecycle"), || only_for_sidecars("no hooks"));
+        for kind in ProbeKind::ALL {
+            let runs_on = container.is_sidecar() || container.probe(kind).is_none();
+            checks.check(runs_on, || path.key(kind.field()), || only_for_sidecars("no probes"));
+        }
         container_rules(checks, &path, container);
     }
     for (index, container) in spec.containers.iter().enumerate() {
@@ -30,6 +32,10 @@ pub(super) fn pod(checks: &mut Checks, path: &Path, spec: &PodSpec) {
         });
         container_rules(checks, &path, container);
     }
+}
+
+fn only_for_sidecars(what: &str) -> String {
+    format!("an init container that runs to its end has {what}; with `restartPolicy: Always` it is a sidecar, which may")
 }
 
 fn container_rules(checks: &mut Checks, path: &Path, container: &Container) {
@@ -74,7 +80,7 @@ fn hook_rules(checks: &mut Checks, path: &Path, container: &Container, hook: &Ho
     for handler in handlers {
         match handler {
             RunHandler::Exec(action) => exec(checks, &path.key("exec"), action),
-            RunHandler::HttpGet(action) => http_get(checks, &path.key("httpGet"), container, action),
+            RunHandler::HttpGet(action) => checks.http_get(&path.key("httpGet"), container, action),
             RunHandler::Sleep(SleepAction { seconds }) => {
                 let right = (1..=MAX_GRACE_SECONDS).contains(seconds);
                 checks.check(right, || path.key("sleep").key("seconds"), || format!("{seconds} s; 1 to {MAX_GRACE_SECONDS} (a day) are allowed"));
@@ -83,45 +89,10 @@ fn hook_rules(checks: &mut Checks, path: &Path, container: &Container, hook: &Ho
     }
 }
 
-/// The rules of a command that a node runs in a container.
-pub(super) fn exec(checks: &mut Checks, path: &Path, ExecAction { command }: &ExecAction) {
+fn exec(checks: &mut Checks, path: &Path, ExecProbe { command }: &ExecProbe) {
     let path = path.key("command");
-    let program = command.first().is_some_and(|program| !program.is_empty());
-    checks.check(program, || path.clone(), || "a program to run is missing".to_owned());
+    let program = command.first();
+    checks.check(program.is_some(), || path.clone(), || "the list is empty; the program to run is expected".to_owned());
+    checks.check(program.is_none_or(|word| !word.is_empty()), || path.index(0), || "the program to run is empty".to_owned());
     checks.words(&path, command);
-}
-
-/// The rules of a request that a node makes to a container.
-pub(super) fn http_get(checks: &mut Checks, path: &Path, container: &Container, action: &HttpGetAction) {
-    let HttpGetAction { path: target, port, scheme: _, host, http_headers } = action;
-    let is_target = target.starts_with('/') && target.bytes().all(|byte| byte.is_ascii_graphic()) && !target.contains('#');
-    checks.check(is_target, || path.key("path"), || {
-        format!("`{}` is no path of a request: it begins with '/' and has no blanks", excerpt(target))
-    });
-    port_rules(checks, &path.key("port"), container, port);
-    if let Some(host) = host {
-        let right = !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte));
-        checks.check(right, || path.key("host"), || format!("`{}` is neither a host's name nor an address", excerpt(host)));
-    }
-    for (index, header) in http_headers.iter().enumerate() {
-        let path = path.key("httpHeaders").index(index);
-        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-        let is_name = !header.name.is_empty() && header.name.bytes().all(is_token);
-        checks.check(is_name, || path.key("name"), || format!("`{}` is no header's name", excerpt(&header.name)));
-        let is_value = header.value.bytes().all(|byte| byte == b'\t' || (b' '..=b'~').contains(&byte));
-        checks.check(is_value, || path.key("value"), || "a header's value has no line breaks and no characters beyond ASCII".to_owned());
-    }
-}
-
-/// A port's name has to be one of the container's own.
-pub(super) fn port_rules(checks: &mut Checks, path: &Path, container: &Container, port: &PortRef) {
-    let PortRef::Name(name) = port else { return };
-    let names: Vec<_> = container.ports.iter().filter_map(|port| port.name.as_ref()).collect();
-    checks.check(names.contains(&name), || path.clone(), || match names.is_empty() {
-        true => format!("`{name}` is the name of none of the container's ports: they have no names"),
-        false => {
-            let names: Vec<_> = names.iter().map(|name| name.as_str()).collect();
-            format!("`{name}` is the name of none of the container's ports, which are {}", names.join(", "))
-        }
-    });
 }

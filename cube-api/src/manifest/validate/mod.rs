@@ -4,6 +4,7 @@
 //! node has the port is for the node and the scheduler to find out.
 
 mod lifecycle;
+mod probes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -105,6 +106,7 @@ impl Checks {
             self.check(right, || path.key("workingDir"), || format!("`{}` is not an absolute path", excerpt(folder)));
         }
         self.resources(&path.key("resources"), &container.resources);
+        self.probes(path, container);
     }
 
     fn words(&mut self, path: &Path, words: &[String]) {
