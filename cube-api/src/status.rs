@@ -1,7 +1,7 @@
 //! The STATUS column: one word for what a person should know first, derived here and nowhere else.
 
 use crate::node::Node;
-use crate::pod::{ContainerState, NODE_LOST, Phase, Pod};
+use crate::pod::{ContainerState, ContainerStatus, NODE_LOST, Phase, Pod, WaitReason, Waiting};
 
 /// The words for a node: its condition, and whether it is cordoned.
 pub fn of_node(node: &Node) -> String {
@@ -28,29 +28,80 @@ pub fn of_pod(pod: &Pod) -> String {
 }
 
 fn failed(pod: &Pod) -> String {
-    let reason = pod.status.reason.clone();
-    reason.unwrap_or_else(|| "Error".to_owned())
+    let reason = pod.status.reason.as_deref().unwrap_or("Error");
+    let ended_so = |container: &ContainerStatus| match &container.state {
+        ContainerState::Terminated(end) => end.is_failure() && end.reason.as_str() == reason,
+        ContainerState::Waiting(_) | ContainerState::Running(_) => false,
+    };
+    // As kubectl has it. Reasons that are the whole pod's, such as `CrashLimit`, stay what they are.
+    let by_init = !pod.status.containers.iter().any(ended_so) && pod.status.init_containers.iter().any(ended_so);
+    if by_init { format!("Init:{reason}") } else { reason.to_owned() }
 }
 
 fn unfinished(pod: &Pod) -> String {
     if pod.status.containers.is_empty() {
         return "Scheduled".to_owned();
     }
-    let waiting = pod.status.containers.iter().find_map(|container| match &container.state {
+    if let Some(word) = initializing(pod) {
+        return word;
+    }
+    let waiting = pod.status.all_containers().find_map(|container| match &container.state {
         ContainerState::Waiting(waiting) => Some(waiting.reason.as_str()),
         ContainerState::Running(_) | ContainerState::Terminated(_) => None,
     });
-    let ended = pod.status.containers.iter().find_map(|container| match &container.state {
+    let ended = pod.status.all_containers().find_map(|container| match &container.state {
         ContainerState::Terminated(end) if end.is_failure() => Some(end.reason.as_str()),
         ContainerState::Terminated(_) | ContainerState::Running(_) | ContainerState::Waiting(_) => None,
     });
     waiting.or(ended).unwrap_or("Running").to_owned()
 }
 
-/// How many containers are ready, and how many there are: `1/2`.
+/// The word for a pod whose init containers are not all done: kubectl's, such as `Init:0/2` or `Init:CrashLoopBackOff`.
+fn initializing(pod: &Pod) -> Option<String> {
+    if is_initialized(pod) {
+        return None;
+    }
+    let all = pod.status.init_containers.len();
+    let of = |(index, container): (usize, &ContainerStatus)| match &container.state {
+        ContainerState::Terminated(end) if !end.is_failure() => None,
+        ContainerState::Running(_) if container.started && is_sidecar(pod, container) => None,
+        ContainerState::Terminated(end) => Some(format!("Init:{}", end.reason.as_str())),
+        ContainerState::Waiting(Waiting { reason: WaitReason::PodInitializing | WaitReason::ContainerCreating, .. })
+        | ContainerState::Running(_) => Some(format!("Init:{index}/{all}")),
+        ContainerState::Waiting(waiting) => Some(format!("Init:{}", waiting.reason.as_str())),
+    };
+    pod.status.init_containers.iter().enumerate().find_map(of)
+}
+
+/// Whether its `containers` have had their turn: from then on its sidecars are no longer what holds it up.
+fn is_initialized(pod: &Pod) -> bool {
+    pod.status.containers.iter().any(|container| match &container.state {
+        ContainerState::Waiting(waiting) => waiting.reason != WaitReason::PodInitializing,
+        ContainerState::Running(_) | ContainerState::Terminated(_) => true,
+    })
+}
+
+fn is_sidecar(pod: &Pod, status: &ContainerStatus) -> bool {
+    pod.spec.init_containers.iter().any(|container| container.name == status.name && container.is_sidecar())
+}
+
+/// How many containers are ready, and how many there are: `1/2`. Sidecars count, init containers that run to their end don't.
 pub fn ready_of(pod: &Pod) -> (usize, usize) {
-    let ready = pod.status.containers.iter().filter(|container| container.is_ready()).count();
-    (ready, pod.spec.containers.len())
+    let sidecars = pod.status.init_containers.iter().filter(|container| is_sidecar(pod, container));
+    let ready = pod.status.containers.iter().chain(sidecars).filter(|container| container.is_ready()).count();
+    let all = pod.spec.containers.len() + pod.spec.init_containers.iter().filter(|container| container.is_sidecar()).count();
+    (ready, all)
+}
+
+/// How often containers were started again: the init containers while they are being run, then those that run on. As kubectl counts.
+pub fn restarts_of(pod: &Pod) -> u64 {
+    let counted = |init: bool| {
+        let sidecars_of = |container: &&ContainerStatus| init || is_sidecar(pod, container);
+        let inits = pod.status.init_containers.iter().filter(sidecars_of);
+        let apps = pod.status.containers.iter().filter(|_| !init);
+        inits.chain(apps).map(|container| u64::from(container.restart_count)).sum()
+    };
+    counted(!is_initialized(pod))
 }
 
 #[cfg(test)]

@@ -44,12 +44,14 @@ pub struct Pod {
 }
 
 impl Pod {
-    /// Whether it may be sent requests: it is Running, each of its containers is ready, and it isn't on its way out. What the node of a pod that
+    /// Whether it may be sent requests: it is Running, each of its containers and sidecars is ready, and it isn't on its way out. What the node of a pod that
     /// waits for its lost node said last doesn't count.
     pub fn is_ready(&self) -> bool {
-        let PodStatus { phase, containers, .. } = &self.status;
+        let PodStatus { phase, containers, init_containers, .. } = &self.status;
         let is_here = self.metadata.deletion_requested_at.is_none() && self.placement.waiting_for.is_none();
-        let all = !containers.is_empty() && containers.iter().all(ContainerStatus::is_ready);
+        let runs_on = |status: &&ContainerStatus| matches!(self.spec.part(&status.name), Some(Part::Sidecar { .. }));
+        let sidecars = init_containers.iter().filter(runs_on);
+        let all = !containers.is_empty() && containers.iter().chain(sidecars).all(ContainerStatus::is_ready);
         is_here && *phase == Phase::Running && all
     }
 }

@@ -139,7 +139,7 @@ fn made(pod: &AssignedPod, view: &mut View, made: Made) {
     let Made { container, attempt, id, sandbox } = made;
     // The next attempt looks for its image again: people remove images.
     let image_id = container.as_ref().and_then(|name| view.images.remove(name)).unwrap_or_default();
-    let tty = container.as_ref().and_then(|name| pod.spec.containers.iter().find(|spec| spec.name == *name)).is_some_and(|spec| spec.tty);
+    let tty = container.as_ref().and_then(|name| pod.spec.container(name)).is_some_and(|spec| spec.tty);
     let identity = Identity { uid: pod.uid, pod: pod.name.clone(), container, attempt };
     let observed = Observed { id: id.clone(), identity, sandbox, image_id, tty, ip: None, state: RunState::Created };
     view.containers.insert(id, Box::new(observed));
@@ -316,5 +316,5 @@ impl Decision {
 }
 
 fn image_of<'a>(pod: &'a AssignedPod, name: &Name) -> &'a str {
-    pod.spec.containers.iter().find(|container| container.name == *name).map_or("", |container| container.image.as_str())
+    pod.spec.container(name).map_or("", |container| container.image.as_str())
 }

@@ -72,7 +72,7 @@ impl Work {
     }
 
     fn spec(&self, name: &Name) -> Result<&Container, RuntimeError> {
-        self.pod.spec.containers.iter().find(|container| container.name == *name).ok_or(RuntimeError::Gone)
+        self.pod.spec.container(name).ok_or(RuntimeError::Gone)
     }
 
     fn image(&self, name: &Name) -> Result<&str, RuntimeError> {
