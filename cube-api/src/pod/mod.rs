@@ -138,6 +138,16 @@ impl PodSpec {
         }
     }
 
+    /// Which ends of a container lead to a restart: the pod's policy, but a sidecar is always started again, and an init container that has ended
+    /// with 0 is done.
+    pub fn restart_policy_of(&self, name: &Name) -> RestartPolicy {
+        match (self.part(name), self.restart_policy) {
+            (Some(Part::Sidecar { .. }), _) => RestartPolicy::Always,
+            (Some(Part::Init { .. }), RestartPolicy::Always) => RestartPolicy::OnFailure,
+            (Some(Part::Init { .. } | Part::App) | None, policy) => policy,
+        }
+    }
+
     /// The ports of all its containers that have a host port.
     pub fn published(&self) -> impl Iterator<Item = &Port> {
         self.all_containers().flat_map(|container| &container.ports).filter(|port| port.host_port.is_some())

@@ -292,10 +292,12 @@ impl Assignments {
 fn orphan(uid: Uid, containers: &[Observed]) -> Option<KeptPod> {
     let name = containers.first()?.identity.pod.clone();
     let spec = PodSpec {
+        init_containers: Vec::new(),
         containers: Vec::new(),
         restart_policy: RestartPolicy::Never,
         restart: RestartRules::default(),
         termination_grace_period_seconds: DEFAULT_GRACE_SECONDS,
+        active_deadline_seconds: None,
         node_selector: BTreeMap::new(),
         on_node_loss: Default::default(),
         strategy: None,

@@ -3,6 +3,7 @@
 //! It decides nothing itself (`plan` does) and knows no engine (`runtime` does). It may be dropped at any await: that is a kill, and the record is written before
 //! each action.
 
+mod hooks;
 mod perform;
 
 use std::collections::BTreeMap;
@@ -371,7 +372,7 @@ impl Driver {
                 self.view.look = false;
                 self.list_is_stale = false;
             }
-            Action::FindImage(_) | Action::Pull(_) => {}
+            Action::FindImage(_) | Action::Pull(_) | Action::PostStart { .. } | Action::PreStop(_) => {}
             Action::CreateSandbox { .. }
             | Action::ClaimSandbox { .. }
             | Action::StartSandbox(_)
@@ -381,7 +382,8 @@ impl Driver {
             | Action::Signal(..)
             | Action::Remove(_)
             | Action::DropSpare(_)
-            | Action::ReadLines(_) => self.list_is_stale = true,
+            | Action::ReadLines(_)
+            | Action::ReadMessage { .. } => self.list_is_stale = true,
         }
         self.view.busy.insert(action.key());
         let mut work = perform::Work { context: self.context.clone(), scope: self.scope.clone(), pod: self.pod.clone(), pull: None };

@@ -4,19 +4,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cube_api::meta::Name;
-use cube_api::pod::{Container, expand};
+use cube_api::pod::{Container, Hook, Lifecycle, TerminationMessagePolicy, expand};
 use cube_api::session::AssignedPod;
 use futures::StreamExt;
 
-use super::Context;
+use super::{Context, hooks};
 use crate::follower::images::Pull;
-use crate::follower::plan::{Action, Outcome};
+use crate::follower::plan::{Action, HookRun, Outcome};
 use crate::follower::runtime::{ContainerId, ContainerSpec, Identity, LogRequest, RuntimeError, SandboxSpec, Scope};
 
 /// The last lines of a container that failed: so many, in so many bytes, read within so long.
 const LAST_LINES: u64 = 5;
 const LAST_BYTES: usize = 1024;
 const LAST_LIMIT: Duration = Duration::from_secs(5);
+
+/// The most of what a container left in its file, in bytes: Kubernetes' limit.
+const MOST_MESSAGE: usize = 4096;
 
 /// What an action needs.
 pub(super) struct Work {
@@ -59,6 +62,9 @@ impl Work {
             Action::Signal(id, signal) => runtime.signal(id, *signal).await.map(|()| Outcome::Done),
             Action::Remove(id) => runtime.remove(id).await.map(|()| Outcome::Done),
             Action::ReadLines(id) => Ok(Outcome::Lines(self.last_lines(id).await)),
+            Action::ReadMessage { name, id, failed } => Ok(Outcome::Lines(self.last_words(self.spec(name)?, id, *failed).await)),
+            Action::PostStart { hook, .. } => self.hook(hook, |lifecycle| &lifecycle.post_start).await,
+            Action::PreStop(hook) => self.hook(hook, |lifecycle| &lifecycle.pre_stop).await,
             Action::List => Ok(Outcome::Listed(runtime.list_pod(&self.scope, self.pod.uid).await?)),
         }
     }
@@ -114,6 +120,24 @@ impl Work {
             resources: spec.resources,
             tty: spec.tty,
             stdin: spec.stdin,
+        }
+    }
+
+    async fn hook(&self, at: &HookRun, which: fn(&Lifecycle) -> &Option<Box<Hook>>) -> Result<Outcome, RuntimeError> {
+        let Some(hook) = which(&self.spec(&at.container)?.lifecycle) else { return Ok(Outcome::Hooked(Ok(()))) };
+        hooks::run(&*self.context.runtime, hook, at).await.map(Outcome::Hooked)
+    }
+
+    /// What a container left in its file; where that is empty and it failed, its last lines, unless they are nobody's business.
+    async fn last_words(&self, spec: &Container, id: &ContainerId, failed: bool) -> Option<String> {
+        let path = spec.termination_message_path.as_deref()?;
+        let read = tokio::time::timeout(LAST_LIMIT, self.context.runtime.read_file(id, path, MOST_MESSAGE)).await;
+        let file = read.ok().and_then(Result::ok).flatten().unwrap_or_default();
+        let text = String::from_utf8_lossy(&file).trim().to_owned();
+        match spec.termination_message_policy {
+            _ if !text.is_empty() => Some(text),
+            TerminationMessagePolicy::FallbackToLogsOnError if failed => self.last_lines(id).await,
+            TerminationMessagePolicy::FallbackToLogsOnError | TerminationMessagePolicy::File => None,
         }
     }
 

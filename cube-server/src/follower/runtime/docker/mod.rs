@@ -3,10 +3,12 @@
 //! * `translate.rs`: Docker's words into ours, once.
 //! * `streams.rs`: the answers that go on for long, on connections of their own.
 //! * `exec.rs`: a command in a container, and its end when its client is gone.
+//! * `archive.rs`: a file out of a container.
 //! * `pause.rs`: the sandbox's image.
 //!
 //! It keeps no state but the connection: every answer is asked for.
 
+mod archive;
 mod exec;
 mod pause;
 mod streams;
@@ -494,6 +496,10 @@ impl Runtime for Docker {
         let log = Log { body, lines: LogLines::new(container.tty, request.times), follow: request.follow, end: None };
         let batches = stream::unfold(Box::new(log), async |mut log| log.next().await.map(|batch| (batch, log)));
         Ok(batches.boxed())
+    }
+
+    async fn read_file(&self, id: &ContainerId, path: &str, most: usize) -> Result<Option<Vec<u8>>, RuntimeError> {
+        archive::last_bytes(self.socket(), id, path, most).await
     }
 
     async fn exec(&self, id: &ContainerId, request: &ExecRequest) -> Result<ExecHandle, RuntimeError> {
