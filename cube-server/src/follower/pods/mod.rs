@@ -3,7 +3,6 @@
 //! It decides nothing itself (`plan` does) and knows no engine (`runtime` does). It may be dropped at any await: that is a kill, and the record is written before
 //! each action.
 
-mod hooks;
 mod perform;
 
 use std::collections::BTreeMap;

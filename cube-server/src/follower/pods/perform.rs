@@ -8,7 +8,7 @@ use cube_api::pod::{Container, Hook, Lifecycle, TerminationMessagePolicy, expand
 use cube_api::session::AssignedPod;
 use futures::StreamExt;
 
-use super::{Context, hooks};
+use super::Context;
 use crate::follower::images::Pull;
 use crate::follower::plan::{Action, HookRun, Outcome};
 use crate::follower::runtime::{ContainerId, ContainerSpec, Identity, LogRequest, RuntimeError, SandboxSpec, Scope};
@@ -124,8 +124,9 @@ impl Work {
     }
 
     async fn hook(&self, at: &HookRun, which: fn(&Lifecycle) -> &Option<Box<Hook>>) -> Result<Outcome, RuntimeError> {
-        let Some(hook) = which(&self.spec(&at.container)?.lifecycle) else { return Ok(Outcome::Hooked(Ok(()))) };
-        hooks::run(&*self.context.runtime, hook, at).await.map(Outcome::Hooked)
+        let spec = self.spec(&at.container)?;
+        let Some(hook) = which(&spec.lifecycle) else { return Ok(Outcome::Hooked(Ok(()))) };
+        self.context.probes.run_hook(spec, hook, at).await.map(Outcome::Hooked)
     }
 
     /// What a container left in its file; where that is empty and it failed, its last lines, unless they are nobody's business.
