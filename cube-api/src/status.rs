@@ -198,6 +198,66 @@ mod tests {
         assert_eq!(word(Phase::Running, vec![running(), ended(0, EndReason::Completed)]), "Running");
     }
 
+    /// A pod with two init containers, of which the second is a sidecar.
+    fn prepared(phase: Phase, init: [ContainerState; 2], apps: Vec<ContainerState>) -> Pod {
+        let mut pod = pod(phase, apps);
+        let init_containers = r#"[{"name": "setup", "image": "a"}, {"name": "proxy", "image": "a", "restartPolicy": "Always"}]"#;
+        let mut spec = PodSpec::clone(&pod.spec);
+        spec.init_containers = serde_json::from_str(init_containers).expect("containers");
+        pod.spec = spec.into();
+        let [setup, proxy] = init;
+        let named = |name: &str, state: ContainerState| ContainerStatus {
+            name: Name::new(name).expect("a name"),
+            started: matches!(state, ContainerState::Running(_)),
+            state,
+            ..pod.status.containers[0].clone()
+        };
+        pod.status.init_containers = [named("setup", setup), named("proxy", proxy)].into();
+        pod
+    }
+
+    #[test]
+    fn a_pod_that_is_being_prepared_says_so_in_kubectls_words() {
+        let idle = || waiting(WaitReason::PodInitializing);
+        let word = |init, app: ContainerState| of_pod(&prepared(Phase::Pending, init, vec![app.clone(), app]));
+        assert_eq!(word([waiting(WaitReason::ContainerCreating), idle()], idle()), "Init:0/2");
+        assert_eq!(word([running(), idle()], idle()), "Init:0/2");
+        assert_eq!(word([waiting(WaitReason::CrashLoopBackOff), idle()], idle()), "Init:CrashLoopBackOff");
+        assert_eq!(word([waiting(WaitReason::ErrImagePull), idle()], idle()), "Init:ErrImagePull");
+        assert_eq!(word([ended(1, EndReason::Error), idle()], idle()), "Init:Error");
+        assert_eq!(word([ended(0, EndReason::Completed), idle()], idle()), "Init:1/2");
+        assert_eq!(word([ended(0, EndReason::Completed), running()], idle()), "PodInitializing");
+        assert_eq!(word([ended(0, EndReason::Completed), running()], waiting(WaitReason::Pulling)), "Pulling");
+    }
+
+    #[test]
+    fn what_init_containers_did_is_told_of_a_finished_pod_and_not_of_one_that_runs() {
+        let apps = || vec![running(), running()];
+        let with = |phase, setup, proxy| of_pod(&prepared(phase, [setup, proxy], apps()));
+        assert_eq!(with(Phase::Running, ended(0, EndReason::Completed), running()), "Running");
+        assert_eq!(with(Phase::Running, ended(0, EndReason::Completed), waiting(WaitReason::CrashLoopBackOff)), "CrashLoopBackOff");
+        let idle = || waiting(WaitReason::PodInitializing);
+        let mut failed = prepared(Phase::Failed, [ended(1, EndReason::Error), idle()], vec![idle(), idle()]);
+        failed.status.reason = Some("Error".to_owned());
+        assert_eq!(of_pod(&failed), "Init:Error");
+        failed.status.reason = Some("CrashLimit".to_owned());
+        assert_eq!(of_pod(&failed), "CrashLimit");
+    }
+
+    #[test]
+    fn sidecars_count_as_containers_and_init_containers_only_while_they_are_being_run() {
+        let mut pod = prepared(Phase::Running, [ended(0, EndReason::Completed), running()], vec![running(), running()]);
+        assert_eq!((ready_of(&pod), pod.is_ready()), ((3, 3), true));
+        for (container, restarts) in pod.status.init_containers.iter_mut().zip([5, 2]) {
+            container.restart_count = restarts;
+        }
+        assert_eq!(restarts_of(&pod), 2);
+        pod.status.containers = vec![];
+        assert_eq!(restarts_of(&pod), 7);
+        pod.status.init_containers[1].ready = Some(false);
+        assert_eq!((ready_of(&pod), pod.is_ready()), ((0, 3), false));
+    }
+
     #[test]
     fn a_finished_pod_says_how() {
         let mut pod = pod(Phase::Succeeded, vec![ended(0, EndReason::Completed)]);

@@ -145,8 +145,8 @@ fn what_is_missing_is_named_and_its_absence_brings_no_second_problem() {
         problems("type: pod\nmetadata: {}\nspec: [1]\n"),
         [
             "2:1: resource 1: metadata: the field `name` is missing",
-            "3:1: resource 1: spec: found a list; a map with the fields containers, restartPolicy, restart, \
-             terminationGracePeriodSeconds, nodeSelector, onNodeLoss, strategy, hostname is expected",
+            "3:1: resource 1: spec: found a list; a map with the fields initContainers, containers, restartPolicy, restart, \
+             terminationGracePeriodSeconds, activeDeadlineSeconds, nodeSelector, onNodeLoss, strategy, hostname is expected",
         ]
     );
     assert_eq!(
@@ -155,7 +155,8 @@ fn what_is_missing_is_named_and_its_absence_brings_no_second_problem() {
             "3:21: pod/web: spec.containers[0]: the field `name` is missing",
             "3:21: pod/web: spec.containers[0]: the field `image` is missing",
             "3:25: pod/web: spec.containers[1]: found 5; a map with the fields name, image, command, args, env, workingDir, ports, \
-             resources, livenessProbe, readinessProbe, startupProbe, imagePullPolicy, tty, stdin is expected",
+             resources, livenessProbe, readinessProbe, startupProbe, imagePullPolicy, restartPolicy, lifecycle, terminationMessagePath, \
+             terminationMessagePolicy, tty, stdin is expected",
             "3:38: pod/web: spec.containers[2].image: found nothing; a text is expected",
         ]
     );

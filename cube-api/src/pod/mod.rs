@@ -21,7 +21,8 @@ pub use self::expand::expand;
 pub use self::lifecycle::{ContainerRestartPolicy, Hook, Lifecycle, Part, RunHandler, SleepAction, TerminationMessagePolicy};
 pub use self::probe::{ExecProbe, Handler, HttpGetProbe, HttpHeader, Probe, ProbeKind, ProbePort, Scheme, TcpSocketProbe};
 pub use self::status::{
-    ContainerState, ContainerStatus, DEADLINE_EXCEEDED, DRAINED, EndReason, NODE_FORGOT, NODE_LOST, Phase, PodStatus, Running, Terminated, WaitReason, Waiting,
+    ContainerState, ContainerStatus, DEADLINE_EXCEEDED, DRAINED, EndReason, NODE_FORGOT, NODE_LOST, Phase, PodStatus, Running, Terminated,
+    WaitReason, Waiting,
 };
 
 use crate::meta::{Metadata, Name};

@@ -27,9 +27,11 @@ pub(super) fn pod(checks: &mut Checks, path: &Path, spec: &PodSpec) {
     }
     for (index, container) in spec.containers.iter().enumerate() {
         let path = path.key("containers").index(index);
-        checks.check(container.restart_policy.is_none(), || path.key("restartPolicy"), || {
-            "only an init container has a `restartPolicy` of its own (it is a sidecar then); these have the pod's".to_owned()
-        });
+        checks.check(
+            container.restart_policy.is_none(),
+            || path.key("restartPolicy"),
+            || "only an init container has a `restartPolicy` of its own (it is a sidecar then); these have the pod's".to_owned(),
+        );
         container_rules(checks, &path, container);
     }
 }
@@ -73,17 +75,25 @@ fn is_below(folder: &str, file: &str) -> bool {
 
 fn hook_rules(checks: &mut Checks, path: &Path, container: &Container, hook: &Hook) {
     let handlers: Vec<_> = hook.handlers().collect();
-    checks.check(handlers.len() == 1, || path.clone(), || match handlers.len() {
-        0 => "nothing to run; one of exec, httpGet and sleep is expected".to_owned(),
-        several => format!("{several} things to run; one of exec, httpGet and sleep is expected"),
-    });
+    checks.check(
+        handlers.len() == 1,
+        || path.clone(),
+        || match handlers.len() {
+            0 => "nothing to run; one of exec, httpGet and sleep is expected".to_owned(),
+            several => format!("{several} things to run; one of exec, httpGet and sleep is expected"),
+        },
+    );
     for handler in handlers {
         match handler {
             RunHandler::Exec(action) => exec(checks, &path.key("exec"), action),
             RunHandler::HttpGet(action) => checks.http_get(&path.key("httpGet"), container, action),
             RunHandler::Sleep(SleepAction { seconds }) => {
                 let right = (1..=MAX_GRACE_SECONDS).contains(seconds);
-                checks.check(right, || path.key("sleep").key("seconds"), || format!("{seconds} s; 1 to {MAX_GRACE_SECONDS} (a day) are allowed"));
+                checks.check(
+                    right,
+                    || path.key("sleep").key("seconds"),
+                    || format!("{seconds} s; 1 to {MAX_GRACE_SECONDS} (a day) are allowed"),
+                );
             }
         }
     }
@@ -95,4 +105,72 @@ fn exec(checks: &mut Checks, path: &Path, ExecProbe { command }: &ExecProbe) {
     checks.check(program.is_some(), || path.clone(), || "the list is empty; the program to run is expected".to_owned());
     checks.check(program.is_none_or(|word| !word.is_empty()), || path.index(0), || "the program to run is empty".to_owned());
     checks.words(&path, command);
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::manifest::parse;
+
+    /// `path: what is wrong`, below the spec.
+    fn problems(spec: &str) -> Vec<String> {
+        let text = format!("type: pod\nmetadata: {{name: web}}\nspec: {{{spec}}}\n");
+        let problems = parse(&text).err().unwrap_or_default();
+        problems.iter().map(|problem| problem.to_string().split_once("spec.").expect("a path below it").1.to_owned()).collect()
+    }
+
+    fn of_app(lines: &str) -> Vec<String> {
+        problems(&format!("containers: [{{name: app, image: nginx, {lines}}}]"))
+    }
+
+    fn of_init(lines: &str) -> Vec<String> {
+        problems(&format!("initContainers: [{{name: setup, image: nginx, {lines}}}], containers: [{{name: app, image: nginx}}]"))
+    }
+
+    #[test]
+    fn what_works_is_accepted() {
+        assert_eq!(of_init("restartPolicy: Always, lifecycle: {postStart: {exec: {command: [a]}}}"), [""; 0]);
+        assert_eq!(of_init("env: [{name: A, value: b}], terminationMessagePath: /tmp/end"), [""; 0]);
+        let hooks = "lifecycle: {postStart: {httpGet: {port: 80}}, preStop: {sleep: {seconds: 5}}}";
+        assert_eq!(of_app(&format!("{hooks}, terminationMessagePath: /device/end, terminationMessagePolicy: File")), [""; 0]);
+        assert_eq!(problems("activeDeadlineSeconds: 1, containers: [{name: app, image: nginx}]"), [""; 0]);
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_refused_with_path_and_reason() {
+        let app = [
+            ("restartPolicy: Always", "containers[0].restartPolicy: only an init container"),
+            ("lifecycle: {preStop: {}}", "containers[0].lifecycle.preStop: nothing to run"),
+            ("lifecycle: {preStop: {sleep: {seconds: 1}, exec: {command: [a]}}}", "containers[0].lifecycle.preStop: 2 things to run"),
+            ("lifecycle: {preStop: {sleep: {seconds: 0}}}", "containers[0].lifecycle.preStop.sleep.seconds: 0 s"),
+            ("lifecycle: {postStart: {exec: {command: []}}}", "containers[0].lifecycle.postStart.exec.command: the list is empty"),
+            ("lifecycle: {postStart: {exec: {command: ['']}}}", "containers[0].lifecycle.postStart.exec.command[0]: the program"),
+            ("lifecycle: {postStart: {httpGet: {port: web}}}", "containers[0].lifecycle.postStart.httpGet.port: no port"),
+            ("terminationMessagePath: end", "containers[0].terminationMessagePath: `end` is not an absolute path"),
+            ("terminationMessagePath: /dev/termination-log", "containers[0].terminationMessagePath: what a container writes below `/dev`"),
+            ("terminationMessagePath: /tmp/..//./proc/1", "containers[0].terminationMessagePath: what a container writes below `/proc`"),
+            ("terminationMessagePolicy: Files", "containers[0].terminationMessagePolicy: `Files` is not allowed; did you mean `File`?"),
+        ];
+        let init = [
+            ("restartPolicy: Never", "initContainers[0].restartPolicy: `Never` is not allowed"),
+            (
+                "lifecycle: {preStop: {sleep: {seconds: 1}}}",
+                "initContainers[0].lifecycle: an init container that runs to its end has no hooks",
+            ),
+            (
+                "readinessProbe: {tcpSocket: {port: 1}}",
+                "initContainers[0].readinessProbe: an init container that runs to its end has no probes",
+            ),
+            ("env: nonsense", "initContainers[0].env: found a text"),
+        ];
+        let found = app.map(|(lines, expected)| (of_app(lines), expected)).into_iter();
+        for (problems, expected) in found.chain(init.map(|(lines, expected)| (of_init(lines), expected))) {
+            assert!(problems.len() == 1 && problems[0].starts_with(expected), "{expected}\n{problems:#?}");
+        }
+        // Kubernetes knows the field and fails the hook when it is run.
+        let socket = of_app("lifecycle: {preStop: {tcpSocket: {port: 1}}}");
+        assert!(socket[1].starts_with("containers[0].lifecycle.preStop.tcpSocket: unknown field"), "{socket:?}");
+        let same = problems("activeDeadlineSeconds: 0, initContainers: [{name: a, image: b}], containers: [{name: a, image: b}]");
+        assert_eq!(same.len(), 2, "{same:?}");
+        assert!(same[0].starts_with("activeDeadlineSeconds: 0 s") && same[1].contains("`a` is the name of initContainers[0]"), "{same:?}");
+    }
 }

@@ -64,7 +64,11 @@ impl Step<'_> {
         match seen.state {
             RunState::Created if !joined => self.replace(spec, WaitCause::Turn),
             RunState::Created => {
-                if is_turn && sandbox.up && !self.view.may_run_before(&spec.name, attempt) && self.is_due(self.record.containers[&spec.name].due()) {
+                if is_turn
+                    && sandbox.up
+                    && !self.view.may_run_before(&spec.name, attempt)
+                    && self.is_due(self.record.containers[&spec.name].due())
+                {
                     self.set_slot(spec, Slot::Starting);
                     self.act(Action::StartApp { name: spec.name.clone(), id: seen.id.clone() });
                 }
@@ -214,8 +218,7 @@ impl Step<'_> {
                 }
             }
             Verdict::GiveUp => {
-                let what =
-                    format!("{name} crashed {times} times in a row, last exit code {} ({})", end.exit_code, end.reason.as_str());
+                let what = format!("{name} crashed {times} times in a row, last exit code {} ({})", end.exit_code, end.reason.as_str());
                 record.slot = Slot::Ended(end);
                 self.give_up("CrashLimit", &what);
             }

@@ -24,7 +24,9 @@ pub fn is_turn(pod: &AssignedPod, record: &PodRecord, name: &Name) -> bool {
 pub(super) fn is_post_started(spec: &Container, record: &PodRecord) -> bool {
     let Some(record) = record.containers.get(&spec.name) else { return false };
     match record.slot {
-        Slot::Running { since } | Slot::Unhealthy { since, .. } => spec.lifecycle.post_start.is_none() || record.post_started == Some(since),
+        Slot::Running { since } | Slot::Unhealthy { since, .. } => {
+            spec.lifecycle.post_start.is_none() || record.post_started == Some(since)
+        }
         Slot::Waiting(_) | Slot::Starting | Slot::Ended(_) => false,
     }
 }

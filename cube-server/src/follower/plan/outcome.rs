@@ -116,7 +116,8 @@ fn succeeded(pod: &AssignedPod, view: &mut View, action: Action, outcome: Outcom
         (Action::PreStop(hook), Outcome::Hooked(result)) => {
             view.pre_stopped.insert(hook.id);
             let what = titled(&pod.spec, &hook.container);
-            let failed = |problem| Note::warning("FailedPreStopHook", format!("{what}: preStop hook failed: {problem}; it is stopped all the same"));
+            let failed =
+                |problem| Note::warning("FailedPreStopHook", format!("{what}: preStop hook failed: {problem}; it is stopped all the same"));
             return result.err().map(failed).into_iter().collect();
         }
         (Action::List, Outcome::Listed(listed)) => {

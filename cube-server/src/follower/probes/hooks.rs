@@ -47,7 +47,9 @@ impl Prober {
         let mut running = match self.shared.runtime.exec(&at.id, &ExecRequest { command, tty: false, stdin: false }).await {
             Ok(running) => running,
             Err(trouble @ RuntimeError::Unavailable { .. }) => return Err(trouble),
-            Err(refused @ (RuntimeError::Refused { .. } | RuntimeError::Gone | RuntimeError::Image { .. })) => return Ok(Err(refused.to_string())),
+            Err(refused @ (RuntimeError::Refused { .. } | RuntimeError::Gone | RuntimeError::Image { .. })) => {
+                return Ok(Err(refused.to_string()));
+            }
         };
         let mut output = Vec::new();
         while let Some(word) = running.output.recv().await {
