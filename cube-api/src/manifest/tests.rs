@@ -126,8 +126,8 @@ fn all_problems_of_all_resources_come_at_once_in_the_order_of_the_text() {
             "15:23: resource 1: spec.containers[1].env.N: found a list; a text is expected",
             "16:9: resource 1: spec.containers[1].tty: found yes; true or false is expected",
             "17:5: resource 1: spec.restartPolicy: `always` is not allowed; did you mean `Always`?",
-            "18:5: resource 1: spec.nope: unknown field `nope`; the fields are containers, restartPolicy, restart, \
-             terminationGracePeriodSeconds, nodeSelector, onNodeLoss, strategy, hostname",
+            "18:5: resource 1: spec.nope: unknown field `nope`; the fields are initContainers, containers, restartPolicy, restart, \
+             terminationGracePeriodSeconds, activeDeadlineSeconds, nodeSelector, onNodeLoss, strategy, hostname",
             "21:10: pod/two: spec.containers: the list is empty; a pod has at least one container",
             "22:3: resource 3: type: unknown type `pdo`; did you mean `pod`?",
             "23:3: resource 4: found just a text; a resource is expected: a map with type, metadata and spec",

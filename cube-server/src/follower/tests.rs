@@ -5,6 +5,7 @@ mod clock;
 mod disk;
 mod home;
 mod leader;
+mod lifecycle;
 mod probes;
 mod resources;
 mod spares;

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use cube_api::meta::Name;
-use cube_api::pod::{EndReason, Probe, ProbeKind, RestartPolicy};
+use cube_api::pod::{EndReason, Part, Probe, ProbeKind, RestartPolicy};
 use cube_api::session::{AssignedPod, Want};
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
