@@ -104,13 +104,26 @@ pub fn restarts_of(pod: &Pod) -> u64 {
     counted(!is_initialized(pod))
 }
 
+/// A container that runs and isn't ready, if there is one.
+pub fn unready(pod: &Pod) -> Option<&ContainerStatus> {
+    let sidecars = pod.status.init_containers.iter().filter(|container| is_sidecar(pod, container));
+    let mut all = pod.status.containers.iter().chain(sidecars);
+    all.find(|container| matches!(container.state, ContainerState::Running(_)) && !container.is_ready())
+}
+
+/// Why a container that runs isn't ready: what its probe got, or what is waited for.
+pub fn unready_because(container: &ContainerStatus) -> String {
+    let waits = if container.started { "its node does not say yet that it is" } else { "its startup probe or its postStart hook has not succeeded yet" };
+    container.probe_failure.clone().unwrap_or_else(|| waits.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
 
     use super::*;
     use crate::meta::{Metadata, Name, Revision, Uid};
-    use crate::pod::{ContainerStatus, EndReason, Placement, PodSpec, PodStatus, Running, Terminated, WaitReason, Waiting};
+    use crate::pod::{EndReason, Placement, PodSpec, PodStatus, Running, Terminated, WaitReason, Waiting};
 
     fn pod(phase: Phase, states: Vec<ContainerState>) -> Pod {
         let name = Name::new("app").expect("a name");
@@ -137,6 +150,7 @@ mod tests {
                 revision: Revision(1),
                 created_at: Timestamp::UNIX_EPOCH,
                 deletion_requested_at: None,
+                owner: None,
             },
             spec: spec.into(),
             placement: Placement { node: Some(name.clone()), ..Placement::default() },

@@ -15,6 +15,7 @@ pub mod manifests;
 pub mod nodes;
 pub mod restart;
 mod version;
+pub mod wait;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -38,6 +39,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Logs(args) => logs::run(args, &client(path)?).await?,
         Command::Exec(args) => return exec::run(args, &client(path)?).await,
         Command::Restart(args) => restart::run(args, &client(path)?).await?,
+        Command::Wait(args) => wait::run(args, &client(path)?).await?,
         Command::Cordon(args) => cordon::run(args, &client(path)?).await?,
         Command::Uncordon(args) => cordon::undo(args, &client(path)?).await?,
         Command::Drain(args) => return drain::run(args, &client(path)?).await,

@@ -8,6 +8,7 @@ mod faults;
 mod lifecycle;
 mod nodes;
 mod pods;
+mod probes;
 mod refusals;
 mod reset;
 mod spares;
