@@ -113,7 +113,11 @@ pub fn unready(pod: &Pod) -> Option<&ContainerStatus> {
 
 /// Why a container that runs isn't ready: what its probe got, or what is waited for.
 pub fn unready_because(container: &ContainerStatus) -> String {
-    let waits = if container.started { "its node does not say yet that it is" } else { "its startup probe or its postStart hook has not succeeded yet" };
+    let waits = if container.started {
+        "its node does not say yet that it is"
+    } else {
+        "its startup probe or its postStart hook has not succeeded yet"
+    };
     container.probe_failure.clone().unwrap_or_else(|| waits.to_owned())
 }
 

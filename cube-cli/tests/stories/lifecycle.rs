@@ -86,7 +86,10 @@ fn an_init_container_that_fails_is_tried_again_to_the_limit_and_with_never_not_a
 #[test]
 fn a_sidecar_serves_the_others_and_stops_when_they_are_done() {
     let cluster = Cluster::start(0);
-    let proxy = with(shell("proxy", "trap 'echo bye; exit 0' TERM; nc -ll -p 9000 -e echo hello & while :; do sleep 0.1; done"), json!({ "restartPolicy": "Always" }));
+    let proxy = with(
+        shell("proxy", "trap 'echo bye; exit 0' TERM; nc -ll -p 9000 -e echo hello & while :; do sleep 0.1; done"),
+        json!({ "restartPolicy": "Always" }),
+    );
     let setup = shell("setup", "until nc -w 1 127.0.0.1 9000 </dev/null | grep hello; do sleep 0.2; done");
     let main = shell("main", "nc -w 1 127.0.0.1 9000 </dev/null");
     cluster.apply(pod("task", json!({ "restartPolicy": "Never", "initContainers": [proxy, setup], "containers": [main] })));
@@ -130,7 +133,10 @@ fn a_hook_that_fails_after_the_start_is_a_crash_and_one_before_the_stop_only_a_w
     cluster.apply(pod("stops", json!({ "containers": [with(server("app"), fails("preStop"))] })));
     cluster.wait_for_status("crashes", "CrashLimit");
     let page = events(&cluster, "crashes");
-    assert!(page.contains("FailedPostStartHook") && page.contains("postStart hook failed: its command exited with 9: it is broken"), "{page}");
+    assert!(
+        page.contains("FailedPostStartHook") && page.contains("postStart hook failed: its command exited with 9: it is broken"),
+        "{page}"
+    );
     cluster.wait_for_status("stops", "Running");
     cluster.cube(&["restart", "pod/stops"]).ok();
     wait_for("the warning", PATIENCE, || {
@@ -169,7 +175,8 @@ fn a_pod_that_is_active_for_too_long_is_stopped_and_failed() {
 #[test]
 fn what_a_container_leaves_in_its_file_is_in_its_status() {
     let cluster = Cluster::start(0);
-    let leaves = |name: &str, script: &str, more: Value| with(shell(name, script), with(json!({ "terminationMessagePath": "/tmp/end" }), more));
+    let leaves =
+        |name: &str, script: &str, more: Value| with(shell(name, script), with(json!({ "terminationMessagePath": "/tmp/end" }), more));
     cluster.apply(pod(
         "ends",
         json!({ "restartPolicy": "Never", "containers": [

@@ -68,7 +68,15 @@ impl Rig {
     /// On a scripted engine.
     pub fn fake() -> Self {
         let fake = Fake::new(Ambient::system(), &Tasks::default());
-        for does in [Does::Runs, Does::IgnoresStop, Does::PrintsAndExits(0), Does::PrintsAndExits(3), Does::EatsMemory, Does::LeavesFiles, Does::NotThere] {
+        for does in [
+            Does::Runs,
+            Does::IgnoresStop,
+            Does::PrintsAndExits(0),
+            Does::PrintsAndExits(3),
+            Does::EatsMemory,
+            Does::LeavesFiles,
+            Does::NotThere,
+        ] {
             let prints = matches!(does, Does::PrintsAndExits(_));
             let leaves = does == Does::LeavesFiles;
             let script = Script {

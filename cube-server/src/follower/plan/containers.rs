@@ -1,6 +1,6 @@
 //! An app container's part of a decision: image, create, start, adopt, count its ends.
 
-use cube_api::pod::{Container, EndReason, ImagePullPolicy, RestartPolicy, Terminated, TerminationMessagePolicy};
+use cube_api::pod::{Container, EndReason, ImagePullPolicy, Part, RestartPolicy, Terminated, TerminationMessagePolicy};
 use jiff::{SignedDuration, Timestamp};
 
 use super::halt::KILL_AGAIN;
@@ -32,8 +32,13 @@ impl Step<'_> {
             return;
         }
         let astray = seen.filter(|seen| seen.sandbox.as_ref().is_some_and(|id| *id != sandbox.id)).map(|seen| &seen.state);
+        let prepares = matches!(self.pod.spec.part(&spec.name), Some(Part::Init { .. }));
         match (&slot, astray) {
             (Slot::Starting | Slot::Running { .. } | Slot::Unhealthy { .. }, Some(RunState::Running { .. } | RunState::Paused { .. })) => {
+                return self.sandbox_changed("a container is in an earlier one");
+            }
+            // What it prepared is gone with that sandbox.
+            (Slot::Starting | Slot::Running { .. }, Some(RunState::Exited { .. })) if prepares => {
                 return self.sandbox_changed("a container is in an earlier one");
             }
             // It may have run since it was seen, or is about to: that comes first.

@@ -15,7 +15,9 @@ use crate::follower::runtime::{ContainerId, Observed, RunState};
 pub fn is_turn(pod: &AssignedPod, record: &PodRecord, name: &Name) -> bool {
     let done = usize::try_from(record.initialized).unwrap_or(usize::MAX);
     match pod.spec.part(name) {
-        Some(Part::Init { index } | Part::Sidecar { index }) => index <= done,
+        Some(Part::Init { index }) => index == done,
+        // It may have to be started again later.
+        Some(Part::Sidecar { index }) => index <= done,
         Some(Part::App) | None => done >= pod.spec.init_containers.len(),
     }
 }

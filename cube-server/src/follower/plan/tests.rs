@@ -316,7 +316,9 @@ impl World {
                 self.step(Step::Act { which: 0, fate: Fate::Done });
             }
             // What prepares the others does so.
-            let init = |seen: &&Observed| matches!(seen.identity.container.as_ref().and_then(|name| self.pod.spec.part(name)), Some(Part::Init { .. }));
+            let init = |seen: &&Observed| {
+                matches!(seen.identity.container.as_ref().and_then(|name| self.pod.spec.part(name)), Some(Part::Init { .. }))
+            };
             let ids: Vec<_> = self.engine.containers.values().filter(init).map(|seen| seen.id.clone()).collect();
             ids.iter().for_each(|id| self.engine.end(id, 0, self.now));
             self.step(Step::Look);

@@ -53,7 +53,10 @@ async fn a_kill_in_the_middle_of_an_init_container_adopts_it_and_runs_it_once() 
         bench.assign(std::slice::from_ref(&web)).await;
         runs(&bench, &web, "setup").await;
         let status = bench.status(web.uid).unwrap();
-        assert!(matches!(state(&status, "app"), ContainerState::Waiting(waiting) if waiting.reason.as_str() == "PodInitializing"), "{status:?}");
+        assert!(
+            matches!(state(&status, "app"), ContainerState::Waiting(waiting) if waiting.reason.as_str() == "PodInitializing"),
+            "{status:?}"
+        );
         bench.kill_and_restart().await;
         bench.phase(web.uid, Phase::Running).await;
         for container in ["setup", "proxy", "app"] {

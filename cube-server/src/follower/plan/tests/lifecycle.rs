@@ -233,8 +233,9 @@ fn a_hook_follows_each_start_once_and_its_failure_is_a_crash() {
     world.rest();
     assert_eq!(world.asked(is_post_start), None, "it is done for this start");
 
-    world.ends("app", 1);
-    world.step(Step::Pass(5));
+    let id = world.newest("app").unwrap().id.clone();
+    world.engine.end(&id, 1, world.now);
+    world.step(Step::Look);
     let which = until(&mut world, is_post_start);
     fail_hook(&mut world, which);
     let which = until(&mut world, is_pre_stop);

@@ -225,25 +225,27 @@ fn any_need() -> impl prop::strategy::Strategy<Value = PodSpec> {
     let requests = (select(&[0u64, 100, 700]), select(&[0u64, 64, 512]), select(&[0u64, 0, 1_024]));
     let strategy =
         select(vec![None, None, Some(Strategy::Spread), Some(Strategy::Binpack), Some(Strategy::RoundRobin), Some(Strategy::Epvm)]);
-    (requests, any_init(), any_ports(), prop::bool::weighted(0.2), strategy).prop_map(|((cpu, memory, disk), init_containers, ports, ssd, strategy)| {
-        let mut spec = PodSpec { strategy, init_containers, ..spec(cpu, memory, None) };
-        let container = &mut spec.containers[0];
-        container.resources.requests.disk = (disk > 0).then_some(Bytes(disk * MI));
-        container.ports = ports
-            .into_iter()
-            .map(|HostPort { port, protocol, ip }| cube_api::pod::Port {
-                name: None,
-                container_port: 80,
-                host_port: Some(port),
-                protocol,
-                host_ip: ip,
-            })
-            .collect();
-        if ssd {
-            spec.node_selector.insert("disk".to_owned(), "ssd".to_owned());
-        }
-        spec
-    })
+    (requests, any_init(), any_ports(), prop::bool::weighted(0.2), strategy).prop_map(
+        |((cpu, memory, disk), init_containers, ports, ssd, strategy)| {
+            let mut spec = PodSpec { strategy, init_containers, ..spec(cpu, memory, None) };
+            let container = &mut spec.containers[0];
+            container.resources.requests.disk = (disk > 0).then_some(Bytes(disk * MI));
+            container.ports = ports
+                .into_iter()
+                .map(|HostPort { port, protocol, ip }| cube_api::pod::Port {
+                    name: None,
+                    container_port: 80,
+                    host_port: Some(port),
+                    protocol,
+                    host_ip: ip,
+                })
+                .collect();
+            if ssd {
+                spec.node_selector.insert("disk".to_owned(), "ssd".to_owned());
+            }
+            spec
+        },
+    )
 }
 
 /// What a pod is beside its need.
