@@ -114,12 +114,12 @@ fn hooks_run_after_the_start_and_before_the_stop_signal() {
     cluster.apply(pod("web", json!({ "containers": [with(shell("app", script), json!({ "lifecycle": hooks }))] })));
     cluster.wait_for_status("web", "Running");
     wait_for("the hook after the start", PATIENCE, || {
-        let logs = cluster.cube(&["logs", "pod/web"]).stdout;
+        let logs = cluster.cube(&["logs", "pod/web", "--container", "app"]).stdout;
         if logs == "started\n" { Ok(()) } else { Err(logs) }
     });
     cluster.cube(&["restart", "pod/web"]).ok();
     wait_for("the run before", PATIENCE, || {
-        let logs = cluster.cube(&["logs", "pod/web", "--previous"]).stdout;
+        let logs = cluster.cube(&["logs", "pod/web", "--container", "app", "--previous"]).stdout;
         if logs == "started\nterm\nbefore\n" { Ok(()) } else { Err(logs) }
     });
 }

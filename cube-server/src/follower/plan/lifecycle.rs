@@ -105,19 +105,16 @@ impl Step<'_> {
 
 // Hooks.
 impl Step<'_> {
-    /// Runs the hook that follows a start, once it is known to run. Whether the container is to go on.
+    /// Runs the hook that follows a start; where it failed, begins to end the container. One that was frozen by hand does nothing, and that isn't held
+    /// against it.
     pub(super) fn post_start(&mut self, spec: &Container, seen: &Observed, since: Timestamp) {
+        let RunState::Running { .. } = seen.state else { return };
         if spec.lifecycle.post_start.is_none() || is_post_started(spec, &self.record) {
             return;
         }
-        let failed = self.view.failed_hooks.get(&seen.id).filter(|failed| failed.since == since);
-        let (Some(failed), RunState::Running { .. }) = (failed, &seen.state) else {
-            // One that was frozen by hand does nothing, and that isn't held against it.
-            if let RunState::Running { .. } = seen.state {
-                let hook = self.hook_of(spec, &seen.id);
-                self.act(Action::PostStart { hook, since });
-            }
-            return;
+        let Some(failed) = self.view.failed_hooks.get(&seen.id).filter(|failed| failed.since == since) else {
+            let hook = self.hook_of(spec, &seen.id);
+            return self.act(Action::PostStart { hook, since });
         };
         let grace_seconds = self.pod.spec.termination_grace_period_seconds;
         let why = format!("postStart hook failed: {}", failed.problem);

@@ -22,9 +22,9 @@ pub async fn last_bytes(socket: &Path, id: &ContainerId, path: &str, most: usize
     let target = format!("/containers/{}/archive?path={}", escaped(&id.0), escaped(path));
     let body = match streams::get(socket, READ_FILE, &target).await {
         Ok(body) => body,
-        // The same answer for a container and a file that aren't there.
-        Err(RuntimeError::Gone | RuntimeError::Image { .. }) => return Ok(None),
-        Err(other @ (RuntimeError::Unavailable { .. } | RuntimeError::Refused { .. })) => return Err(other),
+        // Docker refuses what isn't there, and a path through what is no folder.
+        Err(RuntimeError::Gone | RuntimeError::Refused { .. } | RuntimeError::Image { .. }) => return Ok(None),
+        Err(trouble @ RuntimeError::Unavailable { .. }) => return Err(trouble),
     };
     let mut tar = Tar { body, read: BytesMut::new() };
     loop {
