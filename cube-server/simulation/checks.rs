@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use cube_api::meta::{Name, Revision, Uid};
 use cube_api::node::{Cordon, Node};
-use cube_api::pod::{DRAINED, NODE_LOST, OnNodeLoss, Phase, RestartPolicy};
+use cube_api::pod::{DRAINED, EndReason, NODE_LOST, OnNodeLoss, Phase, RestartPolicy};
 use cube_server::follower::runtime::fake::{Fake, Tally};
 use cube_server::leader::Leader;
 use cube_server::leader::store::{Change, Changed, Changes, PodRow, Reserved, State};
 use futures::FutureExt;
 
+use crate::images::PROBED;
 use crate::machine::LOST_AFTER;
 use crate::workload::Belief;
 use crate::world::World;
@@ -425,6 +426,10 @@ fn check_move(old: &PodRow, new: &PodRow) -> Result<(), Violation> {
             let now = fell.map(|later| later.restart_count);
             format!("{}: the restarts of {} fell from {} to {now:?}", who(), container.name, container.restart_count)
         })?;
+    }
+    for container in is.status.containers.iter().filter(|container| container.image == PROBED[0]) {
+        let unhealthy = container.last_termination.as_ref().filter(|end| end.reason == EndReason::Unhealthy);
+        ensure(unhealthy.is_none(), "PR8", || format!("{}: {} was well and was ended as unhealthy", who(), container.name))?;
     }
     Ok(())
 }

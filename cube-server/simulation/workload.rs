@@ -19,7 +19,7 @@ use rand::seq::IndexedRandom;
 use serde_json::{Value, json};
 
 use crate::client::{Client, Failure};
-use crate::images::Image;
+use crate::images::{Image, PROBED};
 use crate::operator::{self, Order};
 use crate::trace::Trace;
 
@@ -200,6 +200,12 @@ fn container(dice: &mut StdRng, images: &[Image], number: usize) -> Value {
     let plain = dice.random_bool(0.5);
     let image = if plain { &images[0] } else { images.choose(dice).expect("not empty") };
     let mut container = json!({"name": format!("c{number}"), "image": image.name});
+    if PROBED.contains(&image.name) {
+        let probe = json!({"exec": {"command": ["health"]}, "periodSeconds": 2, "timeoutSeconds": 3, "failureThreshold": 3});
+        for field in ["startupProbe", "livenessProbe", "readinessProbe"] {
+            container[field] = probe.clone();
+        }
+    }
     if dice.random_bool(0.3) {
         let cpu = ["100m", "500m", "1500m", "9"].choose(dice).expect("not empty");
         container["resources"] = json!({"requests": {"cpu": cpu, "memory": "256Mi", "disk": "40Gi"}});

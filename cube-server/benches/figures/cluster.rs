@@ -167,6 +167,24 @@ impl Cluster {
         }
     }
 
+    /// Applies pods and waits until each of their containers is ready.
+    pub async fn run_until_ready(&self, pods: Vec<Value>, limit: Duration) -> Result<()> {
+        self.connect().await?.call(Method::POST, "/v1/apply", Some(&Value::Array(pods))).await?;
+        let began = Instant::now();
+        while !self.are_ready().await? {
+            ensure!(began.elapsed() < limit, "not every pod is ready after {limit:?}:\n{}", self.log());
+            sleep(Duration::from_millis(500)).await;
+        }
+        Ok(())
+    }
+
+    /// Whether all containers of all pods are ready.
+    pub async fn are_ready(&self) -> Result<bool> {
+        let list = self.connect().await?.call(Method::GET, "/v1/pods", None).await?;
+        let pods = list["items"].as_array().context("pods are a list")?;
+        Ok(pods.iter().all(|pod| pod["status"]["readySince"].is_string()))
+    }
+
     /// Deletes every pod and waits until they are gone.
     pub async fn delete_pods(&self) -> Result<()> {
         let mut connection = self.connect().await?;

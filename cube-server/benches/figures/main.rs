@@ -1,4 +1,4 @@
-//! cube's figures, measured against what the engine itself can do: `scripts/bench start|exec|logs|idle|recover`; and what a leader bears, without an
+//! cube's figures, measured against what the engine itself can do: `scripts/bench start|exec|logs|idle|recover|probes`; and what a leader bears, without an
 //! engine: `scripts/bench scale|lost|scheduler`. README.md in the folder above has what was found.
 //!
 //! Everything is made under a node name of its own and removed at the end, after a failure and after Ctrl-C too. Not a test: what is too slow
@@ -11,6 +11,7 @@ mod floor;
 mod http;
 mod idle;
 mod podman;
+mod probes;
 mod recover;
 mod report;
 mod scale;
@@ -76,6 +77,8 @@ enum Figure {
         #[arg(long, default_value_t = 10)]
         kills: usize,
     },
+    /// What a follower's probes cost it.
+    Probes(probes::Options),
     /// A leader with many hollow nodes: pods a second, latencies, cost, recovery. Needs no engine.
     Scale(scale::Options),
     /// How soon the pods of a killed node run elsewhere. Needs no engine.
@@ -91,7 +94,7 @@ async fn main() -> Result<()> {
         Figure::Scale(options) => until_interrupted(scale::measure(options)).await?,
         Figure::Lost(options) => until_interrupted(scale::measure_lost(options)).await?,
         Figure::Scheduler(options) => scheduler::measure(options)?,
-        Figure::Start(_) | Figure::Exec { .. } | Figure::Logs { .. } | Figure::Idle { .. } | Figure::Recover { .. } => {
+        Figure::Start(_) | Figure::Exec { .. } | Figure::Logs { .. } | Figure::Idle { .. } | Figure::Recover { .. } | Figure::Probes(_) => {
             on_engine(&args).await?
         }
     };
@@ -126,6 +129,7 @@ async fn measure(figure: &Figure, engine: &Engine) -> Result<Report> {
         Figure::Logs { megabytes, rounds } => commands::logs(engine, *megabytes, *rounds).await,
         Figure::Idle { pods } => idle::measure(engine, *pods).await,
         Figure::Recover { pods, kills } => recover::measure(engine, *pods, *kills).await,
+        Figure::Probes(options) => probes::measure(engine, options).await,
         Figure::Scale(_) | Figure::Lost(_) | Figure::Scheduler(_) => unreachable!("these need no engine"),
     }
 }

@@ -2,7 +2,7 @@
 //! is real, and nothing of it needs an engine.
 
 mod load;
-mod process;
+pub mod process;
 mod rig;
 mod view;
 

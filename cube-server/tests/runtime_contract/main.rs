@@ -32,6 +32,7 @@ on_both_engines! {
     a_container_tells_its_exit_code,
     a_repeated_start_is_fine,
     a_restarted_sandbox_has_another_identity,
+    a_sandbox_has_an_address_while_it_runs,
     a_container_does_not_start_in_a_sandbox_that_does_not_run,
     stop_ends_what_listens_and_kill_ends_what_does_not,
     removing_twice_is_fine_and_a_gone_container_is_none,

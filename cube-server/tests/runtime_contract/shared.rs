@@ -62,6 +62,16 @@ pub async fn a_restarted_sandbox_has_another_identity(rig: Rig) {
     assert!(matches!((&before, &after), (RunState::Running { since: a }, RunState::Running { since: b }) if a < b), "{before:?} {after:?}");
 }
 
+pub async fn a_sandbox_has_an_address_while_it_runs(rig: Rig) {
+    let sandbox = rig.runtime.create_sandbox(&rig.sandbox_spec(Vec::new())).await.unwrap();
+    assert_eq!(rig.look(&sandbox).await.ip, None);
+    rig.runtime.start(&sandbox).await.unwrap();
+    assert!(rig.look(&sandbox).await.ip.is_some());
+    rig.runtime.signal(&sandbox, StopSignal::Kill).await.unwrap();
+    rig.ended(&sandbox).await;
+    assert_eq!(rig.look(&sandbox).await.ip, None);
+}
+
 pub async fn a_container_does_not_start_in_a_sandbox_that_does_not_run(rig: Rig) {
     let sandbox = rig.runtime.create_sandbox(&rig.sandbox_spec(Vec::new())).await.unwrap();
     let app = rig.runtime.create_container(&rig.spec(&sandbox, "app", Does::Runs)).await.unwrap();
