@@ -119,7 +119,8 @@ impl Tally {
                 }
                 // What keeps it from getting healthy is told with its first failure, and when something else does: but not with each try, since
                 // each change of a pod's status is a commit of the leader.
-                let is_told = self.told.is_some() && (self.failures % self.failure_threshold != 0 || self.told.as_ref() == Some(&got));
+                let is_told =
+                    self.told.is_some() && (!self.failures.is_multiple_of(self.failure_threshold) || self.told.as_ref() == Some(&got));
                 if self.healthy == Some(true) || is_told {
                     return None;
                 }
