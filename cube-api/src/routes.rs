@@ -150,6 +150,7 @@ pub struct AppliedItem {
 /// A resource that was applied.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::large_enum_variant, reason = "an answer has a few of them, mostly pods, and they are taken apart at once")]
 pub enum AppliedResource {
     /// A pod.
     Pod(Pod),

@@ -1,7 +1,7 @@
 //! The STATUS column: one word for what a person should know first, derived here and nowhere else.
 
 use crate::node::Node;
-use crate::pod::{ContainerState, ContainerStatus, NODE_LOST, Phase, Pod};
+use crate::pod::{ContainerState, ContainerStatus, NODE_LOST, Phase, Pod, WaitReason, Waiting};
 
 /// The words for a node: its condition, and whether it is cordoned.
 pub fn of_node(node: &Node) -> String {
@@ -28,39 +28,96 @@ pub fn of_pod(pod: &Pod) -> String {
 }
 
 fn failed(pod: &Pod) -> String {
-    let reason = pod.status.reason.clone();
-    reason.unwrap_or_else(|| "Error".to_owned())
+    let reason = pod.status.reason.as_deref().unwrap_or("Error");
+    let ended_so = |container: &ContainerStatus| match &container.state {
+        ContainerState::Terminated(end) => end.is_failure() && end.reason.as_str() == reason,
+        ContainerState::Waiting(_) | ContainerState::Running(_) => false,
+    };
+    // As kubectl has it. Reasons that are the whole pod's, such as `CrashLimit`, stay what they are.
+    let by_init = !pod.status.containers.iter().any(ended_so) && pod.status.init_containers.iter().any(ended_so);
+    if by_init { format!("Init:{reason}") } else { reason.to_owned() }
 }
 
 fn unfinished(pod: &Pod) -> String {
     if pod.status.containers.is_empty() {
         return "Scheduled".to_owned();
     }
-    let waiting = pod.status.containers.iter().find_map(|container| match &container.state {
+    if let Some(word) = initializing(pod) {
+        return word;
+    }
+    let waiting = pod.status.all_containers().find_map(|container| match &container.state {
         ContainerState::Waiting(waiting) => Some(waiting.reason.as_str()),
         ContainerState::Running(_) | ContainerState::Terminated(_) => None,
     });
-    let ended = pod.status.containers.iter().find_map(|container| match &container.state {
+    let ended = pod.status.all_containers().find_map(|container| match &container.state {
         ContainerState::Terminated(end) if end.is_failure() => Some(end.reason.as_str()),
         ContainerState::Terminated(_) | ContainerState::Running(_) | ContainerState::Waiting(_) => None,
     });
     waiting.or(ended).unwrap_or("Running").to_owned()
 }
 
-/// How many containers are ready, and how many there are: `1/2`.
+/// The word for a pod whose init containers are not all done: kubectl's, such as `Init:0/2` or `Init:CrashLoopBackOff`.
+fn initializing(pod: &Pod) -> Option<String> {
+    if is_initialized(pod) {
+        return None;
+    }
+    let all = pod.status.init_containers.len();
+    let of = |(index, container): (usize, &ContainerStatus)| match &container.state {
+        ContainerState::Terminated(end) if !end.is_failure() => None,
+        ContainerState::Running(_) if container.started && is_sidecar(pod, container) => None,
+        ContainerState::Terminated(end) => Some(format!("Init:{}", end.reason.as_str())),
+        ContainerState::Waiting(Waiting { reason: WaitReason::PodInitializing | WaitReason::ContainerCreating, .. })
+        | ContainerState::Running(_) => Some(format!("Init:{index}/{all}")),
+        ContainerState::Waiting(waiting) => Some(format!("Init:{}", waiting.reason.as_str())),
+    };
+    pod.status.init_containers.iter().enumerate().find_map(of)
+}
+
+/// Whether its `containers` have had their turn: from then on its sidecars are no longer what holds it up.
+fn is_initialized(pod: &Pod) -> bool {
+    pod.status.containers.iter().any(|container| match &container.state {
+        ContainerState::Waiting(waiting) => waiting.reason != WaitReason::PodInitializing,
+        ContainerState::Running(_) | ContainerState::Terminated(_) => true,
+    })
+}
+
+fn is_sidecar(pod: &Pod, status: &ContainerStatus) -> bool {
+    pod.spec.init_containers.iter().any(|container| container.name == status.name && container.is_sidecar())
+}
+
+/// How many containers are ready, and how many there are: `1/2`. Sidecars count, init containers that run to their end don't.
 pub fn ready_of(pod: &Pod) -> (usize, usize) {
-    let ready = pod.status.containers.iter().filter(|container| container.is_ready()).count();
-    (ready, pod.spec.containers.len())
+    let sidecars = pod.status.init_containers.iter().filter(|container| is_sidecar(pod, container));
+    let ready = pod.status.containers.iter().chain(sidecars).filter(|container| container.is_ready()).count();
+    let all = pod.spec.containers.len() + pod.spec.init_containers.iter().filter(|container| container.is_sidecar()).count();
+    (ready, all)
+}
+
+/// How often containers were started again: the init containers while they are being run, then those that run on. As kubectl counts.
+pub fn restarts_of(pod: &Pod) -> u64 {
+    let counted = |init: bool| {
+        let sidecars_of = |container: &&ContainerStatus| init || is_sidecar(pod, container);
+        let inits = pod.status.init_containers.iter().filter(sidecars_of);
+        let apps = pod.status.containers.iter().filter(|_| !init);
+        inits.chain(apps).map(|container| u64::from(container.restart_count)).sum()
+    };
+    counted(!is_initialized(pod))
 }
 
 /// A container that runs and isn't ready, if there is one.
 pub fn unready(pod: &Pod) -> Option<&ContainerStatus> {
-    pod.status.containers.iter().find(|container| matches!(container.state, ContainerState::Running(_)) && !container.is_ready())
+    let sidecars = pod.status.init_containers.iter().filter(|container| is_sidecar(pod, container));
+    let mut all = pod.status.containers.iter().chain(sidecars);
+    all.find(|container| matches!(container.state, ContainerState::Running(_)) && !container.is_ready())
 }
 
 /// Why a container that runs isn't ready: what its probe got, or what is waited for.
 pub fn unready_because(container: &ContainerStatus) -> String {
-    let waits = if container.started { "its node does not say yet that it is" } else { "its startup probe has not succeeded yet" };
+    let waits = if container.started {
+        "its node does not say yet that it is"
+    } else {
+        "its startup probe or its postStart hook has not succeeded yet"
+    };
     container.probe_failure.clone().unwrap_or_else(|| waits.to_owned())
 }
 
@@ -157,6 +214,66 @@ mod tests {
         assert_eq!(word(Phase::Running, vec![ended(1, EndReason::Error), waiting(WaitReason::CrashLoopBackOff)]), "CrashLoopBackOff");
         assert_eq!(word(Phase::Running, vec![running(), ended(137, EndReason::OomKilled)]), "OOMKilled");
         assert_eq!(word(Phase::Running, vec![running(), ended(0, EndReason::Completed)]), "Running");
+    }
+
+    /// A pod with two init containers, of which the second is a sidecar.
+    fn prepared(phase: Phase, init: [ContainerState; 2], apps: Vec<ContainerState>) -> Pod {
+        let mut pod = pod(phase, apps);
+        let init_containers = r#"[{"name": "setup", "image": "a"}, {"name": "proxy", "image": "a", "restartPolicy": "Always"}]"#;
+        let mut spec = PodSpec::clone(&pod.spec);
+        spec.init_containers = serde_json::from_str(init_containers).expect("containers");
+        pod.spec = spec.into();
+        let [setup, proxy] = init;
+        let named = |name: &str, state: ContainerState| ContainerStatus {
+            name: Name::new(name).expect("a name"),
+            started: matches!(state, ContainerState::Running(_)),
+            state,
+            ..pod.status.containers[0].clone()
+        };
+        pod.status.init_containers = [named("setup", setup), named("proxy", proxy)].into();
+        pod
+    }
+
+    #[test]
+    fn a_pod_that_is_being_prepared_says_so_in_kubectls_words() {
+        let idle = || waiting(WaitReason::PodInitializing);
+        let word = |init, app: ContainerState| of_pod(&prepared(Phase::Pending, init, vec![app.clone(), app]));
+        assert_eq!(word([waiting(WaitReason::ContainerCreating), idle()], idle()), "Init:0/2");
+        assert_eq!(word([running(), idle()], idle()), "Init:0/2");
+        assert_eq!(word([waiting(WaitReason::CrashLoopBackOff), idle()], idle()), "Init:CrashLoopBackOff");
+        assert_eq!(word([waiting(WaitReason::ErrImagePull), idle()], idle()), "Init:ErrImagePull");
+        assert_eq!(word([ended(1, EndReason::Error), idle()], idle()), "Init:Error");
+        assert_eq!(word([ended(0, EndReason::Completed), idle()], idle()), "Init:1/2");
+        assert_eq!(word([ended(0, EndReason::Completed), running()], idle()), "PodInitializing");
+        assert_eq!(word([ended(0, EndReason::Completed), running()], waiting(WaitReason::Pulling)), "Pulling");
+    }
+
+    #[test]
+    fn what_init_containers_did_is_told_of_a_finished_pod_and_not_of_one_that_runs() {
+        let apps = || vec![running(), running()];
+        let with = |phase, setup, proxy| of_pod(&prepared(phase, [setup, proxy], apps()));
+        assert_eq!(with(Phase::Running, ended(0, EndReason::Completed), running()), "Running");
+        assert_eq!(with(Phase::Running, ended(0, EndReason::Completed), waiting(WaitReason::CrashLoopBackOff)), "CrashLoopBackOff");
+        let idle = || waiting(WaitReason::PodInitializing);
+        let mut failed = prepared(Phase::Failed, [ended(1, EndReason::Error), idle()], vec![idle(), idle()]);
+        failed.status.reason = Some("Error".to_owned());
+        assert_eq!(of_pod(&failed), "Init:Error");
+        failed.status.reason = Some("CrashLimit".to_owned());
+        assert_eq!(of_pod(&failed), "CrashLimit");
+    }
+
+    #[test]
+    fn sidecars_count_as_containers_and_init_containers_only_while_they_are_being_run() {
+        let mut pod = prepared(Phase::Running, [ended(0, EndReason::Completed), running()], vec![running(), running()]);
+        assert_eq!((ready_of(&pod), pod.is_ready()), ((3, 3), true));
+        for (container, restarts) in pod.status.init_containers.iter_mut().zip([5, 2]) {
+            container.restart_count = restarts;
+        }
+        assert_eq!(restarts_of(&pod), 2);
+        pod.status.containers = vec![];
+        assert_eq!(restarts_of(&pod), 7);
+        pod.status.init_containers[1].ready = Some(false);
+        assert_eq!((ready_of(&pod), pod.is_ready()), ((0, 3), false));
     }
 
     #[test]

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use cube_api::manifest::{self, Resource};
 use cube_api::pod::{
-    Amounts, Container, ContainerState, ContainerStatus, EndReason, Env, HttpGetProbe, HttpHeader, ImagePullPolicy, OnNodeLoss, Phase,
-    Placement, Port, Probe, ProbePort, Protocol, PublishedPort, Resources, RestartPolicy, RestartRules, Running, Scheme, Strategy,
-    Terminated, WaitReason, Waiting,
+    Amounts, Container, ContainerState, ContainerStatus, EndReason, Env, Hook, HttpGetProbe, HttpHeader, ImagePullPolicy, Lifecycle,
+    OnNodeLoss, Phase, Placement, Port, Probe, ProbePort, Protocol, PublishedPort, Resources, RestartPolicy, RestartRules, Running, Scheme,
+    SleepAction, Strategy, Terminated, TerminationMessagePolicy, WaitReason, Waiting,
 };
 use cube_api::quantity::{Bytes, MilliCpu};
 use cube_api::session::{Announcement, Assignment, AssignmentAccepted, PodReport, Report, ReportAccepted, Welcome};
@@ -63,6 +63,7 @@ fn full_pod() -> Pod {
         failure_threshold: 3,
         termination_grace_period_seconds: None,
     };
+    let hook = Hook { sleep: Some(SleepAction { seconds: 5 }), ..Hook::default() };
     let container = Container {
         name: name("app"),
         image: "nginx:latest".to_owned(),
@@ -81,9 +82,15 @@ fn full_pod() -> Pod {
         readiness_probe: Some(Box::new(probe)),
         startup_probe: None,
         image_pull_policy: ImagePullPolicy::IfNotPresent,
+        restart_policy: None,
+        lifecycle: Lifecycle { post_start: None, pre_stop: Some(Box::new(hook)) },
+        termination_message_path: Some("/tmp/end".to_owned()),
+        termination_message_policy: TerminationMessagePolicy::File,
         tty: true,
         stdin: true,
     };
+    let sidecar = serde_json::json!({ "name": "proxy", "image": "nginx:latest", "restartPolicy": "Always" });
+    let sidecar: Container = serde_json::from_value(sidecar).expect("a container");
     let terminated = Terminated {
         exit_code: 137,
         reason: EndReason::OomKilled,
@@ -104,10 +111,12 @@ fn full_pod() -> Pod {
             owner: None,
         },
         spec: Arc::new(PodSpec {
+            init_containers: vec![sidecar],
             containers: vec![container],
             restart_policy: RestartPolicy::OnFailure,
             restart: RestartRules { limit: 3 },
             termination_grace_period_seconds: 30,
+            active_deadline_seconds: Some(3600),
             node_selector: BTreeMap::from([("disk".to_owned(), "ssd".to_owned())]),
             on_node_loss: OnNodeLoss::Wait,
             strategy: Some(Strategy::RoundRobin),
@@ -132,6 +141,7 @@ fn full_pod() -> Pod {
             started_at: Some(second(3)),
             ready_since: Some(second(6)),
             finished_at: None,
+            init_containers: [status_of("proxy", ContainerState::Running(Running { started_at: second(2) }))].into(),
             containers: vec![
                 ContainerStatus {
                     image_id: Some("sha256:1".to_owned()),

@@ -345,6 +345,7 @@ fn operation(dice: &mut StdRng) -> Operation {
         Signal,
         Remove,
         Logs,
+        ReadFile,
     ];
     *all.choose(dice).expect("not empty")
 }

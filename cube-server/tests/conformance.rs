@@ -33,6 +33,8 @@ const PROMISES: &[(&str, u32)] = &[
     ("VO", 10),
     // Probes.
     ("PR", 9),
+    // The life of a pod: init containers, sidecars, hooks, deadlines, last words.
+    ("LC", 10),
 ];
 
 fn wanted() -> Vec<String> {

@@ -52,12 +52,14 @@ pub(super) fn bring_to_one_form(pod: &mut Node) -> Vec<Finding> {
         bring_to_map(labels, &Path::default().key("metadata").key("labels"), label, &mut findings);
     }
     pod.get_mut("spec").into_iter().for_each(wait_for_claims);
-    let containers = pod.get_mut("spec").and_then(|spec| spec.get_mut("containers"));
-    if let Some(Node { value: Value::List(containers), .. }) = containers {
-        for (index, container) in containers.iter_mut().enumerate() {
-            if let Some(env) = container.get_mut("env") {
-                let path = Path::default().key("spec").key("containers").index(index).key("env");
-                take_texts(env, &path, &mut findings);
+    for list in ["initContainers", "containers"] {
+        let containers = pod.get_mut("spec").and_then(|spec| spec.get_mut(list));
+        if let Some(Node { value: Value::List(containers), .. }) = containers {
+            for (index, container) in containers.iter_mut().enumerate() {
+                if let Some(env) = container.get_mut("env") {
+                    let path = Path::default().key("spec").key(list).index(index).key("env");
+                    take_texts(env, &path, &mut findings);
+                }
             }
         }
     }

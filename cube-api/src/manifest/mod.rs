@@ -296,7 +296,8 @@ fn decoded(kind: ResourceKind, node: &mut Node, room: usize, findings: &mut Vec<
 
 /// One way to say each thing that can be said in several: specs that mean the same are equal.
 fn normalize(pod: &mut PodManifest) {
-    pod.spec.containers.iter_mut().for_each(|container| container.env.normalize());
+    let PodSpec { init_containers, containers, .. } = &mut pod.spec;
+    init_containers.iter_mut().chain(containers).for_each(|container| container.env.normalize());
 }
 
 fn checked<T: DeserializeOwned>(node: &mut Node, room: usize, findings: &mut Vec<Finding>, validate: fn(&T) -> Vec<Finding>) -> Option<T> {

@@ -126,8 +126,8 @@ fn all_problems_of_all_resources_come_at_once_in_the_order_of_the_text() {
             "15:23: resource 1: spec.containers[1].env.N: found a list; a text is expected",
             "16:9: resource 1: spec.containers[1].tty: found yes; true or false is expected",
             "17:5: resource 1: spec.restartPolicy: `always` is not allowed; did you mean `Always`?",
-            "18:5: resource 1: spec.nope: unknown field `nope`; the fields are containers, restartPolicy, restart, \
-             terminationGracePeriodSeconds, nodeSelector, onNodeLoss, strategy, hostname, volumes",
+            "18:5: resource 1: spec.nope: unknown field `nope`; the fields are initContainers, containers, restartPolicy, restart, \
+             terminationGracePeriodSeconds, activeDeadlineSeconds, nodeSelector, onNodeLoss, strategy, hostname, volumes",
             "21:10: pod/two: spec.containers: the list is empty; a pod has at least one container",
             "22:3: resource 3: type: unknown type `pdo`; did you mean `pod`?",
             "23:3: resource 4: found just a text; a resource is expected: a map with type, metadata and spec",
@@ -145,8 +145,8 @@ fn what_is_missing_is_named_and_its_absence_brings_no_second_problem() {
         problems("type: pod\nmetadata: {}\nspec: [1]\n"),
         [
             "2:1: resource 1: metadata: the field `name` is missing",
-            "3:1: resource 1: spec: found a list; a map with the fields containers, restartPolicy, restart, \
-             terminationGracePeriodSeconds, nodeSelector, onNodeLoss, strategy, hostname, volumes is expected",
+            "3:1: resource 1: spec: found a list; a map with the fields initContainers, containers, restartPolicy, restart, \
+             terminationGracePeriodSeconds, activeDeadlineSeconds, nodeSelector, onNodeLoss, strategy, hostname, volumes is expected",
         ]
     );
     assert_eq!(
@@ -155,7 +155,8 @@ fn what_is_missing_is_named_and_its_absence_brings_no_second_problem() {
             "3:21: pod/web: spec.containers[0]: the field `name` is missing",
             "3:21: pod/web: spec.containers[0]: the field `image` is missing",
             "3:25: pod/web: spec.containers[1]: found 5; a map with the fields name, image, command, args, env, envFrom, volumeMounts, workingDir, ports, \
-             resources, livenessProbe, readinessProbe, startupProbe, imagePullPolicy, tty, stdin is expected",
+             resources, livenessProbe, readinessProbe, startupProbe, imagePullPolicy, restartPolicy, lifecycle, terminationMessagePath, \
+             terminationMessagePolicy, tty, stdin is expected",
             "3:38: pod/web: spec.containers[2].image: found nothing; a text is expected",
         ]
     );

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::env::Env;
+use super::lifecycle::{ContainerRestartPolicy, Lifecycle, TerminationMessagePolicy};
 use super::probe::{Probe, ProbeKind};
 use super::volume::{EnvFrom, VolumeMount};
 use crate::meta::Name;
@@ -54,6 +55,19 @@ pub struct Container {
     /// When to ask a registry.
     #[serde(default)]
     pub image_pull_policy: ImagePullPolicy,
+    /// Makes an init container a sidecar; other containers have the pod's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart_policy: Option<ContainerRestartPolicy>,
+    /// What is run after each start and before each stop.
+    #[serde(default, skip_serializing_if = "Lifecycle::is_empty")]
+    pub lifecycle: Lifecycle,
+    /// A file that it may leave its last words in: at most the last 4096 bytes are in its status and events when it has ended. Not below `/dev`,
+    /// `/proc` and `/sys`, which end with the process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub termination_message_path: Option<String>,
+    /// What a container that failed says where it left no words.
+    #[serde(default, skip_serializing_if = "TerminationMessagePolicy::is_default")]
+    pub termination_message_policy: TerminationMessagePolicy,
     /// Gives the main process a terminal.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tty: bool,
@@ -63,6 +77,14 @@ pub struct Container {
 }
 
 impl Container {
+    /// Whether it is an init container that runs on beside the others.
+    pub fn is_sidecar(&self) -> bool {
+        match self.restart_policy {
+            Some(ContainerRestartPolicy::Always) => true,
+            None => false,
+        }
+    }
+
     /// Its probe of this kind.
     pub fn probe(&self, kind: ProbeKind) -> Option<&Probe> {
         match kind {

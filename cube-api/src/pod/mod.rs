@@ -6,6 +6,7 @@ mod container;
 mod env;
 mod expand;
 mod port;
+mod lifecycle;
 mod probe;
 mod status;
 mod volume;
@@ -22,9 +23,11 @@ pub use self::container::{Amounts, Container, ImagePullPolicy, Port, Protocol, R
 pub use self::env::{Env, EnvSource, EnvVar, FieldPath, FieldRef, KeyRef, ResourceField, ResourceFieldRef};
 pub use self::expand::expand;
 pub use self::port::{HostPort, PublishedPort};
+pub use self::lifecycle::{ContainerRestartPolicy, Hook, Lifecycle, Part, RunHandler, SleepAction, TerminationMessagePolicy};
 pub use self::probe::{ExecProbe, Handler, HttpGetProbe, HttpHeader, Probe, ProbeKind, ProbePort, Scheme, TcpSocketProbe};
 pub use self::status::{
-    ContainerState, ContainerStatus, DRAINED, EndReason, NODE_FORGOT, NODE_LOST, Phase, PodStatus, Running, Terminated, WaitReason, Waiting,
+    ContainerState, ContainerStatus, DEADLINE_EXCEEDED, DRAINED, EndReason, NODE_FORGOT, NODE_LOST, Phase, PodStatus, Running, Terminated,
+    WaitReason, Waiting,
 };
 
 pub use self::volume::{
@@ -52,12 +55,14 @@ pub struct Pod {
 }
 
 impl Pod {
-    /// Whether it may be sent requests: it is Running, each of its containers is ready, and it isn't on its way out. What the node of a pod that
+    /// Whether it may be sent requests: it is Running, each of its containers and sidecars is ready, and it isn't on its way out. What the node of a pod that
     /// waits for its lost node said last doesn't count.
     pub fn is_ready(&self) -> bool {
-        let PodStatus { phase, containers, .. } = &self.status;
+        let PodStatus { phase, containers, init_containers, .. } = &self.status;
         let is_here = self.metadata.deletion_requested_at.is_none() && self.placement.waiting_for.is_none();
-        let all = !containers.is_empty() && containers.iter().all(ContainerStatus::is_ready);
+        let runs_on = |status: &&ContainerStatus| matches!(self.spec.part(&status.name), Some(Part::Sidecar { .. }));
+        let sidecars = init_containers.iter().filter(runs_on);
+        let all = !containers.is_empty() && containers.iter().chain(sidecars).all(ContainerStatus::is_ready);
         is_here && *phase == Phase::Running && all
     }
 }
@@ -91,6 +96,10 @@ impl Placement {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PodSpec {
+    /// Those that run first, one after the other, each to its end with 0; those of them whose `restartPolicy` is Always run on beside the others
+    /// (sidecars). Their names differ from those of `containers` too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub init_containers: Vec<Container>,
     /// At least one; their names differ.
     pub containers: Vec<Container>,
     /// What to do when a container ends.
@@ -102,6 +111,10 @@ pub struct PodSpec {
     /// Seconds between the stop signal and SIGKILL.
     #[serde(default = "default_grace")]
     pub termination_grace_period_seconds: u32,
+    /// Seconds after which it is stopped and Failed with the reason [`DEADLINE_EXCEEDED`], counted from when its node first took it on, and from
+    /// its last `cube restart`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active_deadline_seconds: Option<u32>,
     /// Labels that a node must have.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub node_selector: BTreeMap<String, String>,
@@ -120,15 +133,44 @@ pub struct PodSpec {
 }
 
 impl PodSpec {
+    /// All its containers: the init containers first, each in the spec's order.
+    pub fn all_containers(&self) -> impl Iterator<Item = &Container> {
+        self.init_containers.iter().chain(&self.containers)
+    }
+
+    /// The container of a name, an init container too.
+    pub fn container(&self, name: &Name) -> Option<&Container> {
+        self.all_containers().find(|container| container.name == *name)
+    }
+
+    /// Which part the container of a name has in the pod.
+    pub fn part(&self, name: &Name) -> Option<Part> {
+        match self.init_containers.iter().position(|container| container.name == *name) {
+            Some(index) if self.init_containers[index].is_sidecar() => Some(Part::Sidecar { index }),
+            Some(index) => Some(Part::Init { index }),
+            None => self.containers.iter().any(|container| container.name == *name).then_some(Part::App),
+        }
+    }
+
+    /// Which ends of a container lead to a restart: the pod's policy, but a sidecar is always started again, and an init container that has ended
+    /// with 0 is done.
+    pub fn restart_policy_of(&self, name: &Name) -> RestartPolicy {
+        match (self.part(name), self.restart_policy) {
+            (Some(Part::Sidecar { .. }), _) => RestartPolicy::Always,
+            (Some(Part::Init { .. }), RestartPolicy::Always) => RestartPolicy::OnFailure,
+            (Some(Part::Init { .. } | Part::App) | None, policy) => policy,
+        }
+    }
+
     /// The ports that are published on the node, each with the container whose it is.
     pub fn published(&self) -> impl Iterator<Item = (&Name, &Port)> {
-        let ports = self.containers.iter().flat_map(|container| container.ports.iter().map(move |port| (&container.name, port)));
+        let ports = self.all_containers().flat_map(|container| container.ports.iter().map(move |port| (&container.name, port)));
         ports.filter(|(_, port)| port.is_published())
     }
 
     /// The labels of the pod that its containers ask for: the node is told no others.
     pub fn asked_labels(&self) -> impl Iterator<Item = &str> {
-        let sources = self.containers.iter().flat_map(|container| &container.env).filter_map(|variable| variable.value_from.as_ref());
+        let sources = self.all_containers().flat_map(|container| &container.env).filter_map(|variable| variable.value_from.as_ref());
         sources.filter_map(|source| source.field_ref.as_ref()).filter_map(|field| match &field.field_path {
             FieldPath::Label(key) => Some(key.as_str()),
             FieldPath::Name | FieldPath::Uid | FieldPath::NodeName | FieldPath::HostIp | FieldPath::PodIp | FieldPath::Unknown(_) => None,

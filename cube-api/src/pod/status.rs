@@ -30,6 +30,9 @@ pub const NODE_FORGOT: &str = "NodeForgot";
 /// The reason of a Failed pod that was stopped because its node was drained by force, and that must not run twice.
 pub const DRAINED: &str = "Drained";
 
+/// The reason of a Failed pod that was active for longer than its `activeDeadlineSeconds`.
+pub const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
+
 /// What a pod's node says of it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -37,7 +40,7 @@ pub struct PodStatus {
     /// Where it is in its life.
     #[serde(default)]
     pub phase: Phase,
-    /// Why it is Failed, as a word: `CrashLimit`, `ImageLimit`, `Error`; or [`NODE_LOST`], [`NODE_FORGOT`] or [`DRAINED`], which the leader says.
+    /// Why it is Failed, as a word: `CrashLimit`, `ImageLimit`, `Error`, [`DEADLINE_EXCEEDED`]; or [`NODE_LOST`], [`NODE_FORGOT`] or [`DRAINED`], which the leader says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The reason in a sentence that a person can act on.
@@ -59,9 +62,24 @@ pub struct PodStatus {
     /// When it became Succeeded or Failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Timestamp>,
+    /// One for each init container of the spec, in the spec's order. Without room to grow: most pods have none.
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    pub init_containers: Box<[ContainerStatus]>,
     /// One for each container of the spec, in the spec's order.
     #[serde(default)]
     pub containers: Vec<ContainerStatus>,
+}
+
+impl PodStatus {
+    /// Of all its containers: the init containers first.
+    pub fn all_containers(&self) -> impl Iterator<Item = &ContainerStatus> {
+        self.init_containers.iter().chain(&self.containers)
+    }
+
+    /// Of the container of a name, an init container too.
+    pub fn container(&self, name: &Name) -> Option<&ContainerStatus> {
+        self.all_containers().find(|container| container.name == *name)
+    }
 }
 
 /// What a node says of one container.
@@ -148,6 +166,8 @@ pub enum WaitReason {
     CreateContainerError,
     /// It crashed; waiting for the next start.
     CrashLoopBackOff,
+    /// An init container before it hasn't done its part yet, or it is about to be started for the first time after the last of them.
+    PodInitializing,
 }
 
 impl WaitReason {
@@ -160,6 +180,7 @@ impl WaitReason {
             Self::ImagePullBackOff => "ImagePullBackOff",
             Self::CreateContainerError => "CreateContainerError",
             Self::CrashLoopBackOff => "CrashLoopBackOff",
+            Self::PodInitializing => "PodInitializing",
         }
     }
 }
@@ -180,7 +201,7 @@ pub struct Terminated {
     pub exit_code: i64,
     /// The cause as a word.
     pub reason: EndReason,
-    /// The last lines that it wrote when it failed, or Docker's own words.
+    /// What it left in its `terminationMessagePath`, else the last lines that it wrote when it failed, or Docker's own words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
     /// When it was started.

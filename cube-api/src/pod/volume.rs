@@ -392,7 +392,7 @@ impl PodSpec {
             }
             Some(VolumeSource::EmptyDir(_) | VolumeSource::HostPath(_) | VolumeSource::Claim(_)) | None => None,
         });
-        files.chain(self.containers.iter().flat_map(Container::wanted))
+        files.chain(self.all_containers().flat_map(Container::wanted))
     }
 
     /// The named volumes that it needs.

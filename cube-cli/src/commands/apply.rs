@@ -98,7 +98,7 @@ fn judge(pod: Option<&Pod>) -> Progress {
 
 /// Why a pod waits, as far as that says more than its STATUS word. A pull's progress doesn't: it would be a line for each percent.
 pub(super) fn held_up_by(pod: &Pod) -> Option<&str> {
-    let container = pod.status.containers.iter().find_map(|container| match &container.state {
+    let container = pod.status.all_containers().find_map(|container| match &container.state {
         ContainerState::Waiting(waiting) if waiting.reason != WaitReason::Pulling => waiting.message.as_deref(),
         ContainerState::Waiting(_) | ContainerState::Running(_) | ContainerState::Terminated(_) => None,
     });

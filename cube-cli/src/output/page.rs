@@ -3,7 +3,7 @@
 use cube_api::event::Event;
 use cube_api::manifest::{ManifestMetadata, PodManifest, Resource};
 use cube_api::meta::Labels;
-use cube_api::pod::{ContainerState, ContainerStatus, Phase, Pod, PodSpec, Terminated};
+use cube_api::pod::{Container, ContainerState, ContainerStatus, Phase, Pod, PodSpec, Terminated};
 use cube_api::status::{self, unready_because};
 use jiff::Timestamp;
 
@@ -83,16 +83,10 @@ fn printable(line: &str) -> String {
 pub fn pod(pod: &Pod, events: &[Event], now: Timestamp, style: Style) -> String {
     let mut page = Page::new(style);
     head(&mut page, pod, now);
-    page.text.push_str("\nContainers:\n");
-    for container in &pod.spec.containers {
-        let status = pod.status.containers.iter().find(|status| status.name == container.name);
-        page.text.push_str(&format!("  {}:\n", container.name));
-        page.indented(4, "Image", &container.image, Tone::Plain);
-        match status {
-            Some(status) => container_status(&mut page, status, now),
-            None => page.indented(4, "State", "not reported by a node yet", Tone::Plain),
-        }
+    if !pod.spec.init_containers.is_empty() {
+        containers(&mut page, "Init containers", &pod.spec.init_containers, pod, now);
     }
+    containers(&mut page, "Containers", &pod.spec.containers, pod, now);
     page.section("Manifest", &yaml(&manifest(pod)));
     page.events(events, now);
     page.text()
@@ -115,6 +109,19 @@ fn head(page: &mut Page, pod: &Pod, now: Timestamp) {
     page.line("Deleted", &metadata.deletion_requested_at.map(ago).unwrap_or_default());
     page.line("Uid", &metadata.uid.to_string());
     page.line("Generation", &metadata.generation.to_string());
+}
+
+fn containers(page: &mut Page, heading: &str, containers: &[Container], pod: &Pod, now: Timestamp) {
+    page.text.push_str(&format!("\n{heading}:\n"));
+    for container in containers {
+        let sidecar = if container.is_sidecar() { " (sidecar)" } else { "" };
+        page.text.push_str(&format!("  {}{sidecar}:\n", container.name));
+        page.indented(4, "Image", &container.image, Tone::Plain);
+        match pod.status.container(&container.name) {
+            Some(status) => container_status(page, status, now),
+            None => page.indented(4, "State", "not reported by a node yet", Tone::Plain),
+        }
+    }
 }
 
 /// Only of a pod that runs: before and after there is nothing to ask.

@@ -61,9 +61,9 @@ pub fn ports(pod: &Pod) -> String {
     each.collect::<Vec<_>>().join(",")
 }
 
-/// The restarts of all containers together.
+/// The restarts of the containers that it is up to, together.
 pub fn restarts(pod: &Pod) -> String {
-    pod.status.containers.iter().map(|container| u64::from(container.restart_count)).sum::<u64>().to_string()
+    status::restarts_of(pod).to_string()
 }
 
 /// `pod/web`.
@@ -73,12 +73,12 @@ pub fn reference(pod: &Pod) -> ResourceRef {
 
 /// Whether a person should look.
 pub fn tone(pod: &Pod) -> Tone {
-    let in_trouble = pod.status.containers.iter().any(|container| match &container.state {
+    let in_trouble = pod.status.all_containers().any(|container| match &container.state {
         ContainerState::Waiting(waiting) => match waiting.reason {
             WaitReason::ErrImagePull | WaitReason::ImagePullBackOff | WaitReason::CreateContainerError | WaitReason::CrashLoopBackOff => {
                 true
             }
-            WaitReason::ContainerCreating | WaitReason::Pulling => false,
+            WaitReason::ContainerCreating | WaitReason::PodInitializing | WaitReason::Pulling => false,
         },
         ContainerState::Running(_) => false,
         ContainerState::Terminated(end) => end.is_failure(),

@@ -5,6 +5,7 @@
 mod cluster;
 mod commands;
 mod faults;
+mod lifecycle;
 mod nodes;
 mod pods;
 mod ports;

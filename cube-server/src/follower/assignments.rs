@@ -300,10 +300,12 @@ impl Assignments {
 /// What is left of a pod that nobody knows, as something to stop.
 fn orphan(uid: Uid, name: Name) -> KeptPod {
     let spec = PodSpec {
+        init_containers: Vec::new(),
         containers: Vec::new(),
         restart_policy: RestartPolicy::Never,
         restart: RestartRules::default(),
         termination_grace_period_seconds: DEFAULT_GRACE_SECONDS,
+        active_deadline_seconds: None,
         node_selector: BTreeMap::new(),
         on_node_loss: Default::default(),
         strategy: None,

@@ -126,10 +126,9 @@ fn field_value(path: &FieldPath, facts: Facts<'_>) -> Result<String, String> {
 
 /// An amount in units of the divisor, rounded up as Kubernetes does: half a core is 1, so that a thread pool of that size has a thread.
 fn amount(field: &ResourceFieldRef, container: &Container, facts: Facts<'_>) -> Result<String, String> {
-    let other = |name: &Name| facts.spec.containers.iter().find(|container| container.name == *name);
     let of = match &field.container_name {
         None => container,
-        Some(name) => other(name).ok_or_else(|| format!("the pod has no container {name}"))?,
+        Some(name) => facts.spec.container(name).ok_or_else(|| format!("the pod has no container {name}"))?,
     };
     let resources = &of.resources;
     let unknown = || format!("{} is not limited, and what this node has is not known yet", of.name);

@@ -30,19 +30,19 @@ pub async fn start(runtime: &dyn Runtime, tasks: &Tasks, snapshot: &Snapshot, qu
     Ok(Exec { input, output })
 }
 
-/// The container that is meant: the only one, or the named one.
+/// The container that is meant: the only one beside the init containers, or the named one.
 pub fn container_of(snapshot: &Snapshot, asked: Option<&Name>) -> Result<Name, ApiError> {
-    let containers = &snapshot.pod.spec.containers;
-    let names = || containers.iter().map(|container| container.name.as_str()).collect::<Vec<_>>().join(", ");
-    match (asked, containers.as_slice()) {
-        (Some(name), _) if containers.iter().any(|container| container.name == *name) => Ok(name.clone()),
+    let spec = &snapshot.pod.spec;
+    let names = || spec.all_containers().map(|container| container.name.as_str()).collect::<Vec<_>>().join(", ");
+    match (asked, spec.containers.as_slice()) {
+        (Some(name), _) if spec.container(name).is_some() => Ok(name.clone()),
         (Some(name), _) => {
             let message = format!("pod/{} has no container '{name}'", snapshot.pod.name);
             Err(ApiError::new(ErrorCode::NotFound, message).hint(format!("its containers are: {}", names())))
         }
         (None, [only]) => Ok(only.name.clone()),
         (None, _) => {
-            let message = format!("pod/{} has {} containers, say which one", snapshot.pod.name, containers.len());
+            let message = format!("pod/{} has {} containers, say which one", snapshot.pod.name, spec.containers.len());
             Err(ApiError::new(ErrorCode::BadRequest, message).hint(format!("--container is one of: {}", names())))
         }
     }
@@ -50,7 +50,7 @@ pub fn container_of(snapshot: &Snapshot, asked: Option<&Name>) -> Result<Name, A
 
 /// What a container does, in words.
 pub fn state_of(snapshot: &Snapshot, name: &Name) -> String {
-    let status = snapshot.status.containers.iter().find(|container| container.name == *name);
+    let status = snapshot.status.container(name);
     match status.map(|status| &status.state) {
         Some(ContainerState::Waiting(waiting)) => match &waiting.message {
             Some(message) => format!("{} ({message})", waiting.reason.as_str()),
@@ -63,7 +63,7 @@ pub fn state_of(snapshot: &Snapshot, name: &Name) -> String {
 }
 
 fn running(snapshot: &Snapshot, name: &Name) -> Result<ContainerId, ApiError> {
-    let status = snapshot.status.containers.iter().find(|container| container.name == *name);
+    let status = snapshot.status.container(name);
     let id = status.filter(|status| matches!(status.state, ContainerState::Running(_))).and_then(|status| status.container_id.clone());
     id.map(ContainerId).ok_or_else(|| {
         let message = format!("container '{name}' of pod/{} is not running: {}", snapshot.pod.name, state_of(snapshot, name));

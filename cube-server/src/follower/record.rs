@@ -26,8 +26,18 @@ pub struct PodRecord {
     /// One for each container of the spec. In boxes: a map has room for eleven entries where there is mostly one, and a record is copied with each
     /// decision (3.4 KiB of 4 in each of the copies that a node has of it).
     pub containers: BTreeMap<Name, Box<ContainerRecord>>,
+    /// How many init containers have done their part in the current sandbox: ended with 0, or come up as a sidecar.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub initialized: u32,
+    /// Since when it counts as active, where its spec has a deadline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active_since: Option<Timestamp>,
     /// When every container had been started for the first time.
     pub started_at: Option<Timestamp>,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// A pod's life on this node.
@@ -36,7 +46,7 @@ pub struct PodRecord {
 pub enum Stage {
     /// It is run by its spec. Next: any other but `Stopped`.
     Live,
-    /// Its containers are being stopped, to be made anew. Next: `Live`, `Stopping`.
+    /// Its containers are being stopped, to be made anew. Next: `Live`, `Finished`, `Stopping`.
     Restarting {
         /// When the stop signals were decided on.
         since: Timestamp,
@@ -158,6 +168,9 @@ pub struct ContainerRecord {
     /// When the startup probe of the current run has succeeded: it isn't asked again, neither by the node's next life.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub came_up: Option<Timestamp>,
+    /// The run, by Docker's time of its start, whose `postStart` hook has succeeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub post_started: Option<Timestamp>,
     /// How the attempt before ended.
     pub last: Option<Terminated>,
 }
@@ -175,7 +188,7 @@ pub enum Slot {
         /// Since when, by Docker.
         since: Timestamp,
     },
-    /// A probe found it unhealthy: it is being stopped. Next: `Ended`, `Waiting` with the next attempt; `Running` where somebody has restarted it.
+    /// A probe found it unhealthy, or its `postStart` hook failed: it is being stopped. Next: `Ended`, `Waiting` with the next attempt; `Running` where somebody has restarted it.
     Unhealthy {
         /// It runs since then, by Docker.
         since: Timestamp,
@@ -183,7 +196,7 @@ pub enum Slot {
         stop_since: Timestamp,
         /// Seconds from `stop_since` to SIGKILL.
         grace_seconds: u32,
-        /// The probe and what it got.
+        /// The probe or the hook, and what it got.
         why: String,
     },
     /// It ended and isn't started again. The last one, unless the pod restarts.
@@ -215,7 +228,9 @@ impl PodRecord {
             stage: Stage::Live,
             restarts_seen,
             sandbox: SandboxRecord::default(),
-            containers: pod.spec.containers.iter().map(|container| (container.name.clone(), Box::new(ContainerRecord::new()))).collect(),
+            containers: pod.spec.all_containers().map(|container| (container.name.clone(), Box::new(ContainerRecord::new()))).collect(),
+            initialized: 0,
+            active_since: None,
             started_at: None,
         }
     }
@@ -272,9 +287,7 @@ impl PodRecord {
         }
         restart::believe_crashes(&mut self.sandbox.streak, now);
         restart::believe_crashes(&mut self.sandbox.lost, now);
-        if let Some(since) = self.stage.since_mut() {
-            *since = now.min(*since);
-        }
+        self.stage.since_mut().into_iter().chain(&mut self.active_since).for_each(|since| *since = now.min(*since));
     }
 
     fn each_time(&mut self, mut change: impl FnMut(&mut Timestamp)) {
@@ -283,7 +296,7 @@ impl PodRecord {
             due.iter_mut().chain(clean_since).for_each(&mut change);
         }
         self.containers.values_mut().flat_map(|container| container.own_times()).for_each(&mut change);
-        self.stage.since_mut().into_iter().for_each(change);
+        self.stage.since_mut().into_iter().chain(&mut self.active_since).for_each(change);
     }
 
     /// Whether its containers are known to be gone for good.
@@ -329,6 +342,7 @@ impl ContainerRecord {
             crashes: Streak::default(),
             images: Streak::default(),
             came_up: None,
+            post_started: None,
             last: None,
         }
     }
@@ -352,6 +366,7 @@ impl ContainerRecord {
         self.crashes.clean_since = None;
         self.images.clean_since = None;
         self.came_up = None;
+        self.post_started = None;
     }
 
     /// Goes on to the next attempt.

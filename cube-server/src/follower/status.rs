@@ -2,7 +2,7 @@
 
 use cube_api::meta::Name;
 use cube_api::pod::{
-    Container, ContainerState, ContainerStatus, EndReason, Phase, PodStatus, RestartPolicy, Running, Terminated, WaitReason, Waiting,
+    Container, ContainerState, ContainerStatus, EndReason, Part, Phase, PodStatus, RestartPolicy, Running, Terminated, WaitReason, Waiting,
 };
 use cube_api::session::AssignedPod;
 use jiff::Timestamp;
@@ -20,10 +20,10 @@ pub fn of_pod(pod: &AssignedPod, record: &PodRecord, view: &View, now: Timestamp
         None if record.started_at.is_some() => Phase::Running,
         None => Phase::Pending,
     };
-    let containers = pod.spec.containers.iter().filter_map(|spec| {
+    let status = |spec: &Container| {
         let container = record.containers.get(&spec.name)?;
-        Some(of_container(spec, Known { policy: pod.spec.restart_policy, pod: record, container, view, now }))
-    });
+        Some(of_container(spec, Known { assigned: pod, pod: record, container, view, now }))
+    };
     PodStatus {
         phase,
         reason: end.and_then(|end| end.reason.clone()),
@@ -33,7 +33,8 @@ pub fn of_pod(pod: &AssignedPod, record: &PodRecord, view: &View, now: Timestamp
         started_at: record.started_at,
         ready_since: ready_since(pod, record, view),
         finished_at: finished_at(record),
-        containers: containers.collect(),
+        init_containers: pod.spec.init_containers.iter().filter_map(status).collect(),
+        containers: pod.spec.containers.iter().filter_map(status).collect(),
     }
 }
 
@@ -47,7 +48,8 @@ fn end_of(record: &PodRecord) -> Option<&PodEnd> {
 
 /// Since the last of its containers is ready, if all are.
 fn ready_since(pod: &AssignedPod, record: &PodRecord, view: &View) -> Option<Timestamp> {
-    let since = pod.spec.containers.iter().map(|spec| plan::ready_since(spec, record, view));
+    let sidecars = pod.spec.init_containers.iter().filter(|spec| spec.is_sidecar());
+    let since = pod.spec.containers.iter().chain(sidecars).map(|spec| plan::ready_since(spec, record, view));
     since.collect::<Option<Vec<_>>>()?.into_iter().max()
 }
 
@@ -69,7 +71,7 @@ fn paused(view: &View) -> Option<String> {
 }
 
 struct Known<'a> {
-    policy: RestartPolicy,
+    assigned: &'a AssignedPod,
     pod: &'a PodRecord,
     container: &'a ContainerRecord,
     view: &'a View,
@@ -118,7 +120,8 @@ fn state_of(spec: &Container, known: &Known<'_>) -> (ContainerState, Option<Term
 /// Why a container that is to run once isn't simply started again.
 fn unanswered(name: &Name, known: &Known<'_>) -> Option<String> {
     let seen = known.view.app(name, known.container.attempt)?;
-    let waits = known.policy == RestartPolicy::Never && seen.state == RunState::Created && known.view.unanswered.contains(&seen.id);
+    let policy = known.assigned.spec.restart_policy_of(name);
+    let waits = policy == RestartPolicy::Never && seen.state == RunState::Created && known.view.unanswered.contains(&seen.id);
     let limit = CALL_TIMEOUT.as_secs();
     waits.then(|| format!("its start was not answered and may still come: waiting up to {limit}s, since its restartPolicy is Never"))
 }
@@ -141,7 +144,7 @@ fn running_or_ended(name: &Name, known: &Known<'_>, since: Timestamp) -> Contain
 }
 
 fn waiting(spec: &Container, known: &Known<'_>, cause: &WaitCause) -> Waiting {
-    let Known { pod, container, view, now, .. } = known;
+    let Known { assigned, pod, container, view, now } = known;
     let creating = |reason, message, until| Waiting { reason, message, until };
     if let Some(progress) = view.pulls.get(&spec.name) {
         return creating(WaitReason::Pulling, Some(pulling(&spec.image, progress)), None);
@@ -151,6 +154,7 @@ fn waiting(spec: &Container, known: &Known<'_>, cause: &WaitCause) -> Waiting {
     }
     let due = container.due().filter(|due| due > now);
     match (cause, due) {
+        (WaitCause::Turn, _) if is_initializing(&spec.name, assigned, pod) => creating(WaitReason::PodInitializing, None, None),
         (WaitCause::Turn, _) => creating(WaitReason::ContainerCreating, None, None),
         (WaitCause::Crash, None) => creating(WaitReason::ContainerCreating, Some("starting again".to_owned()), None),
         (WaitCause::Crash, Some(_)) => {
@@ -164,6 +168,12 @@ fn waiting(spec: &Container, known: &Known<'_>, cause: &WaitCause) -> Waiting {
         }
         (WaitCause::Refused(problem), _) => creating(WaitReason::CreateContainerError, Some(problem.clone()), due),
     }
+}
+
+/// Whether it waits for init containers; of one that is not an init container itself, Kubernetes says so until it is started.
+fn is_initializing(name: &Name, pod: &AssignedPod, record: &PodRecord) -> bool {
+    let is_prepared = pod.spec.part(name) == Some(Part::App) && !pod.spec.init_containers.is_empty();
+    is_prepared || !plan::is_turn(pod, record, name)
 }
 
 fn pulling(image: &str, progress: &PullProgress) -> String {

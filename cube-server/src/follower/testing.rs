@@ -416,10 +416,12 @@ pub fn name(text: &str) -> Name {
 pub fn pod(number: u128, policy: RestartPolicy) -> AssignedPod {
     let container: Container = serde_json::from_value(serde_json::json!({ "name": "app", "image": "app" })).unwrap();
     let spec = PodSpec {
+        init_containers: Vec::new(),
         containers: vec![container],
         restart_policy: policy,
         restart: Default::default(),
         termination_grace_period_seconds: 30,
+        active_deadline_seconds: None,
         node_selector: BTreeMap::new(),
         on_node_loss: Default::default(),
         strategy: None,

@@ -6,6 +6,7 @@ mod disk;
 mod home;
 mod leader;
 mod ports;
+mod lifecycle;
 mod probes;
 mod resources;
 mod spares;

@@ -121,6 +121,10 @@ impl Runtime for Flood {
         Ok(lines.boxed())
     }
 
+    async fn read_file(&self, id: &ContainerId, path: &str, most: usize) -> Result<Option<Vec<u8>>, RuntimeError> {
+        self.fake.read_file(id, path, most).await
+    }
+
     async fn exec(&self, id: &ContainerId, request: &ExecRequest) -> Result<ExecHandle, RuntimeError> {
         self.fake.exec(id, request).await
     }

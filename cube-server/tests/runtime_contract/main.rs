@@ -50,7 +50,8 @@ on_both_engines! {
     an_end_is_hinted,
     an_exec_tells_its_exit_code,
     the_end_of_input_ends_cat,
-    a_missing_exec_program_fails;
+    a_missing_exec_program_fails,
+    what_an_ended_container_left_in_a_file_can_be_read;
 
     spares:
     a_spare_is_no_pods_until_one_takes_it_and_then_that_pods_sandbox,

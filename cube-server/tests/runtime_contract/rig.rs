@@ -36,6 +36,8 @@ pub enum Does {
     PrintsAndExits(i64),
     /// Takes memory until the kernel kills it.
     EatsMemory,
+    /// Leaves `/end` with a line in it, `/long` with 5000 bytes, and a folder; exits with 1.
+    LeavesFiles,
     /// Has no such program.
     NotThere,
 }
@@ -66,11 +68,21 @@ impl Rig {
     /// On a scripted engine.
     pub fn fake() -> Self {
         let fake = Fake::new(Ambient::system(), &Tasks::default());
-        for does in [Does::Runs, Does::IgnoresStop, Does::PrintsAndExits(0), Does::PrintsAndExits(3), Does::EatsMemory, Does::NotThere] {
+        for does in [
+            Does::Runs,
+            Does::IgnoresStop,
+            Does::PrintsAndExits(0),
+            Does::PrintsAndExits(3),
+            Does::EatsMemory,
+            Does::LeavesFiles,
+            Does::NotThere,
+        ] {
             let prints = matches!(does, Does::PrintsAndExits(_));
+            let leaves = does == Does::LeavesFiles;
             let script = Script {
-                run_for: (prints || does == Does::EatsMemory).then_some(Duration::from_millis(1)),
-                exit_code: if let Does::PrintsAndExits(code) = does { code } else { 0 },
+                run_for: (prints || leaves || does == Does::EatsMemory).then_some(Duration::from_millis(1)),
+                exit_code: if let Does::PrintsAndExits(code) = does { code } else { i64::from(leaves) },
+                files: if leaves { files() } else { BTreeMap::new() },
                 ignores_stop: does == Does::IgnoresStop,
                 oom: does == Does::EatsMemory,
                 start_error: (does == Does::NotThere).then(|| "exec: \"nope\": executable file not found in $PATH".to_owned()),
@@ -105,6 +117,7 @@ impl Rig {
             Does::IgnoresStop => "trap '' TERM; sleep 1000".to_owned(),
             Does::PrintsAndExits(code) => format!("echo one; echo two; echo three; exit {code}"),
             Does::EatsMemory => "exec tail /dev/zero".to_owned(),
+            Does::LeavesFiles => "head -c 5000 /dev/zero | tr '\\000' x > /long; echo out of luck > /end; mkdir /folder; exit 1".to_owned(),
             Does::NotThere => String::new(),
         };
         let command = if does == Does::NotThere { vec!["nope".to_owned()] } else { ["sh", "-c", &script].map(str::to_owned).to_vec() };
@@ -197,6 +210,11 @@ impl Drop for Rig {
 
 fn connect() -> Docker {
     Docker::connect(&default_socket(), &Tasks::default()).expect("DOCKER_HOST is a Unix socket")
+}
+
+/// What [`Does::LeavesFiles`] leaves.
+fn files() -> BTreeMap<String, String> {
+    [("/end", "out of luck\n".to_owned()), ("/long", "x".repeat(5000))].map(|(path, text)| (path.to_owned(), text)).into()
 }
 
 /// A name that the test knows to be one.

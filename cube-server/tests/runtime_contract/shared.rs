@@ -280,6 +280,19 @@ pub async fn a_missing_exec_program_fails(rig: Rig) {
     }
 }
 
+pub async fn what_an_ended_container_left_in_a_file_can_be_read(rig: Rig) {
+    let id = rig.started(Does::LeavesFiles).await;
+    assert_eq!(rig.ended(&id).await, (1, false));
+    let read = async |path: &str, most| rig.runtime.read_file(&id, path, most).await.unwrap();
+    assert_eq!(read("/end", 4096).await.as_deref(), Some(&b"out of luck\n"[..]));
+    assert_eq!(read("/long", 4096).await, Some(vec![b'x'; 4096]), "its last bytes");
+    for none in ["/nope", "/folder", "/no such folder/end"] {
+        assert_eq!(read(none, 4096).await, None, "{none}");
+    }
+    rig.runtime.remove(&id).await.unwrap();
+    assert_eq!(read("/end", 4096).await, None);
+}
+
 /// Runs a command without a terminal and gives what it said.
 pub async fn exec(rig: &Rig, id: &ContainerId, command: &[&str], inputs: &[ExecInput]) -> Vec<ExecOutput> {
     let command = command.iter().map(|&word| word.to_owned()).collect();

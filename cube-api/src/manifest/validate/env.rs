@@ -75,8 +75,8 @@ impl Checks {
 
     fn resource_field(&mut self, path: &Path, field: &ResourceFieldRef, container: &Container, spec: &PodSpec) {
         let name = field.container_name.as_ref().unwrap_or(&container.name);
-        if !spec.containers.iter().any(|container| container.name == *name) {
-            let names: Vec<_> = spec.containers.iter().map(|container| container.name.as_str()).collect();
+        if spec.container(name).is_none() {
+            let names: Vec<_> = spec.all_containers().map(|container| container.name.as_str()).collect();
             self.refuse(path.key("containerName"), format!("the pod has no container `{name}`; it has {}", names.join(", ")));
         }
         if let Err(problem) = field.unit() {

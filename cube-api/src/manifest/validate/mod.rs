@@ -6,6 +6,7 @@
 mod env;
 mod volumes;
 
+mod lifecycle;
 mod probes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -68,21 +69,25 @@ impl Checks {
 
     fn spec(&mut self, path: &Path, spec: &PodSpec) {
         let containers = path.key("containers");
-        let count = spec.containers.len();
-        self.check(count > 0, || containers.clone(), || "the list is empty; a pod has at least one container".to_owned());
+        let count = spec.init_containers.len() + spec.containers.len();
+        let has_one = !spec.containers.is_empty();
+        self.check(has_one, || containers.clone(), || "the list is empty; a pod has at least one container".to_owned());
         self.check(count <= MAX_CONTAINERS, || containers.clone(), || format!("{count} containers, at most {MAX_CONTAINERS} are allowed"));
         let mut names = BTreeMap::new();
         let mut host_ports = HostPorts::default();
+        let init = spec.init_containers.iter().enumerate().map(|(index, container)| ("initContainers", index, container));
+        let apps = spec.containers.iter().enumerate().map(|(index, container)| ("containers", index, container));
         // More than the most is one problem, not one for each.
-        for (index, container) in spec.containers.iter().enumerate().take(MAX_CONTAINERS) {
-            let path = containers.index(index);
-            if let Some(first) = names.insert(&container.name, index) {
-                self.refuse(path.key("name"), format!("`{}` is the name of containers[{first}] already", container.name));
+        for (list, index, container) in init.chain(apps).take(MAX_CONTAINERS) {
+            let path = path.key(list).index(index);
+            if let Some((list, first)) = names.insert(&container.name, (list, index)) {
+                self.refuse(path.key("name"), format!("`{}` is the name of {list}[{first}] already", container.name));
             }
             self.container(&path, container);
             self.env(&path.key("env"), container, spec);
             self.ports(&path.key("ports"), &container.ports, &mut host_ports);
         }
+        lifecycle::pod(self, path, spec);
         let grace = spec.termination_grace_period_seconds;
         let grace_path = || path.key("terminationGracePeriodSeconds");
         self.check(grace <= MAX_GRACE_SECONDS, grace_path, || format!("{grace} s; at most {MAX_GRACE_SECONDS} (a day) are allowed"));

@@ -84,7 +84,7 @@ impl Checks {
         }
     }
 
-    fn http_get(&mut self, path: &Path, container: &Container, get: &HttpGetProbe) {
+    pub(super) fn http_get(&mut self, path: &Path, container: &Container, get: &HttpGetProbe) {
         let HttpGetProbe { path: target, port, scheme, host, http_headers } = get;
         let target_path = || path.key("path");
         self.check(target.starts_with('/'), target_path, || format!("`{}` does not begin with '/'", excerpt(target)));

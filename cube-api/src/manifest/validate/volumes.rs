@@ -34,8 +34,10 @@ impl Checks {
             }
             self.volume(&path, volume);
         }
-        for (index, container) in spec.containers.iter().enumerate() {
-            let path = spec_path.key("containers").index(index);
+        let init = spec.init_containers.iter().enumerate().map(|(index, container)| ("initContainers", index, container));
+        let apps = spec.containers.iter().enumerate().map(|(index, container)| ("containers", index, container));
+        for (list, index, container) in init.chain(apps) {
+            let path = spec_path.key(list).index(index);
             self.mounts(&path.key("volumeMounts"), container, &declared);
             self.env_from(&path.key("envFrom"), container);
         }

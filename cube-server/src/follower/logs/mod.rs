@@ -28,7 +28,7 @@ pub fn open(
     let now = snapshot.borrow().clone();
     let names = match &query.container {
         Some(name) => vec![container_of(&now, Some(name))?],
-        None => now.pod.spec.containers.iter().map(|container| container.name.clone()).collect(),
+        None => now.pod.spec.all_containers().map(|container| container.name.clone()).collect(),
     };
     if !query.follow {
         let missing = names.iter().find(|name| source::first(&now, name, query.previous).is_none());

@@ -1,9 +1,10 @@
 //! An app container's part of a decision: image, create, start, adopt, count its ends.
 
-use cube_api::pod::{Container, EndReason, ImagePullPolicy, RestartPolicy, Terminated};
+use cube_api::pod::{Container, EndReason, ImagePullPolicy, Part, RestartPolicy, Terminated, TerminationMessagePolicy};
 use jiff::{SignedDuration, Timestamp};
 
 use super::halt::KILL_AGAIN;
+use super::lifecycle::{is_turn, titled};
 use super::sandbox::Sandbox;
 use super::{Action, Key, Note, PULL_LOOK, Signalled, Step};
 use crate::follower::record::{Slot, Stage, Streak, WaitCause};
@@ -12,6 +13,9 @@ use crate::follower::runtime::{ContainerId, Observed, RunState, StopSignal};
 
 /// How many ended attempts of a container are kept for `logs --previous`.
 const KEPT_ATTEMPTS: usize = 3;
+
+/// The most of a container's last words that goes into an event, in bytes.
+const MOST_IN_EVENT: usize = 1024;
 
 impl Step<'_> {
     /// One container of a live pod whose sandbox is there.
@@ -24,12 +28,17 @@ impl Step<'_> {
         // With `Never`, a second start would be a second run if the first is still to come and ends at once. Where containers are started
         // again anyway, starting one that runs by now changes nothing.
         let unanswered = seen.is_some_and(|seen| seen.state == RunState::Created && view.unanswered.contains(&seen.id));
-        if unanswered && slot == Slot::Starting && self.pod.spec.restart_policy == RestartPolicy::Never {
+        if unanswered && slot == Slot::Starting && self.pod.spec.restart_policy_of(&spec.name) == RestartPolicy::Never {
             return;
         }
         let astray = seen.filter(|seen| seen.sandbox.as_ref().is_some_and(|id| *id != sandbox.id)).map(|seen| &seen.state);
+        let prepares = matches!(self.pod.spec.part(&spec.name), Some(Part::Init { .. }));
         match (&slot, astray) {
             (Slot::Starting | Slot::Running { .. } | Slot::Unhealthy { .. }, Some(RunState::Running { .. } | RunState::Paused { .. })) => {
+                return self.sandbox_changed("a container is in an earlier one");
+            }
+            // What it prepared is gone with that sandbox.
+            (Slot::Starting | Slot::Running { .. }, Some(RunState::Exited { .. })) if prepares => {
                 return self.sandbox_changed("a container is in an earlier one");
             }
             // It may have run since it was seen, or is about to: that comes first.
@@ -68,12 +77,13 @@ impl Step<'_> {
     }
 
     fn waiting(&mut self, spec: &Container, attempt: u32, seen: Option<&Observed>, sandbox: &Sandbox) {
+        let is_turn = is_turn(self.pod, &self.record, &spec.name);
         let Some(seen) = seen else {
             // What asks for the pod's address waits until there is one; what doesn't is made while the sandbox starts. The volumes are made while the image
             // is looked for.
             let is_told = !spec.env.asks_for_the_pods_address() || self.has_an_address();
             let is_due = self.is_due(self.record.containers[&spec.name].due());
-            if is_told && is_due && self.has_volumes() && self.view.images.contains_key(&spec.name) {
+            if is_turn && is_told && is_due && self.has_volumes() && self.view.images.contains_key(&spec.name) {
                 self.act(Action::CreateApp { name: spec.name.clone(), attempt, sandbox: sandbox.id.clone() });
             }
             return;
@@ -82,7 +92,11 @@ impl Step<'_> {
         match seen.state {
             RunState::Created if !joined => self.replace(spec, WaitCause::Turn),
             RunState::Created => {
-                if sandbox.up && !self.view.may_run_before(&spec.name, attempt) && self.is_due(self.record.containers[&spec.name].due()) {
+                if is_turn
+                    && sandbox.up
+                    && !self.view.may_run_before(&spec.name, attempt)
+                    && self.is_due(self.record.containers[&spec.name].due())
+                {
                     self.set_slot(spec, Slot::Starting);
                     self.act(Action::StartApp { name: spec.name.clone(), id: seen.id.clone() });
                 }
@@ -142,8 +156,9 @@ impl Step<'_> {
                     self.notes.push(Note::normal("Started", format!("container '{}' was restarted by hand", spec.name)));
                 }
                 self.end_streak(spec, now_since);
-                if let Some(deadline) = self.condemn(spec, now_since) {
-                    self.bring_down(&seen.id, deadline);
+                match self.condemn(spec, now_since) {
+                    Some(deadline) => self.bring_down(&seen.id, deadline),
+                    None => self.post_start(spec, seen, now_since),
                 }
             }
             RunState::Exited { .. } => self.ended(spec, Some(seen)),
@@ -174,13 +189,10 @@ impl Step<'_> {
 
     /// A container ended, or is gone. What failed has its last lines read first: they belong into the event.
     fn ended(&mut self, spec: &Container, seen: Option<&Observed>) {
-        let failed = seen.filter(|seen| matches!(&seen.state, RunState::Exited { code, .. } if *code != 0));
-        if let Some(failed) = failed
-            && !self.view.lines.contains_key(&failed.id)
-        {
-            return self.act(Action::ReadLines(failed.id.clone()));
+        if let Some(read) = seen.and_then(|seen| last_words(spec, seen)).filter(|read| !self.is_read(read)) {
+            return self.act(read);
         }
-        let lines = failed.and_then(|failed| self.view.lines.get(&failed.id).cloned().flatten());
+        let lines = seen.and_then(|seen| self.view.lines.get(&seen.id).cloned().flatten());
         let end = ended_as(seen.map(|seen| &seen.state), lines);
         let end = match self.record.containers.get(&spec.name).map(|record| &record.slot) {
             Some(Slot::Unhealthy { why, .. }) => ended_for(why, end),
@@ -188,24 +200,31 @@ impl Step<'_> {
         };
         self.note_end(spec, &end);
         // Whatever an unhealthy one exits with, it has failed.
-        if restart::restarts(self.pod.spec.restart_policy, end.is_failure()) {
+        if restart::restarts(self.pod.spec.restart_policy_of(&spec.name), end.is_failure()) {
             self.crashed(spec, end);
         } else {
             self.set_slot(spec, Slot::Ended(end));
         }
     }
 
+    fn is_read(&self, read: &Action) -> bool {
+        match read.key() {
+            Key::Id(id) => self.view.lines.contains_key(&id),
+            Key::Image(_) | Key::Sandbox | Key::App(_) | Key::PostStart(_) | Key::PreStop(_) | Key::List => false,
+        }
+    }
+
     fn note_end(&mut self, spec: &Container, end: &Terminated) {
-        let name = &spec.name;
+        let name = titled(&self.pod.spec, &spec.name);
         let note = match (end.exit_code, end.reason) {
             (code, EndReason::Unhealthy) => {
-                Note::warning("Crashed", format!("container '{name}' was unhealthy and has been stopped (exit code {code})"))
+                Note::warning("Crashed", format!("{name} was unhealthy and has been stopped (exit code {code})"))
             }
-            (0, _) => Note::normal("Completed", format!("container '{name}' exited with 0")),
-            (_, EndReason::Unknown) => Note::warning("Crashed", format!("container '{name}' is gone, nobody knows how it ended")),
+            (0, _) => Note::normal("Completed", format!("{name} exited with 0")),
+            (_, EndReason::Unknown) => Note::warning("Crashed", format!("{name} is gone, nobody knows how it ended")),
             (code, reason) => {
-                let lines = end.message.as_ref().map(|lines| format!(", last lines: {lines}")).unwrap_or_default();
-                Note::warning("Crashed", format!("container '{name}' exited with {code} ({}){lines}", reason.as_str()))
+                let lines = end.message.as_ref().map(|lines| format!(", last lines: {}", shortened(lines))).unwrap_or_default();
+                Note::warning("Crashed", format!("{name} exited with {code} ({}){lines}", reason.as_str()))
             }
         };
         self.notes.push(note);
@@ -213,6 +232,7 @@ impl Step<'_> {
 
     fn crashed(&mut self, spec: &Container, end: Terminated) {
         let (limit, now, jitter) = (self.limit(), self.now, self.jitter);
+        let name = titled(&self.pod.spec, &spec.name);
         let Some(record) = self.record.containers.get_mut(&spec.name) else { return };
         if let (Some(started), Some(finished)) = (end.started_at, end.finished_at)
             && restart::was_clean(&record.crashes, started, finished, now)
@@ -226,18 +246,13 @@ impl Step<'_> {
                 record.last = Some(end);
                 record.next_attempt(WaitCause::Crash);
                 if !wait.is_zero() {
-                    let message = format!("container '{}': restart {attempt} in {} (crash {times} in a row)", spec.name, seconds(wait));
+                    let message = format!("{name}: restart {attempt} in {} (crash {times} in a row)", seconds(wait));
                     self.notes.push(Note::warning("BackOff", message));
                     self.wake_at(now + wait);
                 }
             }
             Verdict::GiveUp => {
-                let what = format!(
-                    "container '{}' crashed {times} times in a row, last exit code {} ({})",
-                    spec.name,
-                    end.exit_code,
-                    end.reason.as_str()
-                );
+                let what = format!("{name} crashed {times} times in a row, last exit code {} ({})", end.exit_code, end.reason.as_str());
                 record.slot = Slot::Ended(end);
                 self.give_up("CrashLimit", &what);
             }
@@ -311,9 +326,27 @@ impl Step<'_> {
             record.starts += 1;
         }
         if made.is_some() {
-            self.notes.push(Note::normal("Started", format!("started container '{}'", spec.name)));
+            self.notes.push(Note::normal("Started", format!("started {}", titled(&self.pod.spec, &spec.name))));
         }
     }
+}
+
+/// What tells how a container ended, beside its exit code: its file, and the end of its log where it failed.
+fn last_words(spec: &Container, seen: &Observed) -> Option<Action> {
+    let RunState::Exited { code, started, .. } = &seen.state else { return None };
+    let (id, failed) = (seen.id.clone(), *code != 0);
+    match (&spec.termination_message_path, spec.termination_message_policy) {
+        // One that never ran left nothing, and what the engine says of it is in its state.
+        (Some(_), _) if started.is_some() => Some(Action::ReadMessage { name: spec.name.clone(), id, failed }),
+        (_, TerminationMessagePolicy::FallbackToLogsOnError) if failed => Some(Action::ReadLines(id)),
+        (_, TerminationMessagePolicy::FallbackToLogsOnError | TerminationMessagePolicy::File) => None,
+    }
+}
+
+/// As much of a container's last words as an event has room for; its status has them all.
+fn shortened(words: &str) -> &str {
+    let end = (0..=MOST_IN_EVENT.min(words.len())).rev().find(|end| words.is_char_boundary(*end));
+    &words[..end.unwrap_or_default()]
 }
 
 /// How a container ended that was stopped for its health.

@@ -1,5 +1,6 @@
 //! Stopping: signal, wait, kill, each from the time in the record, so that a process that was killed in between goes on where it was.
 
+use cube_api::pod::Part;
 use jiff::{SignedDuration, Timestamp};
 
 use super::containers::ended_as;
@@ -10,16 +11,20 @@ use crate::follower::runtime::{ContainerId, RunState, StopSignal};
 /// A container that runs so long after it was killed is killed again: somebody may have started or frozen it by hand in between.
 pub(super) const KILL_AGAIN: SignedDuration = SignedDuration::from_secs(10);
 
+/// Between the stop signal and SIGKILL of a container whose hook took the whole grace.
+const AFTER_A_LONG_HOOK: SignedDuration = SignedDuration::from_secs(2);
+
 impl Step<'_> {
     pub(super) fn restarting(&mut self, since: Timestamp, new_sandbox: bool) {
         if !self.halted(since, self.pod.spec.termination_grace_period_seconds) {
             return;
         }
-        for container in &self.pod.spec.containers {
+        for container in self.pod.spec.all_containers() {
             let newest = self.view.attempts(&container.name).map(|seen| seen.identity.attempt).max();
             let Some(record) = self.record.containers.get_mut(&container.name) else { continue };
-            // What ended before the sandbox changed stays ended.
-            if new_sandbox && matches!(record.slot, Slot::Ended(_)) {
+            // What ended before the sandbox changed stays ended, but what prepares a pod prepares its new sandbox too.
+            let prepares = self.pod.spec.part(&container.name) != Some(Part::App);
+            if new_sandbox && matches!(record.slot, Slot::Ended(_)) && !prepares {
                 continue;
             }
             let made = match &record.slot {
@@ -43,6 +48,7 @@ impl Step<'_> {
             self.record.sandbox.attempt += 1;
             self.record.sandbox.identity = None;
         }
+        self.record.initialized = 0;
         self.record.stage = Stage::Live;
         self.live();
     }
@@ -87,24 +93,30 @@ impl Step<'_> {
         self.keep_ends();
         let deadline = since + SignedDuration::from_secs(grace_seconds.into());
         let live: Vec<_> = self.view.live_apps().map(|seen| seen.id.clone()).collect();
-        live.iter().for_each(|id| self.bring_down(id, deadline));
+        self.next_to_stop(&live, deadline).iter().for_each(|id| self.bring_down(id, deadline));
+        if !live.is_empty() && self.now < deadline {
+            self.wake_at(deadline);
+        }
         let unclear: Vec<_> = self.view.started.iter().cloned().collect();
         unclear.iter().for_each(|id| self.act(Action::Inspect(id.clone())));
         // After trouble something may run that was not seen: the list comes first.
         live.is_empty() && unclear.is_empty() && !self.view.is_making() && self.view.trouble.is_none()
     }
 
-    /// Signals a container that runs: once to stop, and from the deadline on to be killed.
+    /// Signals a container that runs, after its hook: once to stop, and from the deadline on to be killed.
     pub(super) fn bring_down(&mut self, id: &ContainerId, deadline: Timestamp) {
-        let overdue = self.now >= deadline;
+        let hook = self.pre_stop(id).filter(|_| self.now < deadline);
+        // A hook that takes all the time leaves a moment for the signal, as in Kubernetes.
+        let kill_at = if self.is_pre_stopping(id) { deadline + AFTER_A_LONG_HOOK } else { deadline };
+        let overdue = self.now >= kill_at;
         match (overdue, self.view.signalled.get(id)) {
-            (false, None) => self.act(Action::Signal(id.clone(), StopSignal::Stop)),
+            (false, None) => self.act(hook.unwrap_or_else(|| Action::Signal(id.clone(), StopSignal::Stop))),
             (false, Some(_)) => {}
             (true, Some(Signalled { signal: StopSignal::Kill, at })) if self.now < *at + KILL_AGAIN => self.wake_at(*at + KILL_AGAIN),
             (true, Some(_) | None) => self.act(Action::Signal(id.clone(), StopSignal::Kill)),
         }
         if !overdue {
-            self.wake_at(deadline);
+            self.wake_at(if self.now < deadline { deadline } else { kill_at });
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod containers;
 mod halt;
+mod lifecycle;
 mod outcome;
 mod probes;
 mod sandbox;
@@ -13,6 +14,7 @@ mod tests;
 mod view;
 mod volumes;
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use cube_api::event::EventKind;
@@ -24,10 +26,12 @@ use jiff::Timestamp;
 use crate::backoff::Jitter;
 use crate::follower::record::{PodEnd, PodRecord, Slot, Stage, Streak, WaitCause};
 use crate::follower::runtime::{ContainerId, StopSignal};
+use lifecycle::titled;
 
+pub use lifecycle::is_turn;
 pub use outcome::{Came, Outcome, take_in};
 pub use probes::{News, Tally, Tried, Wanted, failing, heed, is_started, ready_since, wanted};
-pub use view::{Key, Signalled, Trouble, View};
+pub use view::{FailedHook, Key, Signalled, Trouble, View};
 pub use volumes::holds_volumes;
 
 /// Everything that a decision is made from.
@@ -91,7 +95,18 @@ impl Note {
     }
 }
 
-/// One call to the engine.
+/// Whose hook is to be run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HookRun {
+    /// The container's name.
+    pub container: Name,
+    /// Docker's id.
+    pub id: ContainerId,
+    /// The pod's address, for requests.
+    pub address: Option<IpAddr>,
+}
+
+/// One thing to do, nearly always a call to the engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Look whether the node has a container's image.
@@ -150,6 +165,24 @@ pub enum Action {
     DropSpare(ContainerId),
     /// Read the last lines that a container wrote.
     ReadLines(ContainerId),
+    /// Read the file of a container's last words; where there are none and it failed, perhaps the last lines that it wrote.
+    ReadMessage {
+        /// Which.
+        name: Name,
+        /// Docker's id.
+        id: ContainerId,
+        /// Whether it failed.
+        failed: bool,
+    },
+    /// Run a container's hook after its start.
+    PostStart {
+        /// Of which.
+        hook: HookRun,
+        /// Of which run, by Docker's time of its start.
+        since: Timestamp,
+    },
+    /// Run a container's hook before its stop.
+    PreStop(HookRun),
     /// List all the pod's containers.
     List,
 }
@@ -162,7 +195,14 @@ impl Action {
             Self::ChoosePorts { .. } | Self::CreateSandbox { .. } | Self::ClaimSandbox { .. } | Self::StartSandbox(_) => Key::Sandbox,
             Self::PrepareVolumes { .. } | Self::DropVolumes => Key::Volumes,
             Self::CreateApp { name, .. } | Self::StartApp { name, .. } => Key::App(name.clone()),
-            Self::Inspect(id) | Self::Signal(id, _) | Self::Remove(id) | Self::DropSpare(id) | Self::ReadLines(id) => Key::Id(id.clone()),
+            Self::Inspect(id)
+            | Self::Signal(id, _)
+            | Self::Remove(id)
+            | Self::DropSpare(id)
+            | Self::ReadLines(id)
+            | Self::ReadMessage { id, .. } => Key::Id(id.clone()),
+            Self::PostStart { hook, .. } => Key::PostStart(hook.id.clone()),
+            Self::PreStop(hook) => Key::PreStop(hook.id.clone()),
             Self::List => Key::List,
         }
     }
@@ -185,6 +225,9 @@ impl Action {
             | Self::DropSpare(_)
             | Self::ReadLines(_)
             | Self::DropVolumes
+            | Self::ReadMessage { .. }
+            | Self::PostStart { .. }
+            | Self::PreStop(_)
             | Self::List => false,
         }
     }
@@ -194,7 +237,7 @@ impl Action {
 pub fn begun(pod: &AssignedPod, record: &PodRecord, view: &View, action: &Action) -> Option<Note> {
     match action {
         Action::Pull(name) => {
-            let image = pod.spec.containers.iter().find(|container| container.name == *name).map(|container| &container.image)?;
+            let image = pod.spec.container(name).map(|container| &container.image)?;
             Some(Note::normal("Pulling", format!("pulling image {image}")))
         }
         // Said once, however often it takes.
@@ -223,6 +266,9 @@ pub fn begun(pod: &AssignedPod, record: &PodRecord, view: &View, action: &Action
         | Action::Remove(_)
         | Action::DropSpare(_)
         | Action::ReadLines(_)
+        | Action::ReadMessage { .. }
+        | Action::PostStart { .. }
+        | Action::PreStop(_)
         | Action::List => None,
     }
 }
@@ -235,6 +281,7 @@ pub fn decide(input: Input<'_>) -> Decision {
     let mut step = Step::new(input);
     step.heed_spare();
     step.heed_want();
+    step.heed_deadline();
     match step.record.stage.clone() {
         // A container that isn't known of is not gone.
         _ if step.view.unlisted => {}
@@ -345,6 +392,7 @@ impl<'a> Step<'a> {
         self.record.sandbox.streak = Streak::default();
         self.record.sandbox.lost = Streak::default();
         self.record.sandbox.problem = None;
+        self.record.active_since = None;
         self.notes.push(Note::normal("Restarting", "restarting its containers: asked for by the user"));
         self.record.stage = Stage::Restarting { since: self.now, new_sandbox: false };
     }
@@ -352,13 +400,15 @@ impl<'a> Step<'a> {
     fn live(&mut self) {
         self.catch_up_attempts();
         if let Some(sandbox) = self.sandbox() {
+            self.init_containers(&sandbox);
             for container in &self.pod.spec.containers {
                 self.container(container, &sandbox);
             }
         }
         // Images are looked for while the sandbox is being made.
         if let Stage::Live = self.record.stage {
-            for container in &self.pod.spec.containers {
+            let pod = self.pod;
+            for container in pod.spec.all_containers().filter(|container| is_turn(pod, &self.record, &container.name)).collect::<Vec<_>>() {
                 self.image(container);
             }
             self.note_first_start();
@@ -391,26 +441,38 @@ impl<'a> Step<'a> {
     }
 
     fn note_first_start(&mut self) {
-        let all = self.record.containers.values().all(|container| container.starts > 0);
+        let mut records = self.pod.spec.containers.iter().filter_map(|spec| self.record.containers.get(&spec.name));
+        let all = records.all(|container| container.starts > 0);
         if all && self.record.started_at.is_none() {
             self.record.started_at = Some(self.now);
         }
     }
 
     fn finish_when_done(&mut self) {
-        let mut worst = None;
-        for container in &self.pod.spec.containers {
-            let Some(Slot::Ended(end)) = self.record.containers.get(&container.name).map(|record| &record.slot) else { return };
-            if end.is_failure() && worst.is_none() {
-                worst = Some((container, end.clone()));
-            }
-        }
+        let ended = |container: &'a Container| match &self.record.containers.get(&container.name)?.slot {
+            Slot::Ended(end) => Some((container, end.clone())),
+            Slot::Waiting(_) | Slot::Starting | Slot::Running { .. } | Slot::Unhealthy { .. } => None,
+        };
+        // One that won't be started again and that the others would wait for.
+        let failed_init = self.pod.spec.init_containers.iter().filter_map(ended).find(|(_, end)| end.is_failure());
+        let apps = self.pod.spec.containers.iter().map(ended).collect::<Option<Vec<_>>>();
+        let worst = match (failed_init, apps) {
+            (Some(init), _) => Some(init),
+            (None, Some(apps)) => apps.into_iter().find(|(_, end)| end.is_failure()),
+            // Sidecars run on for the sake of the others: they don't count.
+            (None, None) => return,
+        };
         let end = match worst {
             None => PodEnd { phase: Phase::Succeeded, reason: None, message: None },
             Some((container, end)) => PodEnd {
                 phase: Phase::Failed,
                 reason: Some(end.reason.as_str().to_owned()),
-                message: Some(format!("container '{}' ended with exit code {} ({})", container.name, end.exit_code, end.reason.as_str())),
+                message: Some(format!(
+                    "{} ended with exit code {} ({})",
+                    titled(&self.pod.spec, &container.name),
+                    end.exit_code,
+                    end.reason.as_str()
+                )),
             },
         };
         self.record.stage = Stage::Finished { since: self.now, end };
@@ -429,6 +491,6 @@ impl<'a> Step<'a> {
     }
 
     fn spec_of(&self, name: &Name) -> Option<&'a Container> {
-        self.pod.spec.containers.iter().find(|container| container.name == *name)
+        self.pod.spec.container(name)
     }
 }

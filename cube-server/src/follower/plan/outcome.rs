@@ -10,7 +10,8 @@ use cube_api::sources::Sources;
 use jiff::Timestamp;
 
 use super::containers::seconds;
-use super::{Action, Decision, Input, Note, Signalled, Step, Trouble, View};
+use super::lifecycle::titled;
+use super::{Action, Decision, FailedHook, HookRun, Input, Note, Signalled, Step, Trouble, View};
 use crate::backoff::{Jitter, Waits};
 use crate::follower::record::{PodRecord, Slot, Stage, WaitCause};
 use crate::follower::restart::{self, Verdict};
@@ -36,8 +37,10 @@ pub enum Outcome {
     Claimed(Box<Observed>),
     /// `Inspect`.
     Inspected(Option<Box<Observed>>),
-    /// `ReadLines`: none where there is nothing to read.
+    /// `ReadLines`, `ReadMessage`: none where there is nothing to read.
     Lines(Option<String>),
+    /// `PostStart`, `PreStop`: whether it succeeded, or what it came to.
+    Hooked(Result<(), String>),
     /// `List`.
     Listed(Vec<Observed>),
     /// The other actions.
@@ -53,6 +56,9 @@ pub fn take_in(pod: &AssignedPod, record: &mut PodRecord, view: &mut View, came:
         Ok(outcome) => {
             if let Action::DropSpare(id) = &action {
                 record.sandbox.spare.take_if(|spare| *spare == *id);
+            }
+            if let (Action::PostStart { hook, since }, Outcome::Hooked(Ok(()))) = (&action, &outcome) {
+                post_started(record, hook, *since);
             }
             succeeded(pod, view, action, outcome, now)
         }
@@ -103,7 +109,7 @@ fn succeeded(pod: &AssignedPod, view: &mut View, action: Action, outcome: Outcom
         (Action::DropVolumes, _) => view.volumes_gone = true,
         (Action::CreateApp { name, attempt, sandbox }, Outcome::Created(id)) => {
             view.prepared = None;
-            let note = Note::normal("Created", format!("created container '{name}'"));
+            let note = Note::normal("Created", format!("created {}", titled(&pod.spec, &name)));
             made(pod, view, Made { container: Some(name), attempt, id, sandbox: Some(sandbox) });
             return vec![note];
         }
@@ -122,8 +128,19 @@ fn succeeded(pod: &AssignedPod, view: &mut View, action: Action, outcome: Outcom
             view.look = true;
         }
         (Action::Remove(id) | Action::DropSpare(id), _) => view.remove(&id),
-        (Action::ReadLines(id), Outcome::Lines(lines)) => {
+        (Action::ReadLines(id) | Action::ReadMessage { id, .. }, Outcome::Lines(lines)) => {
             view.lines.insert(id, lines);
+        }
+        (Action::PostStart { .. }, Outcome::Hooked(Ok(()))) => {}
+        (Action::PostStart { hook, since }, Outcome::Hooked(Err(problem))) => {
+            view.failed_hooks.insert(hook.id, FailedHook { since, problem });
+        }
+        (Action::PreStop(hook), Outcome::Hooked(result)) => {
+            view.pre_stopped.insert(hook.id);
+            let what = titled(&pod.spec, &hook.container);
+            let failed =
+                |problem| Note::warning("FailedPreStopHook", format!("{what}: preStop hook failed: {problem}; it is stopped all the same"));
+            return result.err().map(failed).into_iter().collect();
         }
         (Action::List, Outcome::Listed(listed)) => {
             // Only a list ends trouble: another call that works says nothing of the one that failed.
@@ -133,6 +150,15 @@ fn succeeded(pod: &AssignedPod, view: &mut View, action: Action, outcome: Outcom
         (action, outcome) => unreachable!("the executor answers {action:?} with its own kind, not {outcome:?}"),
     }
     Vec::new()
+}
+
+/// Notes that a hook is done, unless it was another run's.
+fn post_started(record: &mut PodRecord, hook: &HookRun, run: Timestamp) {
+    if let Some(container) = record.containers.get_mut(&hook.container)
+        && container.slot == (Slot::Running { since: run })
+    {
+        container.post_started = Some(run);
+    }
 }
 
 fn image_found(pod: &AssignedPod, view: &mut View, name: Name, found: Option<String>) -> Vec<Note> {
@@ -161,7 +187,7 @@ fn made(pod: &AssignedPod, view: &mut View, made: Made) {
     let Made { container, attempt, id, sandbox } = made;
     // The next attempt looks for its image again: people remove images.
     let image_id = container.as_ref().and_then(|name| view.images.remove(name)).unwrap_or_default();
-    let tty = container.as_ref().and_then(|name| pod.spec.containers.iter().find(|spec| spec.name == *name)).is_some_and(|spec| spec.tty);
+    let tty = container.as_ref().and_then(|name| pod.spec.container(name)).is_some_and(|spec| spec.tty);
     let identity = Identity { uid: pod.uid, pod: pod.name.clone(), container, attempt };
     let observed = Observed { id: id.clone(), identity, sandbox, image_id, tty, ip: None, bindings: Vec::new(), state: RunState::Created };
     view.containers.insert(id, Box::new(observed));
@@ -183,7 +209,7 @@ fn failed(failure: Failure<'_>, record: &mut PodRecord, view: &mut View) -> Vec<
     let problem = failure.error.to_string();
     match (&failure.error, failure.action.clone()) {
         // Lines are a courtesy: a log that can't be read must not hold up a restart.
-        (_, Action::ReadLines(id)) => {
+        (_, Action::ReadLines(id) | Action::ReadMessage { id, .. }) => {
             view.lines.insert(id, None);
             Vec::new()
         }
@@ -239,7 +265,13 @@ fn failed(failure: Failure<'_>, record: &mut PodRecord, view: &mut View) -> Vec<
         (RuntimeError::Image { .. }, Action::DropVolumes)
         | (
             RuntimeError::Refused { .. } | RuntimeError::PortTaken { .. } | RuntimeError::Image { .. },
-            Action::Inspect(_) | Action::Signal(..) | Action::Remove(_) | Action::DropSpare(_) | Action::List,
+            Action::Inspect(_)
+            | Action::Signal(..)
+            | Action::Remove(_)
+            | Action::DropSpare(_)
+            | Action::PostStart { .. }
+            | Action::PreStop(_)
+            | Action::List,
         )
         | (RuntimeError::Gone, _) => {
             view.look = true;
@@ -336,9 +368,10 @@ fn app_refused(failure: Failure<'_>, record: &mut PodRecord, view: &View, name: 
         started_at: None,
         finished_at: Some(now),
     };
-    if tried && pod.spec.restart_policy == RestartPolicy::Never {
+    let what = titled(&pod.spec, name);
+    if tried && pod.spec.restart_policy_of(name) == RestartPolicy::Never {
         container.slot = Slot::Ended(end);
-        return vec![Note::warning("CreateContainerError", format!("container '{name}' can't be started: {problem}"))];
+        return vec![Note::warning("CreateContainerError", format!("{what} can't be started: {problem}"))];
     }
     let verdict = restart::after_crash(&mut container.crashes, pod.spec.restart.limit, now, jitter);
     let times = container.crashes.failures;
@@ -351,7 +384,7 @@ fn app_refused(failure: Failure<'_>, record: &mut PodRecord, view: &View, name: 
             } else {
                 container.slot = Slot::Waiting(WaitCause::Refused(problem.clone()));
             }
-            let message = format!("container '{name}' can't be started: {problem}; next try in {}", seconds(wait));
+            let message = format!("{what} can't be started: {problem}; next try in {}", seconds(wait));
             vec![Note::warning("CreateContainerError", message)]
         }
         Verdict::GiveUp => {
@@ -360,7 +393,7 @@ fn app_refused(failure: Failure<'_>, record: &mut PodRecord, view: &View, name: 
                 Input { pod, record, view, now, jitter },
                 record.clone(),
                 "CrashLimit",
-                &format!("container '{name}' could not be started {times} times in a row: {problem}"),
+                &format!("{what} could not be started {times} times in a row: {problem}"),
             )
             .apply(record)
         }
@@ -384,5 +417,5 @@ impl Decision {
 }
 
 fn image_of<'a>(pod: &'a AssignedPod, name: &Name) -> &'a str {
-    pod.spec.containers.iter().find(|container| container.name == *name).map_or("", |container| container.image.as_str())
+    pod.spec.container(name).map_or("", |container| container.image.as_str())
 }

@@ -7,6 +7,7 @@ use cube_api::pod::{Container, Probe, ProbeKind, RestartPolicy};
 use cube_api::session::AssignedPod;
 use jiff::{SignedDuration, Timestamp};
 
+use super::lifecycle::is_post_started;
 use super::{Note, Step, View};
 use crate::follower::record::{PodRecord, Slot, Stage};
 use crate::follower::runtime::{ContainerId, RunState};
@@ -118,7 +119,8 @@ impl Tally {
                 }
                 // What keeps it from getting healthy is told with its first failure, and when something else does: but not with each try, since
                 // each change of a pod's status is a commit of the leader.
-                let is_told = self.told.is_some() && (self.failures % self.failure_threshold != 0 || self.told.as_ref() == Some(&got));
+                let is_told =
+                    self.told.is_some() && (!self.failures.is_multiple_of(self.failure_threshold) || self.told.as_ref() == Some(&got));
                 if self.healthy == Some(true) || is_told {
                     return None;
                 }
@@ -175,7 +177,7 @@ pub fn wanted(pod: &AssignedPod, record: &PodRecord, view: &View) -> Vec<Wanted>
             kinds.clone().into_iter().map(of)
         })
     };
-    pod.spec.containers.iter().flat_map(of_container).collect()
+    pod.spec.all_containers().flat_map(of_container).collect()
 }
 
 /// The startup probe alone until it has succeeded.
@@ -188,13 +190,14 @@ fn kinds_now(spec: &Container, record: &PodRecord) -> Vec<ProbeKind> {
 
 /// Whether a container that runs has come up.
 pub fn is_started(spec: &Container, record: &PodRecord) -> bool {
-    spec.startup_probe.is_none() || record.containers.get(&spec.name).is_some_and(|record| record.came_up.is_some())
+    let came_up = spec.startup_probe.is_none() || record.containers.get(&spec.name).is_some_and(|record| record.came_up.is_some());
+    came_up && is_post_started(spec, record)
 }
 
 /// Since when a container may be sent requests, if it may.
 pub fn ready_since(spec: &Container, record: &PodRecord, view: &View) -> Option<Timestamp> {
     let Stage::Live = record.stage else { return None };
-    let run = run_of(&spec.name, record, view)?;
+    let run = run_of(&spec.name, record, view).filter(|_| is_post_started(spec, record))?;
     match (&spec.readiness_probe, &spec.startup_probe) {
         (Some(_), _) => health_of(&run, &spec.name, view).filter(|_| is_started(spec, record))?.ready_since,
         (None, Some(_)) => record.containers.get(&spec.name)?.came_up,
@@ -226,7 +229,7 @@ fn run_of(name: &Name, record: &PodRecord, view: &View) -> Option<Run> {
 /// Takes in what a probe says.
 pub fn heed(pod: &AssignedPod, record: &mut PodRecord, view: &mut View, news: News, now: Timestamp) -> Vec<Note> {
     let News { of: Wanted { container: name, kind, run, .. }, verdict } = news;
-    let Some(spec) = pod.spec.containers.iter().find(|spec| spec.name == name) else { return Vec::new() };
+    let Some(spec) = pod.spec.container(&name) else { return Vec::new() };
     // Of a run that is over, or late: a startup probe's last word after its success.
     if run_of(&name, record, view).as_ref() != Some(&run) || !kinds_now(spec, record).contains(&kind) {
         return Vec::new();
@@ -274,7 +277,7 @@ impl Step<'_> {
         let Condemned { kind, why } = condemned?;
         let own = spec.probe(kind).and_then(|probe| probe.termination_grace_period_seconds);
         let grace_seconds = own.unwrap_or(self.pod.spec.termination_grace_period_seconds);
-        let next = match self.pod.spec.restart_policy {
+        let next = match self.pod.spec.restart_policy_of(&spec.name) {
             RestartPolicy::Always | RestartPolicy::OnFailure => "it is stopped and started again",
             RestartPolicy::Never => "it is stopped, and by its restartPolicy not started again",
         };

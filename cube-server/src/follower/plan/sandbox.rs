@@ -1,6 +1,6 @@
 //! The sandbox's part of a decision: one network namespace per pod, and the whole pod anew when it changes.
 
-use cube_api::pod::{Phase, RestartPolicy};
+use cube_api::pod::{Part, Phase, RestartPolicy};
 use jiff::Timestamp;
 
 use super::volumes::holds_volumes;
@@ -118,7 +118,9 @@ impl Step<'_> {
     }
 
     pub(super) fn sandbox_changed(&mut self, how: &str) {
-        let ran = self.record.containers.values().any(|container| container.starts > 0 || container.slot == Slot::Starting);
+        // Sidecars may run twice whatever the pod's policy is.
+        let once = self.record.containers.iter().filter(|(name, _)| !matches!(self.pod.spec.part(name), Some(Part::Sidecar { .. })));
+        let ran = once.into_iter().any(|(_, container)| container.starts > 0 || container.slot == Slot::Starting);
         if ran && self.pod.spec.restart_policy == RestartPolicy::Never {
             let message = format!("its sandbox is lost ({how}), and its restartPolicy is Never");
             self.notes.push(Note::warning("SandboxChanged", message.clone()));

@@ -1,14 +1,17 @@
 //! Properties of the plan against a small engine: whatever is killed, lost or done by hand, and whenever the agent dies.
 
-use std::collections::BTreeMap;
+mod lifecycle;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use cube_api::meta::Name;
-use cube_api::pod::{EndReason, Probe, ProbeKind, PublishedPort, RestartPolicy};
+use cube_api::pod::{EndReason, Part, Probe, ProbeKind, PublishedPort, RestartPolicy};
 use cube_api::session::{AssignedPod, Want};
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 
+use self::lifecycle::perhaps_prepared;
 use super::*;
 use crate::follower::runtime::{Identity, Observed, RunState, RuntimeError};
 use crate::follower::testing::{name, pod, stop};
@@ -66,6 +69,8 @@ struct Engine {
     containers: BTreeMap<ContainerId, Observed>,
     made: u32,
     starts: BTreeMap<Option<Name>, u32>,
+    /// Which containers have ended with 0 in which sandbox.
+    done: BTreeSet<(ContainerId, Name)>,
     /// Starts that are still to come.
     late: Vec<ContainerId>,
     /// Spare sandboxes that were handed to the pod and that it has not taken.
@@ -97,6 +102,7 @@ impl World {
             containers: BTreeMap::new(),
             made: 0,
             starts: BTreeMap::new(),
+            done: BTreeSet::new(),
             late: Vec::new(),
             spares: Vec::new(),
             has_volumes: false,
@@ -283,13 +289,21 @@ impl World {
     }
 
     fn check(&self) {
-        for container in &self.pod.spec.containers {
+        for container in self.pod.spec.all_containers() {
             let live = self.engine.containers.values().filter(|c| c.identity.container.as_ref() == Some(&container.name));
             let live = live.filter(|c| matches!(c.state, RunState::Running { .. })).count();
             assert!(live <= 1, "{live} live containers of {}", container.name);
             let starts = self.engine.starts.get(&Some(container.name.clone())).copied().unwrap_or(0);
-            if self.pod.spec.restart_policy == RestartPolicy::Never {
+            if self.pod.spec.restart_policy_of(&container.name) == RestartPolicy::Never {
                 assert!(starts <= self.allowed, "Never was started {starts} times");
+            }
+        }
+        // Nothing runs before what prepares it has ended with 0 in the same sandbox.
+        for seen in self.engine.containers.values().filter(|seen| matches!(seen.state, RunState::Running { .. })) {
+            let (Some(name), Some(sandbox)) = (&seen.identity.container, &seen.sandbox) else { continue };
+            let before = self.pod.spec.init_containers.iter().take_while(|container| container.name != *name);
+            for init in before.filter(|container| !container.is_sidecar()) {
+                assert!(self.engine.done.contains(&(sandbox.clone(), init.name.clone())), "{name} runs before {} is done", init.name);
             }
         }
     }
@@ -304,6 +318,13 @@ impl World {
             while !self.flying.is_empty() {
                 self.step(Step::Act { which: 0, fate: Fate::Done });
             }
+            // What prepares the others does so.
+            let init = |seen: &&Observed| {
+                matches!(seen.identity.container.as_ref().and_then(|name| self.pod.spec.part(name)), Some(Part::Init { .. }))
+            };
+            let ids: Vec<_> = self.engine.containers.values().filter(init).map(|seen| seen.id.clone()).collect();
+            ids.iter().for_each(|id| self.engine.end(id, 0, self.now));
+            self.step(Step::Look);
             self.step(Step::Pass(60));
         }
     }
@@ -347,7 +368,8 @@ impl Engine {
                 self.containers.remove(id);
                 Ok(Outcome::Done)
             }
-            Action::ReadLines(_) => Ok(Outcome::Lines(None)),
+            Action::ReadLines(_) | Action::ReadMessage { .. } => Ok(Outcome::Lines(None)),
+            Action::PostStart { .. } | Action::PreStop(_) => Ok(Outcome::Hooked(Ok(()))),
             Action::List => Ok(Outcome::Listed(self.containers.values().cloned().collect())),
         }
     }
@@ -408,6 +430,8 @@ impl Engine {
     fn end(&mut self, id: &ContainerId, code: i64, now: Timestamp) {
         let Some(container) = self.containers.get_mut(id) else { return };
         if let RunState::Running { since } = container.state {
+            let place = container.sandbox.clone().zip(container.identity.container.clone());
+            self.done.extend(place.filter(|_| code == 0));
             container.state = RunState::Exited { code, oom: false, error: None, started: Some(since), finished: Some(now) };
         }
     }
@@ -741,15 +765,21 @@ fn a_lost_sandbox_ends_no_pod_however_low_its_limit_is_and_however_often() {
 
 proptest! {
     #[test]
-    fn never_two_live_containers_of_a_name_and_never_a_second_start(policy in policies(), spares: bool, steps in steps()) {
-        let mut world = World::new(two_containers(policy)).with_spares(spares);
+    fn never_two_live_containers_of_a_name_and_never_a_second_start(policy in policies(), init: bool, spares: bool, steps in steps()) {
+        let mut world = World::new(perhaps_prepared(policy, init)).with_spares(spares);
         world.decide();
         steps.into_iter().for_each(|step| world.step(step));
     }
 
     #[test]
-    fn never_two_live_containers_of_a_name_though_a_person_restarts_the_pod(policy in policies(), spares: bool, before in steps(), after in steps()) {
-        let mut world = World::new(two_containers(policy)).with_spares(spares);
+    fn never_two_live_containers_of_a_name_though_a_person_restarts_the_pod(
+        policy in policies(),
+        init: bool,
+        spares: bool,
+        before in steps(),
+        after in steps(),
+    ) {
+        let mut world = World::new(perhaps_prepared(policy, init)).with_spares(spares);
         world.decide();
         before.into_iter().for_each(|step| world.step(step));
         world.allowed += 1;
@@ -758,14 +788,16 @@ proptest! {
     }
 
     #[test]
-    fn when_the_trouble_is_over_a_pod_that_always_runs_runs_in_one_sandbox(spares: bool, steps in steps()) {
-        let mut world = World::new(two_containers(RestartPolicy::Always)).with_spares(spares);
+    fn when_the_trouble_is_over_a_pod_that_always_runs_runs_in_one_sandbox(init: bool, spares: bool, steps in steps()) {
+        let mut world = World::new(perhaps_prepared(RestartPolicy::Always, init)).with_spares(spares);
         world.decide();
         steps.into_iter().for_each(|step| world.step(step));
         world.calm();
         let live: Vec<_> = world.engine.containers.values().filter(|c| matches!(c.state, RunState::Running { .. })).collect();
         let sandboxes: Vec<_> = live.iter().filter(|c| c.identity.container.is_none()).collect();
-        prop_assert!(sandboxes.len() == 1 && live.len() == 3, "{:?} {:?}", live, world.record);
+        // With the sidecar, if there is one.
+        let all = 3 + usize::from(init);
+        prop_assert!(sandboxes.len() == 1 && live.len() == all, "{:?} {:?}", live, world.record);
         prop_assert!(live.iter().all(|c| c.sandbox.as_ref().is_none_or(|id| *id == sandboxes[0].id)), "{:?}", live);
     }
 
@@ -780,8 +812,8 @@ proptest! {
     }
 
     #[test]
-    fn a_stopped_pod_leaves_nothing(policy in policies(), spares: bool, before in steps(), after in steps()) {
-        let mut world = World::new(two_containers(policy)).with_spares(spares);
+    fn a_stopped_pod_leaves_nothing(policy in policies(), init: bool, spares: bool, before in steps(), after in steps()) {
+        let mut world = World::new(perhaps_prepared(policy, init)).with_spares(spares);
         world.decide();
         before.into_iter().for_each(|step| world.step(step));
         world.pod = stop(&world.pod);
@@ -794,8 +826,8 @@ proptest! {
     }
 
     #[test]
-    fn counts_never_fall_and_attempts_never_go_back(steps in steps(), restarts in 0..3_u64) {
-        let mut world = World::new(two_containers(RestartPolicy::Always));
+    fn counts_never_fall_and_attempts_never_go_back(steps in steps(), init: bool, restarts in 0..3_u64) {
+        let mut world = World::new(perhaps_prepared(RestartPolicy::Always, init));
         world.decide();
         let half = steps.len() / 2;
         for (index, step) in steps.into_iter().enumerate() {

@@ -33,6 +33,10 @@ pub struct View {
     pub lines: BTreeMap<ContainerId, Option<String>>,
     /// What the probes of running containers have said; in boxes, as most pods have none.
     pub health: BTreeMap<Name, Box<Health>>,
+    /// Hooks after a start that failed.
+    pub failed_hooks: BTreeMap<ContainerId, FailedHook>,
+    /// Containers whose hook before the stop is over, however it ended.
+    pub pre_stopped: BTreeSet<ContainerId>,
     /// A spare sandbox that is held for this pod, which isn't promised to it yet.
     pub spare: Option<ContainerId>,
     /// The engine refused to make a spare the pod's: it makes one of its own.
@@ -62,6 +66,15 @@ pub struct Signalled {
     pub at: Timestamp,
 }
 
+/// A hook that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedHook {
+    /// The run of the container, by Docker's time of its start.
+    pub since: Timestamp,
+    /// What it came to.
+    pub problem: String,
+}
+
 /// Why nothing is asked of the engine just now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trouble {
@@ -82,8 +95,12 @@ pub enum Key {
     Volumes,
     /// Creating or starting an app container.
     App(Name),
-    /// Inspecting, signalling or removing a container, or reading its log.
+    /// Inspecting, signalling or removing a container, or reading what it left.
     Id(ContainerId),
+    /// Running a container's hook after its start.
+    PostStart(ContainerId),
+    /// Running a container's hook before its stop.
+    PreStop(ContainerId),
     /// Listing the pod's containers.
     List,
 }
@@ -110,6 +127,8 @@ impl View {
         self.unanswered.retain(|id| known.contains_key(id));
         self.signalled.retain(|id, _| known.contains_key(id));
         self.lines.retain(|id, _| known.contains_key(id));
+        self.failed_hooks.retain(|id, _| known.contains_key(id));
+        self.pre_stopped.retain(|id| known.contains_key(id));
     }
 
     /// The calls that were not answered can't be under way any more: what they came to is to be looked at.
@@ -124,6 +143,8 @@ impl View {
         self.unanswered.remove(id);
         self.signalled.remove(id);
         self.lines.remove(id);
+        self.failed_hooks.remove(id);
+        self.pre_stopped.remove(id);
     }
 
     /// The node's clock was set: what waits goes on waiting for as long as it would have.
@@ -188,7 +209,7 @@ impl View {
     pub fn is_making(&self) -> bool {
         self.busy.iter().any(|key| match key {
             Key::Sandbox | Key::App(_) | Key::Volumes => true,
-            Key::Image(_) | Key::Id(_) | Key::List => false,
+            Key::Image(_) | Key::Id(_) | Key::PostStart(_) | Key::PreStop(_) | Key::List => false,
         })
     }
 
@@ -201,7 +222,7 @@ impl View {
     pub fn is_changing(&self) -> bool {
         self.busy.iter().any(|key| match key {
             Key::Sandbox | Key::App(_) | Key::Id(_) => true,
-            Key::Image(_) | Key::Volumes | Key::List => false,
+            Key::Image(_) | Key::Volumes | Key::PostStart(_) | Key::PreStop(_) | Key::List => false,
         })
     }
 }

@@ -398,7 +398,13 @@ impl Driver {
                 self.view.look = false;
                 self.list_is_stale = false;
             }
-            Action::FindImage(_) | Action::Pull(_) | Action::ChoosePorts { .. } | Action::PrepareVolumes { .. } | Action::DropVolumes => {}
+            Action::FindImage(_)
+            | Action::Pull(_)
+            | Action::ChoosePorts { .. }
+            | Action::PrepareVolumes { .. }
+            | Action::DropVolumes
+            | Action::PostStart { .. }
+            | Action::PreStop(_) => {}
             Action::CreateSandbox { .. }
             | Action::ClaimSandbox { .. }
             | Action::StartSandbox(_)
@@ -408,7 +414,8 @@ impl Driver {
             | Action::Signal(..)
             | Action::Remove(_)
             | Action::DropSpare(_)
-            | Action::ReadLines(_) => self.list_is_stale = true,
+            | Action::ReadLines(_)
+            | Action::ReadMessage { .. } => self.list_is_stale = true,
         }
         self.view.busy.insert(action.key());
         let pod_ip = self.view.sandbox(self.record.sandbox.attempt).and_then(|sandbox| sandbox.ip);

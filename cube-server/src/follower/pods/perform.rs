@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cube_api::meta::Name;
-use cube_api::pod::{Container, PublishedPort, expand};
+use cube_api::pod::{Container, Hook, Lifecycle, PublishedPort, TerminationMessagePolicy, expand};
 use cube_api::session::AssignedPod;
 use futures::StreamExt;
 
 use super::{Context, volumes};
 use crate::follower::env::{Facts, environment};
 use crate::follower::images::Pull;
-use crate::follower::plan::{Action, Outcome};
+use crate::follower::plan::{Action, HookRun, Outcome};
 use crate::follower::ports::{self, Wish, variables};
 use crate::follower::runtime::{ContainerId, ContainerSpec, Identity, LogRequest, RuntimeError, SandboxSpec, Scope};
 
@@ -20,6 +20,9 @@ use crate::follower::runtime::{ContainerId, ContainerSpec, Identity, LogRequest,
 const LAST_LINES: u64 = 5;
 const LAST_BYTES: usize = 1024;
 const LAST_LIMIT: Duration = Duration::from_secs(5);
+
+/// The most of what a container left in its file, in bytes: Kubernetes' limit.
+const MOST_MESSAGE: usize = 4096;
 
 /// What an action needs.
 pub(super) struct Work {
@@ -78,6 +81,9 @@ impl Work {
             Action::Signal(id, signal) => runtime.signal(id, *signal).await.map(|()| Outcome::Done),
             Action::Remove(id) => runtime.remove(id).await.map(|()| Outcome::Done),
             Action::ReadLines(id) => Ok(Outcome::Lines(self.last_lines(id).await)),
+            Action::ReadMessage { name, id, failed } => Ok(Outcome::Lines(self.last_words(self.spec(name)?, id, *failed).await)),
+            Action::PostStart { hook, .. } => self.hook(hook, |lifecycle| &lifecycle.post_start).await,
+            Action::PreStop(hook) => self.hook(hook, |lifecycle| &lifecycle.pre_stop).await,
             Action::List => Ok(Outcome::Listed(runtime.list_pod(&self.scope, self.pod.uid).await?)),
         }
     }
@@ -91,7 +97,7 @@ impl Work {
     }
 
     fn spec(&self, name: &Name) -> Result<&Container, RuntimeError> {
-        self.pod.spec.containers.iter().find(|container| container.name == *name).ok_or(RuntimeError::Gone)
+        self.pod.spec.container(name).ok_or(RuntimeError::Gone)
     }
 
     fn image(&self, name: &Name) -> Result<&str, RuntimeError> {
@@ -154,6 +160,25 @@ impl Work {
             stdin: spec.stdin,
             mounts: volumes::mounts(&self.pod, spec)?,
         })
+    }
+
+    async fn hook(&self, at: &HookRun, which: fn(&Lifecycle) -> &Option<Box<Hook>>) -> Result<Outcome, RuntimeError> {
+        let spec = self.spec(&at.container)?;
+        let Some(hook) = which(&spec.lifecycle) else { return Ok(Outcome::Hooked(Ok(()))) };
+        self.context.probes.run_hook(spec, hook, at).await.map(Outcome::Hooked)
+    }
+
+    /// What a container left in its file; where that is empty and it failed, its last lines, unless they are nobody's business.
+    async fn last_words(&self, spec: &Container, id: &ContainerId, failed: bool) -> Option<String> {
+        let path = spec.termination_message_path.as_deref()?;
+        let read = tokio::time::timeout(LAST_LIMIT, self.context.runtime.read_file(id, path, MOST_MESSAGE)).await;
+        let file = read.ok().and_then(Result::ok).flatten().unwrap_or_default();
+        let text = String::from_utf8_lossy(&file).trim().to_owned();
+        match spec.termination_message_policy {
+            _ if !text.is_empty() => Some(text),
+            TerminationMessagePolicy::FallbackToLogsOnError if failed => self.last_lines(id).await,
+            TerminationMessagePolicy::FallbackToLogsOnError | TerminationMessagePolicy::File => None,
+        }
     }
 
     /// None where they can't be read: they are a courtesy, and a crash is a crash without them.

@@ -2,8 +2,9 @@
 //!
 //! What is to run is the plan's word, and so is what follows from what is found: a loop only counts its tries, with the plan's tally, and tells the
 //! pod's task where that makes a difference. A healthy pod's task is never woken, and there is no thread per probe: a probe that waits is a timer.
-//! Tries go on while the engine is down or the leader is away.
+//! Tries go on while the engine is down or the leader is away. `hooks.rs` runs the containers' hooks with the same requests and commands.
 
+mod hooks;
 mod tries;
 
 use std::sync::Arc;
@@ -74,7 +75,7 @@ impl Prober {
     pub fn start(&self, pod: &AssignedPod) -> PodProbes {
         let (wanted, wanted_seen) = latest::channel(Vec::new());
         let (said, news) = mpsc::channel(NEWS);
-        let containers = pod.spec.containers.iter().filter(|spec| ProbeKind::ALL.iter().any(|kind| spec.probe(*kind).is_some()));
+        let containers = pod.spec.all_containers().filter(|spec| ProbeKind::ALL.iter().any(|kind| spec.probe(*kind).is_some()));
         let task = Task {
             shared: self.shared.clone(),
             containers: containers.cloned().map(Arc::new).collect(),

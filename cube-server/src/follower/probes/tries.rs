@@ -50,47 +50,21 @@ impl Try<'_> {
         match (self.network, probe.handler()) {
             (None, _) => Tried::Passed,
             (_, None) => Tried::NotMade,
-            (Some(network), Some(Handler::HttpGet(get))) => self.http_get(network, get, limit).await,
+            (Some(network), Some(Handler::HttpGet(get))) => http_get(network, self.container, self.of.address, get, limit).await,
             (Some(network), Some(Handler::TcpSocket(socket))) => self.tcp_socket(network, socket, limit).await,
             (Some(_), Some(Handler::Exec(exec))) => self.exec(exec, limit).await,
         }
     }
 
-    async fn http_get(&self, network: &Network, get: &HttpGetProbe, limit: Duration) -> Tried {
-        let Some((host, port)) = self.place(get.host.as_deref(), &get.port) else { return Tried::NotMade };
-        let authority = authority(&host, port);
-        // A query may hold a secret, an event may not.
-        let shown = format!("http://{authority}{}", get.path.split('?').next().unwrap_or_default());
-        let deadline = Instant::now() + limit;
-        let asked = timeout(limit, ask(network, (&host, port), request(get, &authority))).await;
-        match asked {
-            Ok(Ok((status, rest))) => {
-                // In the time that is left: the verdict stands.
-                drop(timeout_at(deadline, rest).await);
-                match status.as_u16() {
-                    200..=399 => Tried::Passed,
-                    code => Tried::Failed(format!("HTTP {code} from {shown}")),
-                }
-            }
-            Ok(Err(problem)) => Tried::Failed(format!("no answer from {shown}: {problem}")),
-            Err(_) => Tried::Failed(format!("no answer from {shown} within {}s", limit.as_secs())),
-        }
-    }
-
     async fn tcp_socket(&self, network: &Network, socket: &TcpSocketProbe, limit: Duration) -> Tried {
-        let Some((host, port)) = self.place(socket.host.as_deref(), &socket.port) else { return Tried::NotMade };
+        let place = place(self.container, self.of.address, socket.host.as_deref(), &socket.port);
+        let Some((host, port)) = place else { return Tried::NotMade };
         let authority = authority(&host, port);
         match timeout(limit, connect(network, &host, port)).await {
             Ok(Ok(_connection)) => Tried::Passed,
             Ok(Err(error)) => Tried::Failed(format!("no connection to {authority}: {error}")),
             Err(_) => Tried::Failed(format!("no connection to {authority} within {}s", limit.as_secs())),
         }
-    }
-
-    /// Where to connect to; none as long as the pod's address isn't known.
-    fn place(&self, host: Option<&str>, port: &ProbePort) -> Option<(String, u16)> {
-        let host = host.map(str::to_owned).or_else(|| self.of.address.map(|ip| ip.to_string()))?;
-        Some((host, port.number(self.container)?))
     }
 
     async fn exec(&self, exec: &ExecProbe, limit: Duration) -> Tried {
@@ -141,6 +115,34 @@ impl Try<'_> {
             Ok(Err(_)) | Err(_) => Tried::NotMade,
         }
     }
+}
+
+/// Makes a request to a pod.
+pub(super) async fn http_get(network: &Network, container: &Container, pod: Option<IpAddr>, get: &HttpGetProbe, limit: Duration) -> Tried {
+    let Some((host, port)) = place(container, pod, get.host.as_deref(), &get.port) else { return Tried::NotMade };
+    let authority = authority(&host, port);
+    // A query may hold a secret, an event may not.
+    let shown = format!("http://{authority}{}", get.path.split('?').next().unwrap_or_default());
+    let deadline = Instant::now() + limit;
+    let asked = timeout(limit, ask(network, (&host, port), request(get, &authority))).await;
+    match asked {
+        Ok(Ok((status, rest))) => {
+            // In the time that is left: the verdict stands.
+            drop(timeout_at(deadline, rest).await);
+            match status.as_u16() {
+                200..=399 => Tried::Passed,
+                code => Tried::Failed(format!("HTTP {code} from {shown}")),
+            }
+        }
+        Ok(Err(problem)) => Tried::Failed(format!("no answer from {shown}: {problem}")),
+        Err(_) => Tried::Failed(format!("no answer from {shown} within {}s", limit.as_secs())),
+    }
+}
+
+/// Where to connect to; none as long as the pod's address isn't known.
+fn place(container: &Container, pod: Option<IpAddr>, host: Option<&str>, port: &ProbePort) -> Option<(String, u16)> {
+    let host = host.map(str::to_owned).or_else(|| pod.map(|ip| ip.to_string()))?;
+    Some((host, port.number(container)?))
 }
 
 /// `host:port`, with brackets around an IPv6 address.

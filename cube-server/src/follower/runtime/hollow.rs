@@ -288,6 +288,10 @@ impl Runtime for Hollow {
         Err(refused("read its log"))
     }
 
+    async fn read_file(&self, _: &ContainerId, _: &str, _: usize) -> Result<Option<Vec<u8>>, RuntimeError> {
+        Ok(None)
+    }
+
     async fn exec(&self, _: &ContainerId, _: &ExecRequest) -> Result<ExecHandle, RuntimeError> {
         Err(refused("run a command"))
     }

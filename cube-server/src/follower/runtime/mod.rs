@@ -420,6 +420,9 @@ pub trait Runtime: Send + Sync + 'static {
     async fn remove(&self, id: &ContainerId) -> Result<(), RuntimeError>;
     /// A container's log, oldest first; the stream ends with the log, or with `follow` when the container ends. An `Err` is the last item.
     async fn logs(&self, id: &ContainerId, request: &LogRequest) -> Result<BoxStream<'static, LogBatch>, RuntimeError>;
+    /// The last `most` bytes of a file in a container's file system, also of one that has ended; none where there is no such file or
+    /// container (a folder or a link is no file, nor is what is larger than a MiB). What was mounted into it for as long as it ran, such as `/dev`, isn't there any more.
+    async fn read_file(&self, id: &ContainerId, path: &str, most: usize) -> Result<Option<Vec<u8>>, RuntimeError>;
     /// Runs a command in a container.
     async fn exec(&self, id: &ContainerId, request: &ExecRequest) -> Result<ExecHandle, RuntimeError>;
 }

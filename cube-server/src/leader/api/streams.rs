@@ -97,18 +97,18 @@ fn not_a_websocket(rejection: WebSocketUpgradeRejection) -> ApiError {
 }
 
 fn container_names(row: &PodRow) -> String {
-    row.pod.spec.containers.iter().map(|container| container.name.as_str()).collect::<Vec<_>>().join(", ")
+    row.pod.spec.all_containers().map(|container| container.name.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 fn known_container(row: &PodRow, name: &Name) -> Result<(), ApiError> {
-    if row.pod.spec.containers.iter().any(|container| container.name == *name) {
+    if row.pod.spec.container(name).is_some() {
         return Ok(());
     }
     let message = format!("pod/{} has no container '{name}'; it has: {}", row.pod.metadata.name, container_names(row));
     Err(ApiError::new(ErrorCode::NotFound, message))
 }
 
-/// The container that was named, or the only one.
+/// The container that was named, or the only one beside the init containers.
 fn the_container(row: &PodRow, named: Option<Name>) -> Result<Name, ApiError> {
     match (named, row.pod.spec.containers.as_slice()) {
         (Some(name), _) => known_container(row, &name).map(|()| name),

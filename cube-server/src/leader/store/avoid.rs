@@ -47,7 +47,7 @@ fn did(old: &PodRow, now: Timestamp) -> Did {
     match status.phase {
         Phase::Succeeded => Did::Well,
         Phase::Failed => Did::Badly,
-        Phase::Pending | Phase::Running if status.containers.iter().any(|container| crashes(container, now)) => Did::Badly,
+        Phase::Pending | Phase::Running if status.all_containers().any(|container| crashes(container, now)) => Did::Badly,
         Phase::Running if status.containers.iter().all(|container| runs_well(container, now)) => Did::Well,
         Phase::Pending | Phase::Running => Did::Nothing,
     }

@@ -132,7 +132,7 @@ pub(super) fn give_up_forgotten(draft: &mut Draft<'_>, node: &Name, held: &BTree
 }
 
 fn has_started(status: &PodStatus) -> bool {
-    status.containers.iter().any(|container| match container.state {
+    status.all_containers().any(|container| match container.state {
         ContainerState::Waiting(_) => container.last_termination.is_some(),
         ContainerState::Running(_) | ContainerState::Terminated(_) => true,
     })

@@ -123,9 +123,8 @@ fn take_pod(draft: &mut Draft<'_>, node: &Name, report: PodReport) {
 fn with_counts_that_never_fall(mut status: PodStatus, before: &PodStatus) -> PodStatus {
     // It was read with room for four, of which most pods use one: 900 bytes that the leader would keep for each pod.
     status.containers.shrink_to_fit();
-    let count_before =
-        |name: &Name| before.containers.iter().find(|container| container.name == *name).map_or(0, |found| found.restart_count);
-    for ContainerStatus { name, restart_count, .. } in &mut status.containers {
+    let count_before = |name: &Name| before.container(name).map_or(0, |found| found.restart_count);
+    for ContainerStatus { name, restart_count, .. } in status.init_containers.iter_mut().chain(&mut status.containers) {
         *restart_count = (*restart_count).max(count_before(name));
     }
     status

@@ -485,7 +485,8 @@ impl NodeLoad {
     }
 }
 
-/// What all containers of a pod reserve of its node, while it isn't finished.
+/// What the containers of a pod reserve of its node, while it isn't finished: the most that run at the same time. Init containers run one after
+/// the other, beside the sidecars before them; then all sidecars and `containers` together. Kubernetes counts the same.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Reserved {
     /// Cores.
@@ -499,13 +500,27 @@ pub struct Reserved {
 impl Reserved {
     /// Of a pod that is asked for so.
     pub fn of(spec: &PodSpec) -> Self {
-        let mut all = Self::default();
-        for Container { resources, .. } in &spec.containers {
-            all.cpu.0 += resources.reserved_cpu().0;
-            all.memory.0 += resources.reserved_memory().0;
-            all.disk.0 += resources.reserved_disk().0;
+        let (mut most, mut sidecars) = (Self::default(), Self::default());
+        for container in &spec.init_containers {
+            let mut now = sidecars;
+            now.add(&Self::of_container(container));
+            most = most.or_more(&now);
+            if container.is_sidecar() {
+                sidecars = now;
+            }
         }
-        all
+        let mut after = sidecars;
+        spec.containers.iter().for_each(|container| after.add(&Self::of_container(container)));
+        most.or_more(&after)
+    }
+
+    fn of_container(Container { resources, .. }: &Container) -> Self {
+        Self { cpu: resources.reserved_cpu(), memory: resources.reserved_memory(), disk: resources.reserved_disk() }
+    }
+
+    /// The larger of each.
+    fn or_more(&self, other: &Self) -> Self {
+        Self { cpu: self.cpu.max(other.cpu), memory: self.memory.max(other.memory), disk: self.disk.max(other.disk) }
     }
 
     /// So much more.

@@ -239,14 +239,14 @@ fn bytes_of_object(object: &Object) -> usize {
 
 fn bytes_of_pod(PodRow { pod, .. }: &PodRow) -> usize {
     let words = |words: &[String]| words.iter().map(|word| size_of::<String>() + word.len()).sum::<usize>();
-    let spec = pod.spec.containers.iter().map(|container| {
+    let spec = pod.spec.all_containers().map(|container| {
         let env =
             container.env.iter().map(|var| size_of::<EnvVar>() + var.name.len() + var.value.as_ref().map_or(0, String::len)).sum::<usize>();
         size_of::<Container>() + words(&container.command) + words(&container.args) + env
     });
     // Last lines of ended containers.
     let message = |end: &Terminated| end.message.as_ref().map_or(0, String::len);
-    let status = pod.status.containers.iter().map(|status| {
+    let status = pod.status.all_containers().map(|status| {
         let now = match &status.state {
             ContainerState::Terminated(end) => message(end),
             ContainerState::Waiting(_) | ContainerState::Running(_) => 0,

@@ -3,11 +3,13 @@
 //! * `translate.rs`: Docker's words into ours, once.
 //! * `streams.rs`: the answers that go on for long, on connections of their own.
 //! * `exec.rs`: a command in a container, and its end when its client is gone.
+//! * `archive.rs`: a file out of a container.
 //! * `pause.rs`: the sandbox's image. `tar.rs`: how Docker takes files.
 //! * `volumes.rs`: volumes, and what they begin with.
 //!
 //! It keeps no state but the connection: every answer is asked for.
 
+mod archive;
 mod exec;
 mod pause;
 mod streams;
@@ -529,6 +531,10 @@ impl Runtime for Docker {
         let log = Log { body, lines: LogLines::new(container.tty, request.times), follow: request.follow, end: None };
         let batches = stream::unfold(Box::new(log), async |mut log| log.next().await.map(|batch| (batch, log)));
         Ok(batches.boxed())
+    }
+
+    async fn read_file(&self, id: &ContainerId, path: &str, most: usize) -> Result<Option<Vec<u8>>, RuntimeError> {
+        archive::last_bytes(self.socket(), id, path, most).await
     }
 
     async fn exec(&self, id: &ContainerId, request: &ExecRequest) -> Result<ExecHandle, RuntimeError> {

@@ -334,6 +334,16 @@ impl Runtime for Fake {
         streams::logs(self, id, request).await
     }
 
+    async fn read_file(&self, id: &ContainerId, path: &str, most: usize) -> Result<Option<Vec<u8>>, RuntimeError> {
+        let (wanted, path) = (id.clone(), path.to_owned());
+        let look = move |world: &mut World, _| {
+            let ran = world.containers.get(&wanted).filter(|container| container.runs > 0);
+            let file = ran.and_then(|container| world.scripts.get(&container.image)?.files.get(&path));
+            Ok(file.map(|text| text.as_bytes()[text.len().saturating_sub(most)..].to_vec()))
+        };
+        self.call(Order::new(Operation::ReadFile, About::Container(id)), look).await
+    }
+
     async fn exec(&self, id: &ContainerId, request: &ExecRequest) -> Result<ExecHandle, RuntimeError> {
         exec::start(self, id, request).await
     }

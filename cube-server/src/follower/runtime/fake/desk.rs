@@ -35,6 +35,7 @@ pub enum Operation {
     Signal,
     Remove,
     Logs,
+    ReadFile,
     Exec,
 }
 
@@ -42,7 +43,7 @@ impl Operation {
     /// Whether it does something to a container, or looks into it: what nobody may do to a foreign one.
     pub(super) fn touches(self) -> bool {
         match self {
-            Self::ClaimSpare | Self::Start | Self::Signal | Self::Remove | Self::Logs | Self::Exec => true,
+            Self::ClaimSpare | Self::Start | Self::Signal | Self::Remove | Self::Logs | Self::ReadFile | Self::Exec => true,
             Self::Info
             | Self::Scopes
             | Self::List

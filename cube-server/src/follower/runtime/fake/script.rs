@@ -1,5 +1,6 @@
 //! What containers of an image do: plain data. What is random about a workload is the business of whoever writes the scripts.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// What an image's containers do. The default runs until it is told to stop, and its image is there.
@@ -25,6 +26,8 @@ pub struct Script {
     pub output: Vec<String>,
     /// What the command `health` finds in its containers.
     pub health: Health,
+    /// The files that it leaves, with their texts.
+    pub files: BTreeMap<String, String>,
     /// Lines that it writes in a second, for as long as it runs. They are counted, not kept: `line 0`, `line 1`, ...
     pub flood: u32,
 }

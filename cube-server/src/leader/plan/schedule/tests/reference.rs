@@ -14,6 +14,33 @@ struct Plain<'a> {
     host_ports: Vec<HostPort>,
 }
 
+/// The most of each thing that a pod's containers need at the same time, by looking at each moment of its life: every init container beside the
+/// sidecars before it, then the sidecars beside the others.
+fn reserved(spec: &PodSpec) -> Reserved {
+    let before = |end: usize| spec.init_containers[..end].iter().filter(|container| container.is_sidecar());
+    let init = spec.init_containers.iter().enumerate().map(|(index, container)| before(index).chain([container]).collect::<Vec<_>>());
+    let all = before(spec.init_containers.len()).chain(&spec.containers).collect();
+    let moments: Vec<Vec<_>> = init.chain([all]).collect();
+    let most = |of: fn(&cube_api::pod::Resources) -> u64| {
+        let sums = moments.iter().map(|moment| moment.iter().map(|container| of(&container.resources)).sum());
+        sums.max().unwrap_or(0)
+    };
+    Reserved {
+        cpu: MilliCpu(most(|resources| resources.reserved_cpu().0)),
+        memory: Bytes(most(|resources| resources.reserved_memory().0)),
+        disk: Bytes(most(|resources| resources.reserved_disk().0)),
+    }
+}
+
+fn any_init() -> impl prop::strategy::Strategy<Value = Vec<Container>> {
+    let one = (select(&[0u64, 100, 700]), select(&[0u64, 64, 512]), any::<bool>()).prop_map(|(cpu, memory, sidecar)| {
+        let mut container = spec(cpu, memory, None).containers.remove(0);
+        container.restart_policy = sidecar.then_some(cube_api::pod::ContainerRestartPolicy::Always);
+        container
+    });
+    prop_oneof![2 => Just(Vec::new()), 1 => prop::collection::vec(one, 1..4)]
+}
+
 fn lacks(need: u64, taken: u64, all: u64) -> bool {
     need > 0 && taken + need > all
 }
@@ -22,7 +49,7 @@ impl Plain<'_> {
     /// The place of the first filter that refuses, and its words for one node and for several.
     fn refuses(&self, spec: &PodSpec, pins: &[Pin]) -> Option<(usize, String, String)> {
         let Node { name, condition, cordon, labels, allocatable, host_paths, .. } = self.node;
-        let (need, ports) = (Reserved::of(spec), HostPort::of(spec).collect::<Vec<_>>());
+        let (need, ports) = (reserved(spec), HostPort::of(spec).collect::<Vec<_>>());
         let selector: Vec<_> = spec.node_selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
         let numbers: Vec<_> = ports.iter().map(|port| port.port.to_string()).collect();
         let what = |what: String| (format!("lacks {what}"), format!("lack {what}"));
@@ -58,7 +85,7 @@ impl Plain<'_> {
 
     /// How good it is for a pod: the smallest is taken, of equals the first by name.
     fn score(&self, spec: &PodSpec, strategy: Strategy) -> (f64, f64) {
-        let (need, all) = (Reserved::of(spec), &self.node.allocatable);
+        let (need, all) = (reserved(spec), &self.node.allocatable);
         // In parts of 2^30, each rounded down.
         let parts = |part: u64, all: u64| ((part as f64 / all.max(1) as f64).min(1.0) * f64::from(1 << 30)).floor();
         let share = |taken: u64, need: u64, all: u64| (parts(taken, all) + parts(need, all)).min(f64::from(1 << 30));
@@ -173,7 +200,7 @@ fn one(pod: &Unplaced<'_>, strategy: Strategy, nodes: &mut [Plain<'_>], last_tur
     };
     let plain = &mut nodes[best];
     plain.pods += 1;
-    plain.taken.add(&Reserved::of(pod.spec));
+    plain.taken.add(&reserved(pod.spec));
     plain.host_ports.extend(HostPort::of(pod.spec));
     Placing::Bind { uid: pod.uid, node: plain.node.name.clone(), reason }
 }
@@ -210,8 +237,8 @@ fn any_need() -> impl prop::strategy::Strategy<Value = PodSpec> {
     let strategy =
         select(vec![None, None, Some(Strategy::Spread), Some(Strategy::Binpack), Some(Strategy::RoundRobin), Some(Strategy::Epvm)]);
     let places = (prop::bool::weighted(0.2), prop::bool::weighted(0.2));
-    (requests, any_ports(), places, strategy).prop_map(|((cpu, memory, disk), ports, (ssd, srv), strategy)| {
-        let mut spec = PodSpec { strategy, ..spec(cpu, memory, None) };
+    (requests, any_init(), any_ports(), places, strategy).prop_map(|((cpu, memory, disk), init_containers, ports, (ssd, srv), strategy)| {
+        let mut spec = PodSpec { strategy, init_containers, ..spec(cpu, memory, None) };
         let container = &mut spec.containers[0];
         container.resources.requests.disk = (disk > 0).then_some(Bytes(disk * MI));
         container.ports = ports
