@@ -8,13 +8,15 @@
 //! Leader and nodes are of different versions while a cluster is upgraded, in either order. So what a peer says beyond what we know is let be,
 //! and a field that came later is optional. (Manifests are strict: [`crate::manifest`].)
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::event::EventKind;
 use crate::meta::{ClusterId, Instance, Labels, LifeId, Name, NodeId, Uid};
 use crate::node::{Capacity, NodeRole, Usage};
-use crate::pod::{PodSpec, PodStatus};
+use crate::pod::{Permission, PodSpec, PodStatus};
 
 /// The protocol's name in the `Upgrade` header. The number moves when an old peer would misunderstand.
 pub const UPGRADE: &str = "cube-session/1";
@@ -88,6 +90,9 @@ pub struct NodeFacts {
     /// What pods may reserve of it; none from a node that keeps nothing back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allocatable: Option<Capacity>,
+    /// What pods may ask for here that makes them as mighty as the machine's root, or nearly.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty", deserialize_with = "Permission::known")]
+    pub allows: BTreeSet<Permission>,
 }
 
 /// Who answers.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use cube_api::manifest::{self, Resource};
 use cube_api::pod::{
-    Amounts, Container, ContainerState, ContainerStatus, EndReason, ImagePullPolicy, OnNodeLoss, Phase, Placement, Port, Protocol,
-    Resources, RestartPolicy, RestartRules, Running, Strategy, Terminated, WaitReason, Waiting,
+    Amounts, Capabilities, Capability, Container, ContainerSecurity, ContainerState, ContainerStatus, EndReason, ImagePullPolicy,
+    OnNodeLoss, Phase, Placement, PodSecurity, Port, Protocol, PullSecret, Resources, RestartPolicy, RestartRules, Running, Strategy,
+    Terminated, WaitReason, Waiting,
 };
 use cube_api::quantity::{Bytes, MilliCpu};
 use cube_api::session::{Announcement, Assignment, AssignmentAccepted, PodReport, Report, ReportAccepted, Welcome};
@@ -55,6 +56,15 @@ fn full_pod() -> Pod {
             limits: Amounts { cpu: None, memory: Some(Bytes(64 << 20)), disk: None },
         },
         image_pull_policy: ImagePullPolicy::IfNotPresent,
+        security_context: ContainerSecurity {
+            run_as_user: Some(1000),
+            run_as_group: Some(1001),
+            run_as_non_root: Some(true),
+            read_only_root_filesystem: true,
+            allow_privilege_escalation: Some(false),
+            capabilities: Capabilities { add: [Capability::NetBindService].into(), drop: [Capability::All].into() },
+            privileged: false,
+        },
         tty: true,
         stdin: true,
     };
@@ -85,6 +95,14 @@ fn full_pod() -> Pod {
             on_node_loss: OnNodeLoss::Wait,
             strategy: Some(Strategy::RoundRobin),
             hostname: Some(name("front")),
+            security_context: PodSecurity {
+                run_as_user: Some(1),
+                run_as_group: Some(2),
+                run_as_non_root: Some(false),
+                supplemental_groups: vec![3],
+            },
+            host_network: false,
+            image_pull_secrets: vec![PullSecret { name: name("registry") }],
         }),
         placement: Placement { node: Some(name("node-1")), bound_at: Some(second(1)), waiting_for: None, avoids: vec![name("node-2")] },
         status: PodStatus {

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::meta::Name;
+use crate::pod::security::ContainerSecurity;
 use crate::quantity::{Bytes, MilliCpu};
 
 /// One container of a pod.
@@ -37,6 +38,9 @@ pub struct Container {
     /// When to ask a registry.
     #[serde(default)]
     pub image_pull_policy: ImagePullPolicy,
+    /// As whom it runs and what it may do.
+    #[serde(default, skip_serializing_if = "ContainerSecurity::is_empty")]
+    pub security_context: ContainerSecurity,
     /// Gives the main process a terminal.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tty: bool,

@@ -4,6 +4,7 @@
 
 mod container;
 mod expand;
+mod security;
 mod status;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::container::{Amounts, Container, ImagePullPolicy, Port, Protocol, Resources};
 pub use self::expand::expand;
+pub use self::security::{Capabilities, Capability, ContainerSecurity, MAX_ID, Permission, PodSecurity, Security};
 pub use self::status::{
     ContainerState, ContainerStatus, DRAINED, EndReason, NODE_FORGOT, NODE_LOST, Phase, PodStatus, Running, Terminated, WaitReason, Waiting,
 };
@@ -91,6 +93,24 @@ pub struct PodSpec {
     /// Its host name. Absent: the pod's name where it publishes a port, else one that the node makes up, so that any ready sandbox fits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<Name>,
+    /// As whom its containers run.
+    #[serde(default, skip_serializing_if = "PodSecurity::is_empty")]
+    pub security_context: PodSecurity,
+    /// Its containers are in the machine's network instead of one of their own; what they listen on, the machine listens on. Only where the node
+    /// allows it ([`Permission::HostNetwork`]).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub host_network: bool,
+    /// Secrets with logins for the registries that its images come from; the node has more of its own (`--registry-auth`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub image_pull_secrets: Vec<PullSecret>,
+}
+
+/// A secret that is meant by its name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PullSecret {
+    /// Its name.
+    pub name: Name,
 }
 
 impl PodSpec {
