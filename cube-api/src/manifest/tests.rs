@@ -135,7 +135,7 @@ fn all_problems_of_all_resources_come_at_once_in_the_order_of_the_text() {
             "16:9: resource 1: spec.containers[1].tty: found yes; true or false is expected",
             "17:5: resource 1: spec.restartPolicy: `always` is not allowed; did you mean `Always`?",
             "18:5: resource 1: spec.nope: unknown field `nope`; the fields are containers, restartPolicy, restart, \
-             terminationGracePeriodSeconds, nodeSelector, onNodeLoss, strategy, hostname",
+             terminationGracePeriodSeconds, nodeSelector, onNodeLoss, strategy, hostname, securityContext, hostNetwork, imagePullSecrets",
             "21:10: pod/two: spec.containers: the list is empty; a pod has at least one container",
             "22:3: resource 3: type: unknown type `pdo`; did you mean `pod`?",
             "23:3: resource 4: found just a text; a resource is expected: a map with type, metadata and spec",
@@ -154,7 +154,7 @@ fn what_is_missing_is_named_and_its_absence_brings_no_second_problem() {
         [
             "2:1: resource 1: metadata: the field `name` is missing",
             "3:1: resource 1: spec: found a list; a map with the fields containers, restartPolicy, restart, \
-             terminationGracePeriodSeconds, nodeSelector, onNodeLoss, strategy, hostname is expected",
+             terminationGracePeriodSeconds, nodeSelector, onNodeLoss, strategy, hostname, securityContext, hostNetwork, imagePullSecrets is expected",
         ]
     );
     assert_eq!(

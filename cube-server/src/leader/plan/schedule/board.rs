@@ -1,11 +1,11 @@
 //! The nodes of a pass, in the order of their names, and what is taken of them on the way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use cube_api::meta::{Labels, Name};
 use cube_api::node::{Capacity, Node};
-use cube_api::pod::Strategy;
+use cube_api::pod::{Permission, Strategy};
 
 use super::filters::{Tally, Unfit};
 use super::need::Need;
@@ -19,6 +19,7 @@ pub struct Candidate<'a> {
     labels: &'a Labels,
     ready: bool,
     cordoned: bool,
+    allows: &'a BTreeSet<Permission>,
     allocatable: Capacity,
     pods: u32,
     taken: Reserved,
@@ -28,12 +29,13 @@ pub struct Candidate<'a> {
 impl<'a> Candidate<'a> {
     /// A node with what its pods use; `load` is none where it has none.
     pub fn new(node: &'a Node, load: Option<&'a NodeLoad>) -> Self {
-        let Node { name, labels, condition, cordon, allocatable, .. } = node;
+        let Node { name, labels, condition, cordon, allocatable, allows, .. } = node;
         Self {
             name,
             labels,
             ready: condition.is_ready(),
             cordoned: cordon.is_some(),
+            allows,
             allocatable: *allocatable,
             pods: load.map_or(0, |load| load.unfinished),
             taken: load.map_or_else(Reserved::default, |load| load.reserved),
@@ -95,7 +97,7 @@ impl Spot {
     }
 }
 
-/// Which nodes a selector leaves: what stays so for the pass.
+/// Which nodes a selector leaves, of those that allow what a pod asks for: what stays so for the pass.
 #[derive(Debug)]
 pub(super) struct Gate {
     pub(super) refused: Vec<Option<Unfit>>,
@@ -112,8 +114,8 @@ pub(super) struct Board<'a> {
     costs: Vec<Costs>,
     /// By label that the pass selects by, who has it.
     labelled: BTreeMap<&'a str, BTreeMap<&'a str, Vec<u32>>>,
-    /// By selector.
-    gates: BTreeMap<&'a Labels, Rc<Gate>>,
+    /// By selector, and what a node has to allow.
+    gates: BTreeMap<(&'a Labels, BTreeSet<Permission>), Rc<Gate>>,
     /// By number of the host ports that the pass asks for, who holds them.
     held_ports: BTreeMap<u16, Vec<(u32, HostPort)>>,
     /// What was taken: of which node, by a pod of which group.
@@ -180,10 +182,10 @@ impl<'a> Board<'a> {
         &self.costs
     }
 
-    /// Which nodes a need's selector leaves.
+    /// Which nodes a need's selector leaves, of those that allow what it asks for.
     pub(super) fn gate(&mut self, need: &Need<'a>) -> Rc<Gate> {
         let Self { nodes, labelled, gates, .. } = self;
-        let gate = gates.entry(need.selector).or_insert_with(|| {
+        let gate = gates.entry((need.selector, need.permissions.clone())).or_insert_with(|| {
             let mut matching = vec![0; nodes.len()];
             for (key, value) in need.selector {
                 let having = labelled.get(key.as_str()).and_then(|values| values.get(value.as_str()));
@@ -191,8 +193,13 @@ impl<'a> Board<'a> {
             }
             let matches = |count: usize| count == need.selector.len();
             let refused = nodes.iter().zip(matching);
-            let refused: Vec<_> =
-                refused.map(|(node, count)| node.excluded().or_else(|| (!matches(count)).then_some(Unfit::Selector))).collect();
+            let refused: Vec<_> = refused
+                .map(|(node, count)| match node.excluded() {
+                    Some(why) => Some(why),
+                    None if !matches(count) => Some(Unfit::Selector),
+                    None => (!need.permissions.is_subset(node.allows)).then_some(Unfit::NotAllowed),
+                })
+                .collect();
             let mut tally = Tally::default();
             refused.iter().for_each(|why| tally.moves(None, *why));
             Rc::new(Gate { refused, tally })

@@ -1,5 +1,7 @@
 //! Why a node doesn't take a pod, and what a person reads of it: `0/3 nodes fit: 2 lack memory (need 512Mi), 1 is cordoned`.
 
+use cube_api::pod::Permission;
+
 use super::need::Need;
 use crate::leader::store::Reserved;
 
@@ -10,6 +12,7 @@ pub(super) enum Unfit {
     NotReady,
     Cordoned,
     Selector,
+    NotAllowed,
     Cpu,
     Memory,
     Disk,
@@ -18,13 +21,22 @@ pub(super) enum Unfit {
 }
 
 impl Unfit {
-    const ALL: [Self; 8] =
-        [Self::NotReady, Self::Cordoned, Self::Selector, Self::Cpu, Self::Memory, Self::Disk, Self::HostPorts, Self::PodLimit];
+    const ALL: [Self; 9] = [
+        Self::NotReady,
+        Self::Cordoned,
+        Self::Selector,
+        Self::NotAllowed,
+        Self::Cpu,
+        Self::Memory,
+        Self::Disk,
+        Self::HostPorts,
+        Self::PodLimit,
+    ];
 
     /// Whether it stays so for a whole pass: what pods take doesn't touch it.
     pub(super) fn is_fixed(self) -> bool {
         match self {
-            Self::NotReady | Self::Cordoned | Self::Selector => true,
+            Self::NotReady | Self::Cordoned | Self::Selector | Self::NotAllowed => true,
             Self::Cpu | Self::Memory | Self::Disk | Self::HostPorts | Self::PodLimit => false,
         }
     }
@@ -40,6 +52,7 @@ impl Unfit {
                 let selector: Vec<_> = need.selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
                 format!("{count} {} the labels {}", verb("lacks", "lack"), selector.join(","))
             }
+            Self::NotAllowed => format!("{count} {} allow {}", verb("doesn't", "don't"), Permission::list(&need.permissions)),
             Self::Cpu => format!("{count} {} cpu (need {cpu})", verb("lacks", "lack")),
             Self::Memory => format!("{count} {} memory (need {memory})", verb("lacks", "lack")),
             Self::Disk => format!("{count} {} disk (need {disk})", verb("lacks", "lack")),

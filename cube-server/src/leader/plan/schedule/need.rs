@@ -1,7 +1,9 @@
 //! What a pod asks of a node.
 
+use std::collections::BTreeSet;
+
 use cube_api::meta::Labels;
-use cube_api::pod::{PodSpec, Strategy};
+use cube_api::pod::{Permission, PodSpec, Strategy};
 
 use crate::leader::store::{HostPort, Reserved};
 
@@ -12,13 +14,16 @@ pub(super) struct Need<'a> {
     pub(super) reserved: Reserved,
     pub(super) host_ports: Vec<HostPort>,
     pub(super) selector: &'a Labels,
+    /// What its node has to allow.
+    pub(super) permissions: BTreeSet<Permission>,
 }
 
 impl<'a> Need<'a> {
     /// Of a pod; `strategy` where it names none.
     pub(super) fn of(spec: &'a PodSpec, strategy: Strategy) -> Self {
         let (reserved, host_ports) = (Reserved::of(spec), HostPort::of(spec).collect());
-        Self { strategy: spec.strategy.unwrap_or(strategy), reserved, host_ports, selector: &spec.node_selector }
+        let (strategy, permissions) = (spec.strategy.unwrap_or(strategy), Permission::needed_by(spec));
+        Self { strategy, reserved, host_ports, selector: &spec.node_selector, permissions }
     }
 
     /// Whether one node can't publish the ports of both.
