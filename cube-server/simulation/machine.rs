@@ -138,6 +138,9 @@ impl Machine {
                 let node = Name::new(&self.name)?;
                 let dialer = Dialer::new(leader_address(), node.clone(), keys, Network::new(Simulated), ambient.clone());
                 let config = AgentConfig {
+                    allow: Default::default(),
+                    registry_auth: None,
+                    image_gc: None,
                     node,
                     role: NodeRole::Follower,
                     labels: labels.clone(),

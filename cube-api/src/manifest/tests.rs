@@ -557,7 +557,7 @@ fn contradictions_of_security_are_refused_with_their_paths() {
     ends("{privileged: true, allowPrivilegeEscalation: false}", ".allowPrivilegeEscalation", "false contradicts `privileged: true`");
     ends("{allowPrivilegeEscalation: false, capabilities: {add: [SYS_ADMIN]}}", ".allowPrivilegeEscalation", "false contradicts the added");
     ends("{privileged: true, capabilities: {drop: [CHOWN]}}", ".capabilities", "a privileged container has every capability");
-    ends("{capabilities: {add: [CHOWN], drop: [CHOWN]}}", ".capabilities", "\"CHOWN\" is both in `add` and in `drop`");
+    ends("{capabilities: {add: [CHOWN], drop: [CHOWN]}}", ".capabilities", "`CHOWN` is both in `add` and in `drop`");
     assert!(of("{capabilities: {drop: [CAP_CHOWN]}}")[0].contains("CAP_CHOWN"));
     assert!(of("{procMount: Default}")[0].contains("unknown field `procMount`"));
     let pods =

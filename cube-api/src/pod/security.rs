@@ -125,6 +125,12 @@ pub enum Capability {
     WakeAlarm,
 }
 
+impl fmt::Display for Capability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
+}
+
 impl Capability {
     /// Whether Docker gives it to every container: what was dropped with `ALL` may be given back one by one, and nobody has to allow it.
     pub fn is_usual(self) -> bool {

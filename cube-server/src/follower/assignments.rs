@@ -300,6 +300,9 @@ fn orphan(uid: Uid, containers: &[Observed]) -> Option<KeptPod> {
         on_node_loss: Default::default(),
         strategy: None,
         hostname: None,
+        security_context: Default::default(),
+        host_network: false,
+        image_pull_secrets: Vec::new(),
     };
     let want = Want::Stop { grace_seconds: DEFAULT_GRACE_SECONDS, reason: UNASSIGNED.to_owned() };
     let assigned = AssignedPod { uid, name, spec, want };

@@ -7,7 +7,7 @@ pub mod agent;
 mod assignments;
 pub mod dial;
 mod exec;
-mod images;
+pub mod images;
 pub(crate) mod ledger;
 pub mod link;
 mod logs;

@@ -284,6 +284,9 @@ async fn start(config: AgentConfig, disk: &Arc<Scripted>, fake: &Fake, leader: &
 
 fn config(folder: &TempDir, machine: &str, spare_sandboxes: usize) -> AgentConfig {
     AgentConfig {
+        allow: Default::default(),
+        registry_auth: None,
+        image_gc: None,
         node: node(),
         role: NodeRole::Follower,
         labels: Labels::new(),
@@ -317,6 +320,9 @@ pub fn pod(number: u128, policy: RestartPolicy) -> AssignedPod {
         on_node_loss: Default::default(),
         strategy: None,
         hostname: None,
+        security_context: Default::default(),
+        host_network: false,
+        image_pull_secrets: Vec::new(),
     };
     AssignedPod { uid: Uid(Uuid::from_u128(number)), name: name(&format!("pod-{number}")), spec, want: Want::Run { restarts: 0 } }
 }

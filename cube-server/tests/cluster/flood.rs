@@ -9,8 +9,8 @@ use bytes::Bytes;
 use cube_api::meta::Uid;
 use cube_server::follower::runtime::fake::Fake;
 use cube_server::follower::runtime::{
-    ContainerId, ContainerSpec, EngineInfo, ExecHandle, ExecRequest, Hint, LogBatch, LogLine, LogRequest, Observed, PullProgress, Runtime,
-    RuntimeError, SandboxSpec, Scope, StopSignal,
+    ContainerId, ContainerSpec, EngineInfo, ExecHandle, ExecRequest, HeldImage, Hint, LogBatch, LogLine, LogRequest, Login, Observed,
+    PullProgress, Runtime, RuntimeError, SandboxSpec, Scope, StopSignal,
 };
 use cube_server::latest;
 use futures::StreamExt;
@@ -63,8 +63,16 @@ impl Runtime for Flood {
         self.fake.image(image).await
     }
 
-    async fn pull(&self, image: &str, progress: latest::Sender<PullProgress>) -> Result<String, RuntimeError> {
-        self.fake.pull(image, progress).await
+    async fn images(&self) -> Result<Vec<HeldImage>, RuntimeError> {
+        self.fake.images().await
+    }
+
+    async fn remove_image(&self, image: &HeldImage) -> Result<(), RuntimeError> {
+        self.fake.remove_image(image).await
+    }
+
+    async fn pull(&self, image: &str, login: Option<&Login>, progress: latest::Sender<PullProgress>) -> Result<String, RuntimeError> {
+        self.fake.pull(image, login, progress).await
     }
 
     async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<ContainerId, RuntimeError> {

@@ -296,6 +296,9 @@ impl Follower {
     ) -> Self {
         let (ambient, keys, Engine { fake, runtime, tasks, measured }) = (Ambient::system(), Keys::new(&token()), engine);
         let config = AgentConfig {
+            allow: Default::default(),
+            registry_auth: None,
+            image_gc: None,
             node: name(node),
             role: NodeRole::Follower,
             labels: Labels::new(),

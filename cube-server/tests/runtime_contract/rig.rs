@@ -94,7 +94,13 @@ impl Rig {
 
     /// The pod's sandbox.
     pub fn sandbox_spec(&self, published: Vec<Port>) -> SandboxSpec {
-        SandboxSpec { scope: self.scope.clone(), identity: self.identity(None, 0), hostname: Some("web".to_owned()), published }
+        SandboxSpec {
+            scope: self.scope.clone(),
+            identity: self.identity(None, 0),
+            hostname: Some("web".to_owned()),
+            published,
+            host_network: false,
+        }
     }
 
     /// A container of the pod.
@@ -118,6 +124,7 @@ impl Rig {
             env: BTreeMap::new(),
             working_dir: None,
             resources: Resources { limits, ..Resources::default() },
+            security: Default::default(),
             tty: false,
             stdin: false,
         }

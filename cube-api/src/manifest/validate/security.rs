@@ -48,8 +48,7 @@ pub(super) fn container(checks: &mut Checks, path: &Path, spec: &PodSpec, contai
     checks.check(!both, || context.key("capabilities"), message);
     // Which of the two wins depends on the engine: nobody should have to know.
     if let Some(both) = capabilities.add.intersection(&capabilities.drop).next() {
-        let name = serde_json::to_string(both).unwrap_or_default();
-        checks.refuse(context.key("capabilities"), format!("{name} is both in `add` and in `drop`"));
+        checks.refuse(context.key("capabilities"), format!("`{both}` is both in `add` and in `drop`"));
     }
     if spec.host_network {
         host_ports(checks, &path.key("ports"), container);

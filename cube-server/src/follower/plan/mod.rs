@@ -66,11 +66,12 @@ pub struct Note {
 }
 
 impl Decision {
-    /// Whether a sandbox is to be made for this pod that a spare one could be as well: one without ports and without a name that it asked for, which
-    /// Docker gives at creation only.
+    /// Whether a sandbox is to be made for this pod that a spare one could be as well: one without ports, in a network of its own and without a
+    /// name that it asked for: Docker gives these at creation only.
     pub fn could_take_a_spare(&self, pod: &AssignedPod, view: &View) -> bool {
         let makes_one = self.actions.iter().any(|action| matches!(action, Action::CreateSandbox { .. }));
-        makes_one && view.spare.is_none() && !view.spare_refused && pod.spec.hostname.is_none() && pod.spec.published().next().is_none()
+        let takes_any = pod.spec.hostname.is_none() && !pod.spec.host_network && pod.spec.published().next().is_none();
+        makes_one && view.spare.is_none() && !view.spare_refused && takes_any
     }
 }
 

@@ -5,12 +5,12 @@
 
 mod perform;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use cube_api::meta::Name;
-use cube_api::pod::PodStatus;
+use cube_api::pod::{Permission, PodStatus};
 use cube_api::session::AssignedPod;
 use futures::StreamExt;
 use futures::future::{AbortHandle, Abortable, BoxFuture};
@@ -55,6 +55,8 @@ pub struct Context {
     pub ambient: Ambient,
     /// Pulls.
     pub images: Images,
+    /// What pods may ask for that makes them as mighty as the machine's root, or nearly.
+    pub allow: BTreeSet<Permission>,
     /// Where statuses go.
     pub reporter: Reporter,
     /// Sandboxes that were made before anybody needed them.
@@ -430,7 +432,6 @@ async fn sleep(wait: Option<Duration>) {
 #[cfg(test)]
 mod tests {
     use cube_api::pod::RestartPolicy;
-    use std::collections::BTreeSet;
 
     use cube_api::session::NodeFacts;
 
@@ -453,7 +454,8 @@ mod tests {
             runtime: runtime.clone(),
             ledger: ledger.clone(),
             ambient: ambient.clone(),
-            images: Images::new(runtime, tasks.clone()),
+            images: Images::new(runtime, ledger.clone(), None, ambient.clone(), tasks.clone()),
+            allow: BTreeSet::new(),
             reporter: reporter.clone(),
             spares: Spares::new(BTreeSet::new()),
             admission: Arc::new(Semaphore::new(1)),
@@ -466,6 +468,7 @@ mod tests {
             trouble: None,
             capacity: Default::default(),
             allocatable: None,
+            allows: Default::default(),
         });
         let instance = cube_api::meta::Instance(ambient.uuid());
         let sources = Sources { node_id: opened.node_id, instance, membership, facts, ledger, link: leader.clone(), ambient };

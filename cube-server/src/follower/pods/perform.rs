@@ -1,15 +1,17 @@
 //! Doing one action: from the plan's words to the runtime's calls.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cube_api::meta::Name;
-use cube_api::pod::{Container, expand};
+use cube_api::pod::{Container, Permission, Security, expand};
 use cube_api::session::AssignedPod;
 use futures::StreamExt;
 
 use super::Context;
 use crate::follower::images::Pull;
+use crate::follower::images::logins::Logins;
 use crate::follower::plan::{Action, Outcome};
 use crate::follower::runtime::{ContainerId, ContainerSpec, Identity, LogRequest, RuntimeError, SandboxSpec, Scope};
 
@@ -33,14 +35,17 @@ impl Work {
         match action {
             Action::FindImage(name) => {
                 let image = self.image(name)?;
-                Ok(Outcome::Image(self.found(name, runtime.image(image).await?)?))
+                Ok(Outcome::Image(self.found(name, self.context.images.find(image).await?)?))
             }
             Action::Pull(_) => {
                 let pull = self.pull.clone().ok_or(RuntimeError::Gone)?;
                 let (id, took) = pull.wait().await?;
                 Ok(Outcome::Pulled(id, took))
             }
-            Action::CreateSandbox { attempt } => Ok(Outcome::Created(runtime.create_sandbox(&self.sandbox_spec(*attempt)).await?)),
+            Action::CreateSandbox { attempt } => {
+                self.check_allowed()?;
+                Ok(Outcome::Created(runtime.create_sandbox(&self.sandbox_spec(*attempt)).await?))
+            }
             Action::ClaimSandbox { attempt, spare } => {
                 let claimed = runtime.claim_spare(&self.scope, spare, &self.identity(None, *attempt)).await?;
                 Ok(Outcome::Claimed(Box::new(claimed)))
@@ -51,6 +56,7 @@ impl Work {
                 if is_anothers { Ok(Outcome::Done) } else { runtime.remove(id).await.map(|()| Outcome::Done) }
             }
             Action::CreateApp { name, attempt, sandbox } => {
+                self.check_allowed()?;
                 let spec = self.container_spec(self.spec(name)?, *attempt, sandbox.clone());
                 Ok(Outcome::Created(runtime.create_container(&spec).await?))
             }
@@ -63,10 +69,14 @@ impl Work {
         }
     }
 
+    fn logins(&self) -> Logins {
+        Logins::default()
+    }
+
     /// Begins or joins the pull that an action is about.
     pub(super) fn join_pull(&mut self, action: &Action) -> Option<(Name, Pull)> {
         let Action::Pull(name) = action else { return None };
-        let pull = self.context.images.pull(self.image(name).ok()?);
+        let pull = self.context.images.pull(self.image(name).ok()?, self.logins());
         self.pull = Some(pull.clone());
         Some((name.clone(), pull))
     }
@@ -88,16 +98,28 @@ impl Work {
         }
     }
 
+    /// The scheduler asks before it places a pod; whoever runs this node may have changed their mind since, and it is their machine.
+    fn check_allowed(&self) -> Result<(), RuntimeError> {
+        let missing: BTreeSet<_> = Permission::needed_by(&self.pod.spec).difference(&self.context.allow).copied().collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let problem = format!("this node doesn't allow {}", Permission::list(&missing));
+        Err(RuntimeError::Refused { operation: "create the container", problem })
+    }
+
     fn identity(&self, container: Option<Name>, attempt: u32) -> Identity {
         Identity { uid: self.pod.uid, pod: self.pod.name.clone(), container, attempt }
     }
 
     fn sandbox_spec(&self, attempt: u32) -> SandboxSpec {
-        let published: Vec<_> = self.pod.spec.published().cloned().collect();
+        let host_network = self.pod.spec.host_network;
+        // In the host's network there is nothing to publish a port on but itself, and the host has its name.
+        let published: Vec<_> = self.pod.spec.published().filter(|_| !host_network).cloned().collect();
         // One that publishes nothing and asks for no name has the engine's own, as a spare sandbox has: no program can tell in which kind it runs.
         let own = (!published.is_empty()).then_some(&self.pod.name);
         let hostname = self.pod.spec.hostname.as_ref().or(own).map(Name::to_string);
-        SandboxSpec { scope: self.scope.clone(), identity: self.identity(None, attempt), hostname, published }
+        SandboxSpec { scope: self.scope.clone(), identity: self.identity(None, attempt), hostname, published, host_network }
     }
 
     fn container_spec(&self, spec: &Container, attempt: u32, sandbox: ContainerId) -> ContainerSpec {
@@ -112,6 +134,7 @@ impl Work {
             env: spec.env.clone(),
             working_dir: spec.working_dir.clone(),
             resources: spec.resources,
+            security: Security::of(&self.pod.spec, spec),
             tty: spec.tty,
             stdin: spec.stdin,
         }

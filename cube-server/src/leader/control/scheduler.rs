@@ -179,7 +179,10 @@ impl Matters {
             }
             Changed::Pod { before: _, after: None } => Self::ToAll,
             Changed::Node { before: Some(before), after: Some(after) } => {
-                let facts = |node: &Node| (node.condition.clone(), node.allocatable, node.labels.clone(), node.cordon.is_some());
+                let facts = |node: &Node| {
+                    let Node { condition, allocatable, allows, labels, cordon, .. } = node;
+                    (condition.clone(), *allocatable, allows.clone(), labels.clone(), cordon.is_some())
+                };
                 if facts(before) == facts(after) { Self::Not } else { Self::ToAll }
             }
             Changed::Node { before: _, after: _ } => Self::ToAll,
