@@ -17,6 +17,7 @@ pub mod pod;
 pub mod quantity;
 pub mod routes;
 pub mod session;
+pub mod sources;
 pub mod status;
 pub mod stream;
 

@@ -39,6 +39,9 @@ pub struct Node {
     /// That a person wants no new pods on it, whatever its condition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cordon: Option<Cordon>,
+    /// Folders of its machine that pods may have, with all below them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_paths: Vec<String>,
     /// cube-server's version there.
     pub version: String,
     /// Docker's version there; empty while Docker doesn't answer.

@@ -10,6 +10,8 @@
 
 use std::collections::BTreeSet;
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +19,7 @@ use crate::event::EventKind;
 use crate::meta::{ClusterId, Instance, Labels, LifeId, Name, NodeId, Uid};
 use crate::node::{Capacity, NodeRole, Usage};
 use crate::pod::{Permission, PodSpec, PodStatus};
+use crate::sources::Sources;
 
 /// The protocol's name in the `Upgrade` header. The number moves when an old peer would misunderstand.
 pub const UPGRADE: &str = "cube-session/1";
@@ -93,6 +96,9 @@ pub struct NodeFacts {
     /// What pods may ask for here that makes them as mighty as the machine's root, or nearly.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty", deserialize_with = "Permission::known")]
     pub allows: BTreeSet<Permission>,
+    /// Folders of the machine that pods may have, and what is below them; a `hostPath` outside of all of them is refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_paths: Vec<String>,
 }
 
 /// Who answers.
@@ -126,6 +132,9 @@ pub struct Assignment<Spec = PodSpec> {
     /// No new pods are to come: the node keeps no sandboxes ready for them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cordoned: bool,
+    /// Named volumes that were deleted: the node removes their data and then reports them as `dropped`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drop_volumes: Vec<Uid>,
 }
 
 /// A pod as its node is told of it.
@@ -140,6 +149,10 @@ pub struct AssignedPod<Spec = PodSpec> {
     pub spec: Spec,
     /// What to do with it.
     pub want: Want,
+    /// The newest values of what its spec names of secrets, configs and named volumes. A container has those of its creation: other values stop
+    /// and start nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sources: Option<Arc<Sources>>,
 }
 
 /// What a node should do with a pod.
@@ -182,6 +195,9 @@ pub struct Report {
     /// Events in order of their sequence.
     #[serde(default)]
     pub events: Vec<NodeEvent>,
+    /// Deleted named volumes of which nothing is left on the node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dropped: Vec<Uid>,
 }
 
 /// The newest status of one pod.

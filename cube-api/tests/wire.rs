@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cube_api::manifest::{self, Resource};
 use cube_api::pod::{
-    Amounts, Capabilities, Capability, Container, ContainerSecurity, ContainerState, ContainerStatus, EndReason, ImagePullPolicy,
+    Amounts, Capabilities, Capability, Container, ContainerSecurity, ContainerState, ContainerStatus, EndReason, Env, ImagePullPolicy,
     OnNodeLoss, Phase, Placement, PodSecurity, Port, Protocol, PullSecret, Resources, RestartPolicy, RestartRules, Running, Strategy,
     Terminated, WaitReason, Waiting,
 };
@@ -48,7 +48,9 @@ fn full_pod() -> Pod {
         image: "nginx:latest".to_owned(),
         command: vec!["sh".to_owned()],
         args: vec!["-c".to_owned(), "true".to_owned()],
-        env: BTreeMap::from([("A".to_owned(), "b".to_owned())]),
+        env: Env::plain([("A", "b")]),
+        env_from: Vec::new(),
+        volume_mounts: Vec::new(),
         working_dir: Some("/tmp".to_owned()),
         ports: vec![port],
         resources: Resources {
@@ -103,6 +105,7 @@ fn full_pod() -> Pod {
             },
             host_network: false,
             image_pull_secrets: vec![PullSecret { name: name("registry") }],
+            volumes: Vec::new(),
         }),
         placement: Placement { node: Some(name("node-1")), bound_at: Some(second(1)), waiting_for: None, avoids: vec![name("node-2")] },
         status: PodStatus {

@@ -13,6 +13,7 @@ use cube_api::pod::Permission;
 
 use crate::ambient::Ambient;
 use crate::follower::dial::Dialer;
+use crate::follower::host_paths::HostPaths;
 use crate::follower::reserve::Reserve;
 use crate::follower::{self, AgentConfig};
 use crate::net::Network;
@@ -80,6 +81,7 @@ impl Hollows {
             data_dir: "(none: a hollow node)".into(),
             max_pods: *max_pods,
             reserve: Reserve::NOTHING,
+            host_paths: HostPaths::default(),
             spare_sandboxes: 0,
             machine: None,
         };

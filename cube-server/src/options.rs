@@ -289,6 +289,9 @@ pub struct CommonOptions {
     /// They go until it is no fuller than so many hundredths
     #[arg(long, env = "CUBE_IMAGE_GC_LOW", value_name = "PERCENT", default_value_t = 80, value_parser = clap::value_parser!(u8).range(0..=100))]
     pub image_gc_low: u8,
+    /// A folder of this machine that pods may have by `hostPath`, with all below it; may be repeated. Without it they get none
+    #[arg(long, env = "CUBE_ALLOW_HOST_PATH", value_name = "PATH", value_delimiter = ',')]
+    pub allow_host_path: Vec<String>,
     /// How many sandboxes are kept ready for pods that publish no port and ask for no hostname: such a pod starts in a third of the time. 0
     /// keeps none
     #[arg(long, env = "CUBE_SPARE_SANDBOXES", value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(..=16))]

@@ -25,6 +25,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::ambient::Ambient;
 use crate::data_dir::{self, DataDir, DataDirError};
 use crate::follower::dial::Dialer;
+use crate::follower::host_paths::HostPaths;
 use crate::follower::images::logins;
 use crate::follower::ledger::{self, LEDGER};
 use crate::follower::machine::{Load, Machine, ThisMachine};
@@ -250,6 +251,7 @@ async fn start_node(
         max_pods: common.max_pods,
         reserve: common.reserve(),
         machine: Some(Arc::new(ThisMachine)),
+        host_paths: HostPaths::new(common.allow_host_path.iter().cloned()).map_err(anyhow::Error::msg)?,
         spare_sandboxes: common.spare_sandboxes.into(),
         allow: common.allow.iter().copied().collect(),
         registry_auth: common.registry_auth.clone(),

@@ -248,12 +248,14 @@ fn resource_of(mut node: Node, room: usize) -> Result<Resource, Vec<Problem>> {
 }
 
 fn pod_of(node: &mut Node, room: usize, findings: &mut Vec<Finding>) -> Option<PodManifest> {
-    findings.extend(forms::bring_to_maps(node));
-    let (pod, found) = decode::decode::<PodManifest>(node, room);
+    findings.extend(forms::bring_to_one_form(node));
+    let (mut pod, found) = decode::decode::<PodManifest>(node, room);
     findings.extend(found);
-    if let Some(pod) = &pod {
+    if let Some(pod) = &mut pod {
+        let invalid = validate::pod(pod).into_iter().map(|finding| Finding { path: node.spelled(&finding.path), ..finding });
         // What was said of a field that couldn't be read isn't said again of what stands in for it.
-        findings.extend(validate::pod(pod).into_iter().filter(|finding| !node.locate(&finding.path).1));
+        findings.extend(invalid.filter(|finding| !node.locate(&finding.path).1));
+        pod.spec.containers.iter_mut().for_each(|container| container.env.normalize());
     }
     pod
 }

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::pod::{self, OnNodeLoss, Protocol, RestartPolicy};
+use crate::pod::{self, Env, OnNodeLoss, Protocol, RestartPolicy};
 use crate::quantity::{Bytes, MilliCpu};
 
 /// The problems as a person reads them.
@@ -36,7 +36,7 @@ fn the_smallest_manifest_is_read() {
     assert_eq!(pod.metadata.name.as_str(), "my-pod");
     assert_eq!(pod.metadata.labels["app"], "my-app");
     assert_eq!(pod.spec.containers[0].image, "nginx:latest");
-    assert_eq!(pod.spec.containers[0].env["ENV_VAR2"], "value2");
+    assert_eq!(pod.spec.containers[0].env.value("ENV_VAR2"), Some("value2"));
     assert_eq!(from_json(SMALLEST.as_bytes()), parse(SMALLEST));
 }
 
@@ -135,7 +135,7 @@ fn all_problems_of_all_resources_come_at_once_in_the_order_of_the_text() {
             "16:9: resource 1: spec.containers[1].tty: found yes; true or false is expected",
             "17:5: resource 1: spec.restartPolicy: `always` is not allowed; did you mean `Always`?",
             "18:5: resource 1: spec.nope: unknown field `nope`; the fields are containers, restartPolicy, restart, \
-             terminationGracePeriodSeconds, nodeSelector, onNodeLoss, strategy, hostname, securityContext, hostNetwork, imagePullSecrets",
+             terminationGracePeriodSeconds, nodeSelector, onNodeLoss, strategy, hostname, securityContext, hostNetwork, imagePullSecrets, volumes",
             "21:10: pod/two: spec.containers: the list is empty; a pod has at least one container",
             "22:3: resource 3: type: unknown type `pdo`; did you mean `pod`?",
             "23:3: resource 4: found just a text; a resource is expected: a map with type, metadata and spec",
@@ -154,7 +154,7 @@ fn what_is_missing_is_named_and_its_absence_brings_no_second_problem() {
         [
             "2:1: resource 1: metadata: the field `name` is missing",
             "3:1: resource 1: spec: found a list; a map with the fields containers, restartPolicy, restart, \
-             terminationGracePeriodSeconds, nodeSelector, onNodeLoss, strategy, hostname, securityContext, hostNetwork, imagePullSecrets is expected",
+             terminationGracePeriodSeconds, nodeSelector, onNodeLoss, strategy, hostname, securityContext, hostNetwork, imagePullSecrets, volumes is expected",
         ]
     );
     assert_eq!(
@@ -162,7 +162,7 @@ fn what_is_missing_is_named_and_its_absence_brings_no_second_problem() {
         [
             "3:21: pod/web: spec.containers[0]: the field `name` is missing",
             "3:21: pod/web: spec.containers[0]: the field `image` is missing",
-            "3:25: pod/web: spec.containers[1]: found 5; a map with the fields name, image, command, args, env, workingDir, ports, \
+            "3:25: pod/web: spec.containers[1]: found 5; a map with the fields name, image, command, args, env, envFrom, volumeMounts, workingDir, ports, \
              resources, imagePullPolicy, tty, stdin is expected",
             "3:38: pod/web: spec.containers[2].image: found nothing; a text is expected",
         ]
@@ -201,8 +201,7 @@ spec:
     let labels: Vec<_> = pod.metadata.labels.into_iter().collect();
     let pairs = |list: &[(&str, &str)]| list.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect::<Vec<_>>();
     assert_eq!(labels, pairs(&[("app", "web"), ("tier", "")]).into_iter().collect::<Vec<_>>());
-    let env: Vec<_> = pod.spec.containers[0].env.clone().into_iter().collect();
-    assert_eq!(env, pairs(&[("A", "b"), ("EMPTY", ""), ("V", "1.20")]));
+    assert_eq!(pod.spec.containers[0].env, Env::plain([("A", "b"), ("EMPTY", ""), ("V", "1.20")]));
 }
 
 #[test]
@@ -222,9 +221,10 @@ fn what_is_wrong_in_a_list_of_labels_or_env_is_found() {
         [
             "2:37: pod/web: metadata.labels[1]: found a list; a text `key=value` or `key` is expected",
             "2:42: pod/web: metadata.labels[2]: `a` is there already, as [0]",
-            "3:74: pod/web: spec.containers[0].env[1]: `A` is there already, as [0]",
-            "3:85: pod/web: spec.containers[0].env[2]: unknown field `nmae`; did you mean `name`?",
-            "3:96: pod/web: spec.containers[0].env[3]: `valueFrom` is not in this version; write the value itself",
+            "3:75: pod/web: spec.containers[0].env[1].name: `A` is there already, as [0]",
+            "3:85: pod/web: spec.containers[0].env[2]: the field `name` is missing",
+            "3:86: pod/web: spec.containers[0].env[2].nmae: unknown field `nmae`; did you mean `name`?",
+            "3:106: pod/web: spec.containers[0].env[3].valueFrom: it names no source; there are fieldRef, resourceFieldRef",
             "3:122: pod/web: spec.containers[0].env[4]: the field `name` is missing",
         ]
     );
@@ -233,7 +233,7 @@ fn what_is_wrong_in_a_list_of_labels_or_env_is_found() {
 #[test]
 fn a_text_without_quotes_stays_as_typed() {
     let pod = pod(&with_container("env: {A: no, B: 1.20, C: true, D: 0x10, E: 1e3, F: 010, G: '', H: null text, I: 2026-11-21}"));
-    let values: Vec<&str> = pod.spec.containers[0].env.values().map(String::as_str).collect();
+    let values: Vec<&str> = pod.spec.containers[0].env.iter().filter_map(|variable| variable.value.as_deref()).collect();
     assert_eq!(values, ["no", "1.20", "true", "0x10", "1e3", "010", "", "null text", "2026-11-21"]);
 }
 
@@ -243,7 +243,7 @@ fn characters_that_yaml_wants_escaped_may_stand_in_json_as_they_are() {
     for read in [from_json(json.as_bytes()), parse(&json)] {
         let resources = read.unwrap_or_else(|problems| panic!("{problems:#?}"));
         let Resource::Pod(pod) = &resources[0];
-        assert_eq!(pod.spec.containers[0].env["ENV_VAR1"], "\u{7f}\u{feff}\u{80}\u{1f600}");
+        assert_eq!(pod.spec.containers[0].env.value("ENV_VAR1"), Some("\u{7f}\u{feff}\u{80}\u{1f600}"));
     }
 }
 
@@ -410,7 +410,7 @@ fn the_rules_beyond_the_shape_hold() {
         ("command: [sh, \"a\\0b\"]", "command[1]: a NUL character"),
         ("args: [\"a\\0b\"]", "args[0]: a NUL character"),
         (&format!("args: [{long_word}]"), "args[0]: 131072 bytes, at most 131071 are allowed"),
-        ("env: {'': x}", "env: a variable without a name"),
+        ("env: {'': x}", "env[\"\"]: a variable without a name"),
         ("env: {A: \"a\\0b\"}", "env.A: a NUL character"),
     ] {
         let found = problems(&with_container(lines));

@@ -1,10 +1,11 @@
 //! What a manifest may say of one container.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::env::Env;
+use super::volume::{EnvFrom, VolumeMount};
 use crate::meta::Name;
 use crate::pod::security::ContainerSecurity;
 use crate::quantity::{Bytes, MilliCpu};
@@ -23,9 +24,15 @@ pub struct Container {
     /// Replaces the image's command. `$(VAR)` in it is replaced from `env`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
-    /// Environment, in order of the keys: a map, or Kubernetes' list of `{name, value}`.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub env: BTreeMap<String, String>,
+    /// Environment: a map, or Kubernetes' list of `{name, value}` and `{name, valueFrom}`.
+    #[serde(default, skip_serializing_if = "Env::is_empty")]
+    pub env: Env,
+    /// Environment from all keys of secrets and configs; `env` goes before it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env_from: Vec<EnvFrom>,
+    /// Where it has which of the pod's volumes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volume_mounts: Vec<VolumeMount>,
     /// Replaces the image's working directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub working_dir: Option<String>,

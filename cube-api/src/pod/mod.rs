@@ -3,9 +3,11 @@
 //! Names and units are Kubernetes', so that people's habits carry over. Every field that is accepted works.
 
 mod container;
+mod env;
 mod expand;
 mod security;
 mod status;
+mod volume;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,10 +18,16 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use self::container::{Amounts, Container, ImagePullPolicy, Port, Protocol, Resources};
+pub use self::env::{Env, EnvSource, EnvVar, FieldPath, FieldRef, KeyRef, ResourceField, ResourceFieldRef};
 pub use self::expand::expand;
 pub use self::security::{Capabilities, Capability, ContainerSecurity, MAX_ID, Permission, PodSecurity, Security};
 pub use self::status::{
     ContainerState, ContainerStatus, DRAINED, EndReason, NODE_FORGOT, NODE_LOST, Phase, PodStatus, Running, Terminated, WaitReason, Waiting,
+};
+
+pub use self::volume::{
+    Claim, ConfigFiles, EmptyDir, EnvFrom, FileMode, Files, HostPath, HostPathType, KeyToPath, Medium, SecretFiles, Source, SourceKind,
+    SourceRef, Volume, VolumeMount, VolumeSource, Wanted,
 };
 
 use crate::meta::{Metadata, Name};
@@ -103,6 +111,9 @@ pub struct PodSpec {
     /// Secrets with logins for the registries that its images come from; the node has more of its own (`--registry-auth`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub image_pull_secrets: Vec<PullSecret>,
+    /// Files that its containers share, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Volume>,
 }
 
 /// A secret that is meant by its name.

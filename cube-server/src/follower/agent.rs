@@ -1,6 +1,6 @@
 //! The handle that the session and the router hold on the node agent.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -17,8 +17,10 @@ use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 
 use crate::ambient::Ambient;
 use crate::follower::assignments::{Assignments, Pods, Request};
+use crate::follower::host_paths::HostPaths;
 use crate::follower::images::Images;
 use crate::follower::images::cleanup::{self, Cleaner};
+use crate::follower::kept::Drops;
 use crate::follower::ledger::{Home, LEDGER, Ledger, LedgerError, Membership, Opened};
 use crate::follower::machine::Machine;
 use crate::follower::observe::Observer;
@@ -52,6 +54,8 @@ pub struct AgentConfig {
     pub reserve: Reserve,
     /// What is measured; none for a node whose machine is only pretended: its use is never known.
     pub machine: Option<Arc<dyn Machine>>,
+    /// Which files of its machine pods may have.
+    pub host_paths: HostPaths,
     /// How many sandboxes it keeps ready.
     pub spare_sandboxes: usize,
     /// What pods may ask for that makes them as mighty as the machine's root, or nearly.
@@ -170,6 +174,7 @@ impl Agent {
             capacity: Capacity { pods: config.max_pods, ..Capacity::default() },
             allocatable: None,
             allows: config.allow.clone(),
+            host_paths: config.host_paths.announced(),
         };
         let (facts, facts_seen) = latest::channel(facts);
         let (membership, membership_seen) = latest::channel(opened.membership);
@@ -178,6 +183,7 @@ impl Agent {
         let reporter = Reporter::new(opened.starts);
         let promised = opened.pods.values().filter_map(|pod| pod.record.sandbox.spare.clone());
         let (spares, admission) = (Spares::new(promised.collect()), Arc::new(Semaphore::new(STARTS_AT_ONCE)));
+        let drops = Drops::default();
         let keeper = Keeper {
             spares: spares.clone(),
             runtime: runtime.clone(),
@@ -195,6 +201,8 @@ impl Agent {
             reporter: reporter.clone(),
             spares,
             admission,
+            host_paths: config.host_paths.clone(),
+            drops: drops.clone(),
             assignments: requests.clone(),
         };
         let assignments = Assignments {
@@ -203,6 +211,7 @@ impl Agent {
             kept: opened.pods,
             census: None,
             silent: BTreeSet::new(),
+            volumes: BTreeMap::new(),
             moved,
             pods: pods.clone(),
             context: Arc::new(context),
@@ -241,6 +250,7 @@ impl Agent {
         tasks.spawn_droppable("assignments", assignments.run(waiting));
         tasks.spawn_droppable("engine watcher", observer.run());
         tasks.spawn_droppable("spare sandboxes", keeper.run());
+        tasks.spawn_droppable("deleted volumes", drops.run(runtime.clone(), reporter.clone(), sources.ambient.clone()));
         tasks.spawn_droppable("reporter", reporter.run(sources));
         if let Some(cleaner) = cleaner {
             tasks.spawn_droppable("image clean-up", cleaner.run());

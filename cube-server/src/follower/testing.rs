@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::agent::{Agent, AgentConfig, LeaderLink, LinkError, StartError};
+use super::host_paths::HostPaths;
 use super::ledger::{LEDGER, Ledger};
 use super::machine::Machine;
 use super::reserve::Reserve;
@@ -296,6 +297,7 @@ fn config(folder: &TempDir, machine: &str, spare_sandboxes: usize) -> AgentConfi
         max_pods: 100,
         reserve: Reserve::NOTHING,
         machine: None,
+        host_paths: HostPaths::default(),
         spare_sandboxes,
     }
 }
@@ -323,8 +325,15 @@ pub fn pod(number: u128, policy: RestartPolicy) -> AssignedPod {
         security_context: Default::default(),
         host_network: false,
         image_pull_secrets: Vec::new(),
+        volumes: Vec::new(),
     };
-    AssignedPod { uid: Uid(Uuid::from_u128(number)), name: name(&format!("pod-{number}")), spec, want: Want::Run { restarts: 0 } }
+    AssignedPod {
+        uid: Uid(Uuid::from_u128(number)),
+        name: name(&format!("pod-{number}")),
+        spec,
+        want: Want::Run { restarts: 0 },
+        sources: None,
+    }
 }
 
 /// The pod, to be stopped.

@@ -100,6 +100,7 @@ impl Rig {
             hostname: Some("web".to_owned()),
             published,
             host_network: false,
+            holds: Vec::new(),
         }
     }
 
@@ -127,6 +128,7 @@ impl Rig {
             security: Default::default(),
             tty: false,
             stdin: false,
+            mounts: Vec::new(),
         }
     }
 

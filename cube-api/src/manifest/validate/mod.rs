@@ -5,6 +5,9 @@
 
 mod security;
 
+mod env;
+mod volumes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -74,6 +77,7 @@ impl Checks {
             }
             self.container(&path, container);
             security::container(self, &path, spec, container);
+            self.env(&path.key("env"), container, spec);
             self.ports(&path.key("ports"), &container.ports, &mut host_ports);
         }
         let grace = spec.termination_grace_period_seconds;
@@ -81,6 +85,7 @@ impl Checks {
         self.check(grace <= MAX_GRACE_SECONDS, grace_path, || format!("{grace} s; at most {MAX_GRACE_SECONDS} (a day) are allowed"));
         self.labels(&path.key("nodeSelector"), &spec.node_selector);
         security::pod(self, path, spec);
+        self.volumes(path, spec);
     }
 
     fn container(&mut self, path: &Path, container: &Container) {
@@ -95,9 +100,6 @@ impl Checks {
             || path.key("command").index(0),
             || "the program to run is empty".to_owned(),
         );
-        for (name, value) in &container.env {
-            self.variable(&path.key("env"), name, value);
-        }
         if let Some(folder) = &container.working_dir {
             let right = folder.starts_with('/') && !folder.contains('\0');
             self.check(right, || path.key("workingDir"), || format!("`{}` is not an absolute path", excerpt(folder)));
@@ -110,14 +112,6 @@ impl Checks {
             self.check(!word.contains('\0'), || path.index(index), || "a NUL character, which no program can be given".to_owned());
             self.check(word.len() <= MAX_WORD_BYTES, || path.index(index), || too_long(word.len()));
         }
-    }
-
-    fn variable(&mut self, env: &Path, name: &str, value: &str) {
-        self.check(!name.is_empty(), || env.clone(), || "a variable without a name".to_owned());
-        self.check(!name.contains(['=', '\0']), || env.key(name), || "a variable's name has no '=' and no NUL character".to_owned());
-        self.check(!value.contains('\0'), || env.key(name), || "a NUL character, which no program can be given".to_owned());
-        let length = name.len() + 1 + value.len();
-        self.check(length <= MAX_WORD_BYTES, || env.key(name), || too_long(length));
     }
 
     fn ports(&mut self, path: &Path, ports: &[Port], host_ports: &mut HostPorts) {

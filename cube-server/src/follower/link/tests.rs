@@ -38,6 +38,7 @@ fn report() -> Report {
         capacity: Capacity::default(),
         allocatable: None,
         allows: Default::default(),
+        host_paths: Vec::new(),
     };
     Report {
         node_id: NodeId(Uuid::nil()),
@@ -47,6 +48,7 @@ fn report() -> Report {
         usage: None,
         pods: Vec::new(),
         events: Vec::new(),
+        dropped: Vec::new(),
     }
 }
 

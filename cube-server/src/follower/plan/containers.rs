@@ -47,7 +47,9 @@ impl Step<'_> {
 
     fn waiting(&mut self, spec: &Container, attempt: u32, seen: Option<&Observed>, sandbox: &Sandbox) {
         let Some(seen) = seen else {
-            if self.is_due(self.record.containers[&spec.name].due()) && self.view.images.contains_key(&spec.name) {
+            // The volumes are made while the image is looked for.
+            let is_due = self.is_due(self.record.containers[&spec.name].due());
+            if is_due && self.has_volumes() && self.view.images.contains_key(&spec.name) {
                 self.act(Action::CreateApp { name: spec.name.clone(), attempt, sandbox: sandbox.id.clone() });
             }
             return;

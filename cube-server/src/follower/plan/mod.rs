@@ -10,6 +10,7 @@ mod sandbox;
 #[cfg(test)]
 mod tests;
 mod view;
+mod volumes;
 
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ use crate::follower::runtime::{ContainerId, StopSignal};
 
 pub use outcome::{Came, Outcome, take_in};
 pub use view::{Key, Signalled, Trouble, View};
+pub use volumes::holds_volumes;
 
 /// Everything that a decision is made from.
 #[derive(Clone, Copy)]
@@ -66,12 +68,13 @@ pub struct Note {
 }
 
 impl Decision {
-    /// Whether a sandbox is to be made for this pod that a spare one could be as well: one without ports, in a network of its own and without a
-    /// name that it asked for: Docker gives these at creation only.
+    /// Whether a sandbox is to be made for this pod that a spare one could be as well: one without ports, in a network of its own, without a name
+    /// that it asked for and without volumes that it holds: Docker gives these at creation only.
     pub fn could_take_a_spare(&self, pod: &AssignedPod, view: &View) -> bool {
         let makes_one = self.actions.iter().any(|action| matches!(action, Action::CreateSandbox { .. }));
-        let takes_any = pod.spec.hostname.is_none() && !pod.spec.host_network && pod.spec.published().next().is_none();
-        makes_one && view.spare.is_none() && !view.spare_refused && takes_any
+        let own_network = !pod.spec.host_network && pod.spec.published().next().is_none();
+        let plain = own_network && pod.spec.hostname.is_none() && !holds_volumes(&pod.spec);
+        makes_one && plain && view.spare.is_none() && !view.spare_refused
     }
 }
 
@@ -108,6 +111,13 @@ pub enum Action {
     },
     /// Start the sandbox.
     StartSandbox(ContainerId),
+    /// Make the pod's volumes, or find them.
+    PrepareVolumes {
+        /// No container of the pod was made yet.
+        first: bool,
+    },
+    /// Remove the pod's own volumes.
+    DropVolumes,
     /// Make an app container.
     CreateApp {
         /// Which.
@@ -144,6 +154,7 @@ impl Action {
         match self {
             Self::FindImage(name) | Self::Pull(name) => Key::Image(name.clone()),
             Self::CreateSandbox { .. } | Self::ClaimSandbox { .. } | Self::StartSandbox(_) => Key::Sandbox,
+            Self::PrepareVolumes { .. } | Self::DropVolumes => Key::Volumes,
             Self::CreateApp { name, .. } | Self::StartApp { name, .. } => Key::App(name.clone()),
             Self::Inspect(id) | Self::Signal(id, _) | Self::Remove(id) | Self::DropSpare(id) | Self::ReadLines(id) => Key::Id(id.clone()),
             Self::List => Key::List,
@@ -156,6 +167,7 @@ impl Action {
             Self::CreateSandbox { .. }
             | Self::ClaimSandbox { .. }
             | Self::StartSandbox(_)
+            | Self::PrepareVolumes { .. }
             | Self::CreateApp { .. }
             | Self::StartApp { .. } => true,
             Self::FindImage(_)
@@ -165,6 +177,7 @@ impl Action {
             | Self::Remove(_)
             | Self::DropSpare(_)
             | Self::ReadLines(_)
+            | Self::DropVolumes
             | Self::List => false,
         }
     }
@@ -192,6 +205,8 @@ pub fn begun(pod: &AssignedPod, record: &PodRecord, view: &View, action: &Action
         | Action::CreateSandbox { .. }
         | Action::ClaimSandbox { .. }
         | Action::StartSandbox(_)
+        | Action::PrepareVolumes { .. }
+        | Action::DropVolumes
         | Action::CreateApp { .. }
         | Action::StartApp { .. }
         | Action::Inspect(_)

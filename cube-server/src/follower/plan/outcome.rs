@@ -1,10 +1,12 @@
 //! What an action came to: changes of the view and, where something was refused, of the record.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use cube_api::meta::Name;
 use cube_api::pod::{EndReason, RestartPolicy, Terminated};
 use cube_api::session::AssignedPod;
+use cube_api::sources::Sources;
 use jiff::Timestamp;
 
 use super::containers::seconds;
@@ -26,6 +28,8 @@ pub enum Outcome {
     Pulled(String, Duration),
     /// `CreateSandbox`, `CreateApp`: Docker's id.
     Created(ContainerId),
+    /// `PrepareVolumes`: with which values.
+    Prepared(Option<Arc<Sources>>),
     /// `ClaimSandbox`: the spare, as the pod's.
     Claimed(Box<Observed>),
     /// `Inspect`.
@@ -80,7 +84,10 @@ fn succeeded(pod: &AssignedPod, view: &mut View, action: Action, outcome: Outcom
             made(pod, view, Made { container: None, attempt, id, sandbox: None });
         }
         (Action::ClaimSandbox { spare, .. }, Outcome::Claimed(sandbox)) => drop(view.containers.insert(spare, sandbox)),
+        (Action::PrepareVolumes { .. }, Outcome::Prepared(sources)) => view.prepared = Some(sources),
+        (Action::DropVolumes, _) => view.volumes_gone = true,
         (Action::CreateApp { name, attempt, sandbox }, Outcome::Created(id)) => {
+            view.prepared = None;
             let note = Note::normal("Created", format!("created container '{name}'"));
             made(pod, view, Made { container: Some(name), attempt, id, sandbox: Some(sandbox) });
             return vec![note];
@@ -181,7 +188,15 @@ fn failed(failure: Failure<'_>, record: &mut PodRecord, view: &mut View) -> Vec<
         }
         (RuntimeError::Refused { .. }, Action::FindImage(name) | Action::Pull(name)) => no_image(failure, record, view, &name, problem),
         (RuntimeError::Refused { .. } | RuntimeError::Image { .. }, Action::CreateSandbox { .. } | Action::StartSandbox(_)) => {
-            sandbox_refused(failure, record, view, problem)
+            sandbox_refused(failure, record, view, "sandbox can't be started", problem)
+        }
+        (RuntimeError::Refused { .. } | RuntimeError::Image { .. } | RuntimeError::Gone, Action::PrepareVolumes { .. }) => {
+            sandbox_refused(failure, record, view, "volumes can't be made", problem)
+        }
+        // A foreign container has one of them: it is asked again until it is gone.
+        (RuntimeError::Refused { .. }, Action::DropVolumes) => {
+            let note = Note::warning("VolumesInUse", format!("the pod's volumes can't be removed: {problem}"));
+            if trouble(view, failure.now, failure.jitter) { vec![note] } else { Vec::new() }
         }
         // It ended while nobody had it, or the name is taken: that is nothing against the pod.
         (RuntimeError::Refused { .. } | RuntimeError::Image { .. } | RuntimeError::Gone, Action::ClaimSandbox { .. }) => {
@@ -193,7 +208,8 @@ fn failed(failure: Failure<'_>, record: &mut PodRecord, view: &mut View) -> Vec<
             view.look = true;
             app_refused(failure, record, view, &name, problem)
         }
-        (
+        (RuntimeError::Image { .. }, Action::DropVolumes)
+        | (
             RuntimeError::Refused { .. } | RuntimeError::Image { .. },
             Action::Inspect(_) | Action::Signal(..) | Action::Remove(_) | Action::DropSpare(_) | Action::List,
         )
@@ -237,21 +253,22 @@ fn no_image(failure: Failure<'_>, record: &mut PodRecord, view: &View, name: &Na
     }
 }
 
-fn sandbox_refused(failure: Failure<'_>, record: &mut PodRecord, view: &View, problem: String) -> Vec<Note> {
+/// `what` the engine refuses of what a pod has before its containers.
+fn sandbox_refused(failure: Failure<'_>, record: &mut PodRecord, view: &View, what: &str, problem: String) -> Vec<Note> {
     let Failure { pod, now, jitter, .. } = failure;
     let verdict = restart::after_crash(&mut record.sandbox.streak, pod.spec.restart.limit, now, jitter);
     let times = record.sandbox.streak.failures;
     record.sandbox.problem = Some(problem.clone());
     match verdict {
         Verdict::Again(wait) => {
-            let message = format!("the pod's sandbox can't be started: {problem}; next try in {}", seconds(wait));
+            let message = format!("the pod's {what}: {problem}; next try in {}", seconds(wait));
             vec![Note::warning("CreateContainerError", message)]
         }
         Verdict::GiveUp => given_up(
             Input { pod, record, view, now, jitter },
             record.clone(),
             "CrashLimit",
-            &format!("the pod's sandbox could not be started {times} times in a row: {problem}"),
+            &format!("the pod's {what}, {times} times in a row: {problem}"),
         )
         .apply(record),
     }

@@ -3,6 +3,7 @@
 use cube_api::pod::{Phase, RestartPolicy};
 use jiff::Timestamp;
 
+use super::volumes::holds_volumes;
 use super::{Action, Note, Step};
 use crate::follower::record::{PodEnd, SandboxIdentity, Slot, Stage};
 use crate::follower::restart;
@@ -78,6 +79,9 @@ impl Step<'_> {
             return None;
         }
         if !self.is_due(self.record.sandbox.due()) {
+            return None;
+        }
+        if holds_volumes(&self.pod.spec) && !self.has_volumes() {
             return None;
         }
         let promised = self.record.sandbox.spare.clone().or_else(|| self.view.spare.clone());

@@ -4,6 +4,7 @@
 //! each action.
 
 mod perform;
+mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,7 +23,9 @@ use tokio::time::Instant;
 use crate::ambient::{Ambient, WatchedClock};
 use crate::backoff::Jitter;
 use crate::follower::assignments::Request;
+use crate::follower::host_paths::HostPaths;
 use crate::follower::images::Images;
+use crate::follower::kept::Drops;
 use crate::follower::ledger::Ledger;
 use crate::follower::plan::{self, Action, Came, Input, Key, Note, Outcome, View};
 use crate::follower::record::PodRecord;
@@ -63,6 +66,10 @@ pub struct Context {
     pub spares: Spares,
     /// Bounds the pods that are starting.
     pub admission: Arc<Semaphore>,
+    /// Which files of this machine pods may have.
+    pub host_paths: HostPaths,
+    /// Named volumes that are to go.
+    pub drops: Drops,
     /// Told when a pod is stopped.
     pub assignments: mpsc::Sender<Request>,
 }
@@ -341,7 +348,7 @@ impl Driver {
                 self.view.look = false;
                 self.list_is_stale = false;
             }
-            Action::FindImage(_) | Action::Pull(_) => {}
+            Action::FindImage(_) | Action::Pull(_) | Action::PrepareVolumes { .. } | Action::DropVolumes => {}
             Action::CreateSandbox { .. }
             | Action::ClaimSandbox { .. }
             | Action::StartSandbox(_)
@@ -459,6 +466,8 @@ mod tests {
             reporter: reporter.clone(),
             spares: Spares::new(BTreeSet::new()),
             admission: Arc::new(Semaphore::new(1)),
+            host_paths: HostPaths::default(),
+            drops: Drops::default(),
             assignments,
         };
         let (_membership, membership) = latest::channel(Membership { cluster: Some(CLUSTER), ..opened.membership });
@@ -469,6 +478,7 @@ mod tests {
             capacity: Default::default(),
             allocatable: None,
             allows: Default::default(),
+            host_paths: Vec::new(),
         });
         let instance = cube_api::meta::Instance(ambient.uuid());
         let sources = Sources { node_id: opened.node_id, instance, membership, facts, ledger, link: leader.clone(), ambient };

@@ -1,15 +1,18 @@
 //! Doing one action: from the plan's words to the runtime's calls.
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cube_api::meta::Name;
+use cube_api::meta::{Labels, Name};
+use cube_api::node::Capacity;
 use cube_api::pod::{Container, Permission, Security, expand};
 use cube_api::session::AssignedPod;
 use futures::StreamExt;
 
-use super::Context;
+use super::{Context, volumes};
+use crate::follower::env::{Facts, environment};
 use crate::follower::images::Pull;
 use crate::follower::images::logins::Logins;
 use crate::follower::plan::{Action, Outcome};
@@ -55,9 +58,16 @@ impl Work {
                 let is_anothers = runtime.inspect(id).await?.is_some_and(|taken| taken.identity.uid != self.pod.uid);
                 if is_anothers { Ok(Outcome::Done) } else { runtime.remove(id).await.map(|()| Outcome::Done) }
             }
+            Action::PrepareVolumes { first } => {
+                let wanted = volumes::wanted(&self.scope, &self.pod, *first)?;
+                runtime.prepare_volumes(&wanted).await.map(|()| Outcome::Prepared(self.pod.sources.clone()))
+            }
+            Action::DropVolumes => runtime.remove_volumes(&self.scope, self.pod.uid).await.map(|()| Outcome::Done),
             Action::CreateApp { name, attempt, sandbox } => {
                 self.check_allowed()?;
-                let spec = self.container_spec(self.spec(name)?, *attempt, sandbox.clone());
+                let spec = self.spec(name)?;
+                self.context.host_paths.check(&self.pod.spec, spec).await?;
+                let spec = self.container_spec(spec, *attempt, sandbox.clone())?;
                 Ok(Outcome::Created(runtime.create_container(&spec).await?))
             }
             Action::StartSandbox(id) | Action::StartApp { id, .. } => runtime.start(id).await.map(|()| Outcome::Done),
@@ -119,25 +129,40 @@ impl Work {
         // One that publishes nothing and asks for no name has the engine's own, as a spare sandbox has: no program can tell in which kind it runs.
         let own = (!published.is_empty()).then_some(&self.pod.name);
         let hostname = self.pod.spec.hostname.as_ref().or(own).map(Name::to_string);
-        SandboxSpec { scope: self.scope.clone(), identity: self.identity(None, attempt), hostname, published, host_network }
+        let holds = volumes::held(&self.pod);
+        SandboxSpec { scope: self.scope.clone(), identity: self.identity(None, attempt), hostname, published, host_network, holds }
     }
 
-    fn container_spec(&self, spec: &Container, attempt: u32, sandbox: ContainerId) -> ContainerSpec {
-        let expanded = |words: &[String]| words.iter().map(|word| expand(word, &spec.env)).collect();
-        ContainerSpec {
+    fn container_spec(&self, spec: &Container, attempt: u32, sandbox: ContainerId) -> Result<ContainerSpec, RuntimeError> {
+        let facts = Facts {
+            name: &self.pod.name,
+            uid: self.pod.uid,
+            labels: &Labels::new(),
+            spec: &self.pod.spec,
+            node: &self.scope.node,
+            host_ip: None,
+            pod_ip: None,
+            allocatable: Capacity::default(),
+            sources: self.pod.sources.as_deref(),
+        };
+        let env = environment(spec, BTreeMap::new(), facts)
+            .map_err(|problem| RuntimeError::Refused { operation: "create a container", problem })?;
+        let expanded = |words: &[String]| words.iter().map(|word| expand(word, &env)).collect();
+        Ok(ContainerSpec {
             scope: self.scope.clone(),
             identity: self.identity(Some(spec.name.clone()), attempt),
             sandbox,
             image: spec.image.clone(),
             command: expanded(&spec.command),
             args: expanded(&spec.args),
-            env: spec.env.clone(),
+            env,
             working_dir: spec.working_dir.clone(),
             resources: spec.resources,
             security: Security::of(&self.pod.spec, spec),
             tty: spec.tty,
             stdin: spec.stdin,
-        }
+            mounts: volumes::mounts(&self.pod, spec)?,
+        })
     }
 
     /// None where they can't be read: they are a courtesy, and a crash is a crash without them.

@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 
 use super::{
     ContainerId, ContainerSpec, EngineInfo, ExecHandle, ExecRequest, HeldImage, Hint, Identity, LogBatch, LogRequest, Login, Observed,
-    PullProgress, RunState, Runtime, RuntimeError, SandboxSpec, Scope, StopSignal,
+    PodVolumes, PullProgress, RunState, Runtime, RuntimeError, SandboxSpec, Scope, StopSignal, Volumes,
 };
 use crate::ambient::Ambient;
 use crate::latest;
@@ -226,6 +226,23 @@ impl Runtime for Hollow {
         let (identity, state) = (spec.identity.clone(), RunState::Created);
         let (ip, image_id) = (Some(address_of(self.containers().len())), image_id("pause"));
         Ok(self.create(&spec.identity, None, |id| Observed { id, identity, sandbox: None, image_id, tty: false, ip, state }))
+    }
+
+    // What only pretends to run writes nothing.
+    async fn prepare_volumes(&self, _: &PodVolumes) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
+    async fn volumes(&self, _: &Scope) -> Result<Volumes, RuntimeError> {
+        Ok(Volumes::default())
+    }
+
+    async fn remove_volumes(&self, _: &Scope, _: Uid) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
+    async fn remove_kept(&self, _: &Scope, _: Uid) -> Result<(), RuntimeError> {
+        Ok(())
     }
 
     async fn create_container(&self, spec: &ContainerSpec) -> Result<ContainerId, RuntimeError> {

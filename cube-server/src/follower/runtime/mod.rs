@@ -10,6 +10,7 @@ pub mod fake;
 pub mod hollow;
 mod login;
 mod user;
+mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -27,6 +28,7 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+pub use self::volumes::{FileSpec, KeptVolume, Mount, MountFrom, PodVolumes, VolumeKind, Volumes, pod_volume_name};
 use crate::latest;
 
 pub use login::{Login, Password};
@@ -89,6 +91,8 @@ pub struct SandboxSpec {
     pub published: Vec<Port>,
     /// It has no network of its own but the machine's: it publishes nothing then, and has the machine's name.
     pub host_network: bool,
+    /// Volumes that are to outlive each single app container, by the engine's names: those in memory are gone once nothing runs that has them.
+    pub holds: Vec<String>,
 }
 
 /// What to create an app container from.
@@ -118,6 +122,8 @@ pub struct ContainerSpec {
     pub tty: bool,
     /// Keep its standard input open.
     pub stdin: bool,
+    /// Files that aren't its image's.
+    pub mounts: Vec<Mount>,
 }
 
 /// Docker's id of a container.
@@ -185,13 +191,15 @@ pub enum RunState {
     Removing,
 }
 
-/// What the engine tells of a scope's containers, whether or not it tells of each.
+/// What the engine tells of a scope's containers and its pods' volumes, whether or not it tells of each.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Census {
     /// Those that it tells of, ended ones too.
     pub containers: Vec<Observed>,
     /// Pods of which it has a container that it is silent about: what is known of them is not all.
     pub silent: BTreeSet<Uid>,
+    /// Pods that have volumes of their own.
+    pub volumes: BTreeMap<Uid, Name>,
 }
 
 /// What an engine is.
@@ -365,7 +373,7 @@ pub trait Runtime: Send + Sync + 'static {
     async fn list(&self, scope: &Scope) -> Result<Vec<Observed>, RuntimeError>;
     /// As [`Runtime::list`], but an engine that is silent about one container still tells of the others.
     async fn census(&self, scope: &Scope) -> Result<Census, RuntimeError> {
-        Ok(Census { containers: self.list(scope).await?, silent: BTreeSet::new() })
+        Ok(Census { containers: self.list(scope).await?, volumes: self.volumes(scope).await?.pods, silent: BTreeSet::new() })
     }
     /// Every container of one pod.
     async fn list_pod(&self, scope: &Scope, uid: Uid) -> Result<Vec<Observed>, RuntimeError>;
@@ -398,6 +406,14 @@ pub trait Runtime: Send + Sync + 'static {
     async fn claim_spare(&self, _scope: &Scope, _spare: &ContainerId, _identity: &Identity) -> Result<Observed, RuntimeError> {
         Err(RuntimeError::Gone)
     }
+    /// Makes a pod's volumes, or finds them.
+    async fn prepare_volumes(&self, wanted: &PodVolumes) -> Result<(), RuntimeError>;
+    /// What volumes there are of a scope.
+    async fn volumes(&self, scope: &Scope) -> Result<Volumes, RuntimeError>;
+    /// Removes a pod's own volumes, which no container may have any more; those that are gone are fine.
+    async fn remove_volumes(&self, scope: &Scope, uid: Uid) -> Result<(), RuntimeError>;
+    /// Removes a named volume with its data; one that is gone is fine. [`RuntimeError::Refused`] while a container has it.
+    async fn remove_kept(&self, scope: &Scope, volume: Uid) -> Result<(), RuntimeError>;
     /// Creates an app container, or finds the one of that identity. The sandbox need not run yet.
     async fn create_container(&self, spec: &ContainerSpec) -> Result<ContainerId, RuntimeError>;
     /// Starts a container; one that runs already is fine.

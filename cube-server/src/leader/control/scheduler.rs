@@ -307,7 +307,7 @@ fn unplaced<'a>(row: &'a PodRow, predecessor: Option<&'a Old>) -> Unplaced<'a> {
     });
     let Placement { waiting_for, avoids, .. } = &row.pod.placement;
     let (uid, name, spec) = (metadata.uid, &metadata.name, &row.pod.spec);
-    Unplaced { uid, name, spec, waiting_for: waiting_for.as_deref(), avoids, predecessor }
+    Unplaced { uid, name, spec, waiting_for: waiting_for.as_deref(), avoids, pins: &[], predecessor }
 }
 
 #[cfg(test)]

@@ -72,6 +72,7 @@ fn welcome_new(draft: &mut Draft<'_>, announcement: Announcement) {
         allows: announcement.facts.allows,
         usage: None,
         cordon: None,
+        host_paths: announcement.facts.host_paths,
         version: announcement.facts.version,
         engine: announcement.facts.engine,
         created_at: draft.now,
@@ -116,6 +117,7 @@ pub(super) fn with_facts(node: &Node, facts: &NodeFacts) -> Node {
         capacity: facts.capacity,
         allocatable: allocatable(facts),
         allows: facts.allows.clone(),
+        host_paths: facts.host_paths.clone(),
         version: facts.version.clone(),
         engine: facts.engine.clone(),
         ..node.clone()

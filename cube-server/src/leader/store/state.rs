@@ -213,7 +213,15 @@ impl State {
         let bound = self.loads.get(node).into_iter().flat_map(|load| &load.bound);
         let pods = bound.filter_map(|uid| self.pods.get(uid)).map(|row| assigned(row)).collect();
         let cordoned = self.nodes.get(node).is_some_and(|node| node.cordon.is_some());
-        Assignment { cluster_id, epoch, node: node.clone(), generation: Generation(self.revision.0), pods, cordoned }
+        Assignment {
+            cluster_id,
+            epoch,
+            node: node.clone(),
+            generation: Generation(self.revision.0),
+            pods,
+            cordoned,
+            drop_volumes: Vec::new(),
+        }
     }
 
     pub(super) fn kept_pod(&self, uid: &Uid) -> Option<KeptPod> {
@@ -485,5 +493,5 @@ fn assigned(row: &PodRow) -> AssignedPod<Arc<PodSpec>> {
         None => Want::Run { restarts: row.restarts },
         Some(retired) => Want::Stop { grace_seconds: retired.grace_seconds, reason: retired.reason.clone() },
     };
-    AssignedPod { uid: row.pod.metadata.uid, name: row.pod.metadata.name.clone(), spec: row.pod.spec.clone(), want }
+    AssignedPod { uid: row.pod.metadata.uid, name: row.pod.metadata.name.clone(), spec: row.pod.spec.clone(), want, sources: None }
 }

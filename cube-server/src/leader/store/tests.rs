@@ -84,6 +84,7 @@ impl Leader {
             usage: None,
             pods: Vec::new(),
             events: Vec::new(),
+            dropped: Vec::new(),
         }
     }
 

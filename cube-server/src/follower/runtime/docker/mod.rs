@@ -3,7 +3,8 @@
 //! * `translate.rs`: Docker's words into ours, once.
 //! * `streams.rs`: the answers that go on for long, on connections of their own.
 //! * `exec.rs`: a command in a container, and its end when its client is gone.
-//! * `pause.rs`: the sandbox's image. `pull.rs`: everybody else's.
+//! * `pause.rs`: the sandbox's image. `pull.rs`: everybody else's. `tar.rs`: how Docker takes files.
+//! * `volumes.rs`: volumes, and what they begin with.
 //!
 //! It keeps no state but the connection: every answer is asked for.
 
@@ -11,7 +12,9 @@ mod exec;
 mod pause;
 mod pull;
 mod streams;
+mod tar;
 mod translate;
+mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
@@ -39,7 +42,8 @@ use self::streams::JsonLines;
 use super::demux::LogLines;
 use super::{
     CALL_TIMEOUT, Census, ContainerId, ContainerSpec, EngineInfo, ExecHandle, ExecRequest, HeldImage, Hint, Identity, LogBatch, LogLine,
-    LogRequest, Login, Observed, PullProgress, RunState, Runtime, RuntimeError, SandboxSpec, Scope, Spare, StopSignal, spare_name, user,
+    LogRequest, Login, Observed, PodVolumes, PullProgress, RunState, Runtime, RuntimeError, SandboxSpec, Scope, Spare, StopSignal, Volumes,
+    spare_name, user,
 };
 use crate::latest;
 use crate::tasks::Tasks;
@@ -165,6 +169,17 @@ impl Docker {
         Ok(ContainerId(created.id))
     }
 
+    /// Of the pause image, which is put into the engine if need be.
+    async fn create_paused(&self, name: &str, body: ContainerCreateBody) -> Result<ContainerId, RuntimeError> {
+        match self.create_named(name, body.clone()).await {
+            Err(RuntimeError::Image { .. }) => {
+                self.load_pause().await?;
+                self.create_named(name, body).await
+            }
+            other => other,
+        }
+    }
+
     async fn create(&self, scope: &Scope, identity: &Identity, body: ContainerCreateBody) -> Result<ContainerId, RuntimeError> {
         let name = identity.container_name();
         let created = match self.create_named(&name, body).await {
@@ -288,7 +303,7 @@ impl Runtime for Docker {
         }
         let uid = |summary: &ContainerSummary| translate::pod_uid(summary.labels.as_ref()?, name_of(summary));
         let silent: BTreeSet<Uid> = silent.iter().filter_map(uid).collect();
-        Ok(Census { containers, silent })
+        Ok(Census { containers, silent, volumes: self.volumes(scope).await?.pods })
     }
 
     async fn list_pod(&self, scope: &Scope, uid: Uid) -> Result<Vec<Observed>, RuntimeError> {
@@ -389,14 +404,7 @@ impl Runtime for Docker {
     }
 
     async fn create_spare(&self, scope: &Scope, number: Uuid) -> Result<ContainerId, RuntimeError> {
-        let (name, body) = (spare_name(number), translate::spare_body(scope, &pause::IMAGE));
-        match self.create_named(&name, body.clone()).await {
-            Err(RuntimeError::Image { .. }) => {
-                self.load_pause().await?;
-                self.create_named(&name, body).await
-            }
-            other => other,
-        }
+        self.create_paused(&spare_name(number), translate::spare_body(scope, &pause::IMAGE)).await
     }
 
     async fn spares(&self, scope: &Scope) -> Result<Vec<Spare>, RuntimeError> {
@@ -421,6 +429,22 @@ impl Runtime for Docker {
             (Err(error), None) => Err(error),
             (Ok(()), None) => Err(RuntimeError::Gone),
         }
+    }
+
+    async fn prepare_volumes(&self, wanted: &PodVolumes) -> Result<(), RuntimeError> {
+        volumes::prepare(self, wanted).await
+    }
+
+    async fn volumes(&self, scope: &Scope) -> Result<Volumes, RuntimeError> {
+        volumes::list(self, scope).await
+    }
+
+    async fn remove_volumes(&self, scope: &Scope, uid: Uid) -> Result<(), RuntimeError> {
+        volumes::remove(self, scope, uid).await
+    }
+
+    async fn remove_kept(&self, scope: &Scope, volume: Uid) -> Result<(), RuntimeError> {
+        volumes::remove_kept(self, scope, volume).await
     }
 
     async fn create_container(&self, spec: &ContainerSpec) -> Result<ContainerId, RuntimeError> {

@@ -8,10 +8,11 @@ use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, HostConfig, HostConfigLogConfig, ImageSummary,
     PortBinding,
 };
-use cube_api::meta::Uid;
+use cube_api::meta::{Name, Uid};
 use cube_api::pod::{Capability, Port, Protocol, Security};
 use jiff::Timestamp;
 
+use super::volumes;
 use crate::follower::runtime::{
     ContainerId, ContainerSpec, HeldImage, Identity, Observed, RunState, RuntimeError, SandboxSpec, Scope, Spare,
 };
@@ -22,7 +23,8 @@ pub const CLUSTER: &str = "io.cube.cluster";
 pub const NODE: &str = "io.cube.node";
 /// Which life of a pod.
 pub const POD_UID: &str = "io.cube.pod.uid";
-const POD_NAME: &str = "io.cube.pod.name";
+/// The name of a pod.
+pub const POD_NAME: &str = "io.cube.pod.name";
 /// Absent on a sandbox.
 const CONTAINER: &str = "io.cube.container";
 const ATTEMPT: &str = "io.cube.attempt";
@@ -47,7 +49,7 @@ pub fn sandbox_body(spec: &SandboxSpec, image: &str) -> ContainerCreateBody {
         bindings.entry(port_key(port)).or_default().get_or_insert_default().push(binding);
     }
     let (ports, labels) = (bindings.keys().cloned().collect(), labels(&spec.scope, &spec.identity, None));
-    let mut body = pause_body(labels, image, bindings);
+    let mut body = pause_body(labels, image, bindings, &spec.holds);
     if let (true, Some(host_config)) = (spec.host_network, &mut body.host_config) {
         // Docker would note that it publishes nothing there, and take a host name for a wish to have another one than the host's.
         (host_config.network_mode, host_config.port_bindings) = (Some("host".to_owned()), None);
@@ -58,11 +60,17 @@ pub fn sandbox_body(spec: &SandboxSpec, image: &str) -> ContainerCreateBody {
 
 /// What to create a spare sandbox with: what a pod's would be that publishes no port and asks for no host name.
 pub fn spare_body(scope: &Scope, image: &str) -> ContainerCreateBody {
-    let labels = [(CLUSTER, scope.cluster.to_string()), (NODE, scope.node.to_string()), (ROLE, SPARE.to_owned())];
-    pause_body(labels.map(|(key, value)| (key.to_owned(), value)).into(), image, HashMap::new())
+    let mut labels = scope_map(scope);
+    labels.insert(ROLE.to_owned(), SPARE.to_owned());
+    pause_body(labels, image, HashMap::new(), &[])
 }
 
-fn pause_body(labels: HashMap<String, String>, image: &str, bindings: HashMap<String, Option<Vec<PortBinding>>>) -> ContainerCreateBody {
+fn pause_body(
+    labels: HashMap<String, String>,
+    image: &str,
+    bindings: HashMap<String, Option<Vec<PortBinding>>>,
+    holds: &[String],
+) -> ContainerCreateBody {
     ContainerCreateBody {
         image: Some(image.to_owned()),
         labels: Some(labels),
@@ -71,6 +79,7 @@ fn pause_body(labels: HashMap<String, String>, image: &str, bindings: HashMap<St
             // It writes nothing: a log driver would only cost a file and a copier.
             log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
             readonly_rootfs: Some(true),
+            mounts: Some(holds.iter().enumerate().map(|(place, name)| volumes::volume_mount(name, &format!("/v/{place}"), true)).collect()),
             // Not Kubernetes' oom_score_adj of -998: an engine without CAP_SYS_RESOURCE (rootless, nested) can't start such a container at
             // all, and a process of a few pages is the last that the kernel picks anyway.
             ..HostConfig::default()
@@ -93,6 +102,7 @@ pub fn container_body(spec: &ContainerSpec, user: Option<String>) -> ContainerCr
     let limits = &spec.resources.limits;
     let whole = |amount: u64| i64::try_from(amount).unwrap_or(i64::MAX);
     let memory = limits.memory.map(|bytes| whole(bytes.0));
+    let (binds, mounts) = volumes::mounts(&spec.mounts);
     let rotation = [("max-size", "10m"), ("max-file", "5")].map(|(key, value)| (key.to_owned(), value.to_owned()));
     ContainerCreateBody {
         image: Some(spec.image.clone()),
@@ -108,6 +118,8 @@ pub fn container_body(spec: &ContainerSpec, user: Option<String>) -> ContainerCr
         host_config: Some(HostConfig {
             network_mode: Some(format!("container:{}", spec.sandbox.0)),
             log_config: Some(HostConfigLogConfig { typ: Some("json-file".to_owned()), config: Some(HashMap::from(rotation)) }),
+            binds: Some(binds),
+            mounts: Some(mounts),
             nano_cpus: limits.cpu.map(|cpu| whole(cpu.0.saturating_mul(1_000_000))),
             memory,
             // Equal to memory: no swap on top, as a limit should be what it says.
@@ -138,9 +150,8 @@ fn secured(security: &Security) -> HostConfig {
 }
 
 fn labels(scope: &Scope, identity: &Identity, sandbox: Option<&ContainerId>) -> HashMap<String, String> {
-    let mut labels = HashMap::from([
-        (CLUSTER.to_owned(), scope.cluster.to_string()),
-        (NODE.to_owned(), scope.node.to_string()),
+    let mut labels = scope_map(scope);
+    labels.extend([
         (POD_UID.to_owned(), identity.uid.to_string()),
         (POD_NAME.to_owned(), identity.pod.to_string()),
         (ATTEMPT.to_owned(), identity.attempt.to_string()),
@@ -150,7 +161,12 @@ fn labels(scope: &Scope, identity: &Identity, sandbox: Option<&ContainerId>) -> 
     labels
 }
 
-/// Whether a container carries this scope.
+/// The labels of everything that is a scope's.
+pub fn scope_map(scope: &Scope) -> HashMap<String, String> {
+    HashMap::from([(CLUSTER.to_owned(), scope.cluster.to_string()), (NODE.to_owned(), scope.node.to_string())])
+}
+
+/// Whether a container or a volume carries this scope.
 pub fn is_in(scope: &Scope, labels: &HashMap<String, String>) -> bool {
     labels.get(CLUSTER) == Some(&scope.cluster.to_string()) && labels.get(NODE).map(String::as_str) == Some(scope.node.as_str())
 }
@@ -174,9 +190,19 @@ fn identity(labels: &HashMap<String, String>) -> Option<Identity> {
     })
 }
 
-/// The labels, beside its scope's, that every spare has, taken or not.
+/// The label, beside its scope's, that every spare has, taken or not.
 pub fn spare_label() -> String {
-    format!("{ROLE}={SPARE}")
+    role_label(SPARE)
+}
+
+/// The label of what has a role.
+pub fn role_label(role: &str) -> String {
+    format!("{ROLE}={role}")
+}
+
+/// Whose volume it is, by its labels.
+pub fn pod_of(labels: &HashMap<String, String>) -> Option<(Uid, Name)> {
+    Some((labels.get(POD_UID)?.parse().ok()?, labels.get(POD_NAME)?.parse().ok()?))
 }
 
 /// Whose container it is, by its labels, or by its name where it was made as a spare.
@@ -279,6 +305,8 @@ pub fn refusal(operation: &'static str, status: u16, message: &str) -> RuntimeEr
     match status {
         404 if message.contains("No such image") => RuntimeError::Image { problem: readable(message) },
         404 if message.contains("No such container") => RuntimeError::Gone,
+        // Its spelling is another one in newer engines.
+        404 if message.to_ascii_lowercase().contains("no such volume") => RuntimeError::Gone,
         500.. if !of_the_pod => RuntimeError::Unavailable { operation, problem: readable(message) },
         _ => RuntimeError::Refused { operation, problem: readable(message) },
     }
@@ -388,6 +416,7 @@ mod tests {
                 security: Security::default(),
                 tty: false,
                 stdin: false,
+                mounts: Vec::new(),
             };
             container_body(&spec, None).host_config.expect("it has one")
         };

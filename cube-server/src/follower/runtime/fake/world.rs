@@ -17,6 +17,7 @@ use super::image_id;
 use super::log::Log;
 use super::look::Tally;
 use super::script::{Pull, Script};
+use super::volumes::Stored;
 use crate::follower::runtime::{ContainerId, HeldImage, Identity, Observed, RunState, RuntimeError, Scope, spare_name};
 
 /// As Docker: a hint that nobody fetched in time is lost.
@@ -65,6 +66,8 @@ pub(super) struct World {
     /// Images that the node had and that somebody removed.
     pub(super) removed: BTreeSet<String>,
     pub(super) containers: BTreeMap<ContainerId, Container>,
+    /// Volumes, by name.
+    pub(super) stored: BTreeMap<String, Stored>,
     pub(super) tallies: BTreeMap<Key, Tally>,
     pub(super) live_execs: usize,
     pub(super) down: bool,
@@ -91,6 +94,8 @@ pub(super) struct Container {
     pub(super) published: Vec<Port>,
     pub(super) security: Security,
     pub(super) host_network: bool,
+    /// The volumes that it was made with, by name.
+    pub(super) volumes: Vec<String>,
     pub(super) image: String,
     pub(super) observed: Observed,
     pub(super) log: Log,
@@ -111,8 +116,25 @@ impl Container {
         let observed = Observed { id, identity: identity.clone(), sandbox: None, image_id, tty: false, ip: None, state };
         let (name, image) = (identity.container_name(), image.to_owned());
         let (published, log, security, host_network) = (Vec::new(), Log::default(), Security::default(), false);
+        let volumes = Vec::new();
         let (foreign, spare, joined, stopped, overdue) = (false, false, None, None, None);
-        Self { name, scope, foreign, spare, published, security, host_network, image, observed, log, runs: 0, joined, stopped, overdue }
+        Self {
+            name,
+            scope,
+            foreign,
+            spare,
+            published,
+            volumes,
+            security,
+            host_network,
+            image,
+            observed,
+            log,
+            runs: 0,
+            joined,
+            stopped,
+            overdue,
+        }
     }
 
     /// A spare sandbox.
@@ -163,7 +185,7 @@ impl World {
         self.news.notify_waiters();
     }
 
-    fn changed(&mut self, at: Moment) {
+    pub(super) fn changed(&mut self, at: Moment) {
         self.changed_at = self.changed_at.max(at.elapsed);
         self.news.notify_waiters();
     }

@@ -63,6 +63,7 @@ fn assignment(generation: u64, pods: usize) -> Assignment {
         name: "web".parse().expect("a name"),
         spec: spec.clone(),
         want: Want::Run { restarts: 0 },
+        sources: None,
     });
     Assignment {
         cluster_id: ClusterId(uuid::Uuid::nil()),
@@ -71,6 +72,7 @@ fn assignment(generation: u64, pods: usize) -> Assignment {
         generation: Generation(generation),
         pods: pods.collect(),
         cordoned: false,
+        drop_volumes: Vec::new(),
     }
 }
 

@@ -5,8 +5,9 @@ use std::rc::Rc;
 
 use cube_api::meta::{Labels, Name};
 use cube_api::node::{Capacity, Node};
-use cube_api::pod::{Permission, Strategy};
+use cube_api::pod::{HostPath, Permission, Strategy};
 
+use super::Pin;
 use super::filters::{Tally, Unfit};
 use super::need::Need;
 use super::strategies::{Costs, Shares, costs, shares};
@@ -24,12 +25,13 @@ pub struct Candidate<'a> {
     pods: u32,
     taken: Reserved,
     host_ports: Option<&'a BTreeMap<HostPort, u32>>,
+    host_paths: &'a [String],
 }
 
 impl<'a> Candidate<'a> {
     /// A node with what its pods use; `load` is none where it has none.
     pub fn new(node: &'a Node, load: Option<&'a NodeLoad>) -> Self {
-        let Node { name, labels, condition, cordon, allocatable, allows, .. } = node;
+        let Node { name, labels, condition, cordon, allocatable, allows, host_paths, .. } = node;
         Self {
             name,
             labels,
@@ -40,6 +42,7 @@ impl<'a> Candidate<'a> {
             pods: load.map_or(0, |load| load.unfinished),
             taken: load.map_or_else(Reserved::default, |load| load.reserved),
             host_ports: load.map(|load| &load.host_ports),
+            host_paths,
         }
     }
 
@@ -49,6 +52,19 @@ impl<'a> Candidate<'a> {
             Some(Unfit::NotReady)
         } else if self.cordoned {
             Some(Unfit::Cordoned)
+        } else {
+            None
+        }
+    }
+
+    /// The first filter that it doesn't pass, of those that ask what it allows and what files are there.
+    fn lacks(&self, need: &Need<'_>) -> Option<Unfit> {
+        if !need.permissions.is_subset(self.allows) {
+            Some(Unfit::NotAllowed)
+        } else if need.pins.iter().any(|pin| pin.node != *self.name) {
+            Some(Unfit::Volume)
+        } else if need.host_paths.iter().any(|host| !host.is_below(self.host_paths)) {
+            Some(Unfit::HostPath)
         } else {
             None
         }
@@ -97,7 +113,16 @@ impl Spot {
     }
 }
 
-/// Which nodes a selector leaves, of those that allow what a pod asks for: what stays so for the pass.
+/// What of a need says which nodes are meant, whatever is left of them.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Places<'a> {
+    selector: &'a Labels,
+    pins: &'a [Pin],
+    host_paths: Vec<&'a HostPath>,
+    permissions: BTreeSet<Permission>,
+}
+
+/// Which nodes a need's places leave: what stays so for the pass.
 #[derive(Debug)]
 pub(super) struct Gate {
     pub(super) refused: Vec<Option<Unfit>>,
@@ -114,8 +139,8 @@ pub(super) struct Board<'a> {
     costs: Vec<Costs>,
     /// By label that the pass selects by, who has it.
     labelled: BTreeMap<&'a str, BTreeMap<&'a str, Vec<u32>>>,
-    /// By selector, and what a node has to allow.
-    gates: BTreeMap<(&'a Labels, BTreeSet<Permission>), Rc<Gate>>,
+    /// By what a need says of which nodes are meant at all.
+    gates: BTreeMap<Places<'a>, Rc<Gate>>,
     /// By number of the host ports that the pass asks for, who holds them.
     held_ports: BTreeMap<u16, Vec<(u32, HostPort)>>,
     /// What was taken: of which node, by a pod of which group.
@@ -185,7 +210,9 @@ impl<'a> Board<'a> {
     /// Which nodes a need's selector leaves, of those that allow what it asks for.
     pub(super) fn gate(&mut self, need: &Need<'a>) -> Rc<Gate> {
         let Self { nodes, labelled, gates, .. } = self;
-        let gate = gates.entry((need.selector, need.permissions.clone())).or_insert_with(|| {
+        let (host_paths, permissions) = (need.host_paths.clone(), need.permissions.clone());
+        let places = Places { selector: need.selector, pins: need.pins, host_paths, permissions };
+        let gate = gates.entry(places).or_insert_with(|| {
             let mut matching = vec![0; nodes.len()];
             for (key, value) in need.selector {
                 let having = labelled.get(key.as_str()).and_then(|values| values.get(value.as_str()));
@@ -197,7 +224,7 @@ impl<'a> Board<'a> {
                 .map(|(node, count)| match node.excluded() {
                     Some(why) => Some(why),
                     None if !matches(count) => Some(Unfit::Selector),
-                    None => (!need.permissions.is_subset(node.allows)).then_some(Unfit::NotAllowed),
+                    None => node.lacks(need),
                 })
                 .collect();
             let mut tally = Tally::default();

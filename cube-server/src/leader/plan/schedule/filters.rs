@@ -6,13 +6,14 @@ use super::need::Need;
 use crate::leader::store::Reserved;
 
 /// Why a node doesn't take a pod: the first of these that holds, in this order.
-// Volumes that are on one node belong between the selector and the amounts: like those before them they say which nodes are meant at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Unfit {
     NotReady,
     Cordoned,
     Selector,
     NotAllowed,
+    Volume,
+    HostPath,
     Cpu,
     Memory,
     Disk,
@@ -21,11 +22,13 @@ pub(super) enum Unfit {
 }
 
 impl Unfit {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 11] = [
         Self::NotReady,
         Self::Cordoned,
         Self::Selector,
         Self::NotAllowed,
+        Self::Volume,
+        Self::HostPath,
         Self::Cpu,
         Self::Memory,
         Self::Disk,
@@ -36,7 +39,7 @@ impl Unfit {
     /// Whether it stays so for a whole pass: what pods take doesn't touch it.
     pub(super) fn is_fixed(self) -> bool {
         match self {
-            Self::NotReady | Self::Cordoned | Self::Selector | Self::NotAllowed => true,
+            Self::NotReady | Self::Cordoned | Self::Selector | Self::NotAllowed | Self::Volume | Self::HostPath => true,
             Self::Cpu | Self::Memory | Self::Disk | Self::HostPorts | Self::PodLimit => false,
         }
     }
@@ -53,6 +56,14 @@ impl Unfit {
                 format!("{count} {} the labels {}", verb("lacks", "lack"), selector.join(","))
             }
             Self::NotAllowed => format!("{count} {} allow {}", verb("doesn't", "don't"), Permission::list(&need.permissions)),
+            Self::Volume => {
+                let pins: Vec<_> = need.pins.iter().map(|pin| format!("volume '{}' is on {}", pin.volume, pin.node)).collect();
+                format!("{count} {} without its data ({})", verb("is", "are"), pins.join(", "))
+            }
+            Self::HostPath => {
+                let paths: Vec<_> = need.host_paths.iter().map(|host| host.path.as_str()).collect();
+                format!("{count} {} not allow the host path (need {})", verb("does", "do"), paths.join(", "))
+            }
             Self::Cpu => format!("{count} {} cpu (need {cpu})", verb("lacks", "lack")),
             Self::Memory => format!("{count} {} memory (need {memory})", verb("lacks", "lack")),
             Self::Disk => format!("{count} {} disk (need {disk})", verb("lacks", "lack")),

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use cube_api::meta::Labels;
-use cube_api::pod::{Permission, PodSpec, Strategy};
+use cube_api::pod::{HostPath, Permission, PodSpec, Strategy};
 
+use super::Pin;
 use crate::leader::store::{HostPort, Reserved};
 
 /// All of a pod that its placing depends on; pods for which this is equal are placed alike.
@@ -16,14 +17,18 @@ pub(super) struct Need<'a> {
     pub(super) selector: &'a Labels,
     /// What its node has to allow.
     pub(super) permissions: BTreeSet<Permission>,
+    pub(super) host_paths: Vec<&'a HostPath>,
+    /// Named volumes that are on a node already.
+    pub(super) pins: &'a [Pin],
 }
 
 impl<'a> Need<'a> {
     /// Of a pod; `strategy` where it names none.
-    pub(super) fn of(spec: &'a PodSpec, strategy: Strategy) -> Self {
+    pub(super) fn of(spec: &'a PodSpec, pins: &'a [Pin], strategy: Strategy) -> Self {
         let (reserved, host_ports) = (Reserved::of(spec), HostPort::of(spec).collect());
         let (strategy, permissions) = (spec.strategy.unwrap_or(strategy), Permission::needed_by(spec));
-        Self { strategy, reserved, host_ports, selector: &spec.node_selector, permissions }
+        let host_paths = spec.host_paths().collect();
+        Self { strategy, reserved, host_ports, selector: &spec.node_selector, permissions, host_paths, pins }
     }
 
     /// Whether one node can't publish the ports of both.

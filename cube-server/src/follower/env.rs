@@ -1,0 +1,143 @@
+//! A container's environment as its process gets it: facts filled in, references replaced. Pure.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use cube_api::meta::{Labels, Name, Uid};
+use cube_api::node::Capacity;
+use cube_api::pod::{Container, EnvSource, EnvVar, FieldPath, KeyRef, PodSpec, ResourceField, ResourceFieldRef, Source, expand};
+use cube_api::sources::{Hidden, Sources};
+
+/// What containers of a pod may be told. An address is none where it isn't known.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    /// The pod's name.
+    pub name: &'a Name,
+    /// Its life.
+    pub uid: Uid,
+    /// Its labels, as far as its containers ask for them.
+    pub labels: &'a Labels,
+    /// What it was asked to be.
+    pub spec: &'a PodSpec,
+    /// The node's name.
+    pub node: &'a Name,
+    /// The node's address.
+    pub host_ip: Option<IpAddr>,
+    /// The pod's address.
+    pub pod_ip: Option<IpAddr>,
+    /// What the node gives to pods.
+    pub allocatable: Capacity,
+    /// The values that the pod takes from secrets and configs; none where it takes none.
+    pub sources: Option<&'a Sources>,
+}
+
+/// The environment of a container, by Kubernetes' rules: in order, and a value may refer to what is before it. `given` is what the node adds of
+/// itself, before all that the manifest says.
+///
+/// # Errors
+/// The sentence that says which variable can't be filled in, and why.
+pub fn environment(container: &Container, given: BTreeMap<String, String>, facts: Facts<'_>) -> Result<BTreeMap<String, String>, String> {
+    let mut env = given;
+    env.extend(from_all_keys(container, facts)?);
+    for variable @ EnvVar { name, value, value_from } in &container.env {
+        let value = match value_from {
+            None => Some(expand(value.as_deref().unwrap_or_default(), &env)),
+            Some(source) => from_source(source, container, facts).map_err(|problem| format!("env {}: {problem}", variable.name))?,
+        };
+        if let Some(value) = value {
+            env.insert(name.clone(), value);
+        }
+    }
+    Ok(env)
+}
+
+fn from_source(source: &EnvSource, container: &Container, facts: Facts<'_>) -> Result<Option<String>, String> {
+    if let Some((of, wanted)) = source.key_ref() {
+        return from_key(of, wanted, facts);
+    }
+    let EnvSource { field_ref, resource_field_ref, secret_key_ref: _, config_key_ref: _ } = source;
+    let value = match (field_ref, resource_field_ref) {
+        (Some(field), None) => field_value(&field.field_path, facts),
+        (None, Some(resource)) => amount(resource, container, facts),
+        (None, None) | (Some(_), Some(_)) => {
+            Err(format!("valueFrom is none that version {} of this node knows", env!("CARGO_PKG_VERSION")))
+        }
+    };
+    value.map(Some)
+}
+
+/// None where there is no such value and the pod goes on without.
+fn from_key(of: Source<'_>, wanted: &KeyRef, facts: Facts<'_>) -> Result<Option<String>, String> {
+    let values = facts.sources.and_then(|sources| sources.values(&of));
+    match (values, wanted.optional) {
+        (None, true) => Ok(None),
+        (None, false) => Err(format!("{of} is not there")),
+        (Some(values), optional) => match values.data.get(&wanted.key) {
+            Some(value) => text(value, of, &wanted.key).map(Some),
+            None if optional => Ok(None),
+            None => Err(format!("{of} has no key '{}'", wanted.key)),
+        },
+    }
+}
+
+/// A value as an environment can have it. What is wrong with it is said without it.
+fn text(value: &Hidden, of: Source<'_>, key: &str) -> Result<String, String> {
+    match std::str::from_utf8(&value.0) {
+        Ok(text) if !text.contains('\0') => Ok(text.to_owned()),
+        Ok(_) | Err(_) => Err(format!("the value of key '{key}' of {of} is not a text; mount it as a file")),
+    }
+}
+
+/// What all keys of secrets and configs give; of equal names the last, as in Kubernetes.
+fn from_all_keys(container: &Container, facts: Facts<'_>) -> Result<BTreeMap<String, String>, String> {
+    let mut env = BTreeMap::new();
+    for from in &container.env_from {
+        let Some((of, optional)) = from.source() else {
+            return Err(format!("envFrom is none that version {} of this node knows", env!("CARGO_PKG_VERSION")));
+        };
+        match facts.sources.and_then(|sources| sources.values(&of)) {
+            Some(values) => {
+                for (key, value) in &values.data {
+                    // Kubernetes leaves out what no environment can have; a file of a secret may well be binary.
+                    if let Ok(text) = text(value, of, key) {
+                        env.insert(format!("{}{key}", from.prefix), text);
+                    }
+                }
+            }
+            None if optional => {}
+            None => return Err(format!("envFrom: {of} is not there")),
+        }
+    }
+    Ok(env)
+}
+
+fn field_value(path: &FieldPath, facts: Facts<'_>) -> Result<String, String> {
+    let address = |address: Option<IpAddr>, whose| address.map(|ip| ip.to_string()).ok_or_else(|| format!("{path}: {whose} is not known"));
+    match path {
+        FieldPath::Name => Ok(facts.name.to_string()),
+        FieldPath::Uid => Ok(facts.uid.to_string()),
+        FieldPath::Label(key) => Ok(facts.labels.get(key).cloned().unwrap_or_default()),
+        FieldPath::NodeName => Ok(facts.node.to_string()),
+        FieldPath::HostIp => address(facts.host_ip, "this node's address"),
+        FieldPath::PodIp => address(facts.pod_ip, "the pod's address"),
+        FieldPath::Unknown(path) => Err(format!("version {} of this node knows no {path}", env!("CARGO_PKG_VERSION"))),
+    }
+}
+
+/// An amount in units of the divisor, rounded up as Kubernetes does: half a core is 1, so that a thread pool of that size has a thread.
+fn amount(field: &ResourceFieldRef, container: &Container, facts: Facts<'_>) -> Result<String, String> {
+    let other = |name: &Name| facts.spec.containers.iter().find(|container| container.name == *name);
+    let of = match &field.container_name {
+        None => container,
+        Some(name) => other(name).ok_or_else(|| format!("the pod has no container {name}"))?,
+    };
+    let resources = &of.resources;
+    let value = match field.resource {
+        ResourceField::RequestsCpu => resources.reserved_cpu().0,
+        ResourceField::RequestsMemory => resources.reserved_memory().0,
+        ResourceField::RequestsDisk => resources.reserved_disk().0,
+        ResourceField::LimitsCpu => resources.limits.cpu.unwrap_or(facts.allocatable.cpu).0,
+        ResourceField::LimitsMemory => resources.limits.memory.unwrap_or(facts.allocatable.memory).0,
+    };
+    Ok(value.div_ceil(field.unit()?).to_string())
+}
