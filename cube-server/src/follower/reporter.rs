@@ -252,7 +252,7 @@ impl Reporter {
     async fn accepted(&self, sources: &Sources, report: &Report, accepted: ReportAccepted) {
         {
             let mut outgoing = self.outgoing();
-            report.dropped.iter().for_each(|volume| drop(outgoing.dropped.remove(volume)));
+            outgoing.dropped.retain(|volume| !report.dropped.contains(volume));
             for sent in &report.pods {
                 let Some(entry) = outgoing.pods.get_mut(&sent.uid) else { continue };
                 if entry.report.sequence == sent.sequence {

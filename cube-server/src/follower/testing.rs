@@ -224,7 +224,15 @@ impl Bench {
     /// The next assignment.
     pub fn assignment(&self, pods: &[AssignedPod]) -> Assignment {
         let generation = Generation(self.generation.fetch_add(1, Ordering::Relaxed) + 1);
-        Assignment { cluster_id: CLUSTER, epoch: Epoch(1), node: node(), generation, pods: pods.to_vec(), cordoned: false }
+        Assignment {
+            cluster_id: CLUSTER,
+            epoch: Epoch(1),
+            node: node(),
+            generation,
+            pods: pods.to_vec(),
+            cordoned: false,
+            drop_volumes: Vec::new(),
+        }
     }
 
     /// The status that the leader has.

@@ -10,7 +10,7 @@ use cube_api::meta::Uid;
 use cube_server::follower::runtime::fake::Fake;
 use cube_server::follower::runtime::{
     ContainerId, ContainerSpec, EngineInfo, ExecHandle, ExecRequest, HeldImage, Hint, LogBatch, LogLine, LogRequest, Login, Observed,
-    PullProgress, Runtime, RuntimeError, SandboxSpec, Scope, StopSignal,
+    PodVolumes, PullProgress, Runtime, RuntimeError, SandboxSpec, Scope, StopSignal, Volumes,
 };
 use cube_server::latest;
 use futures::StreamExt;
@@ -77,6 +77,22 @@ impl Runtime for Flood {
 
     async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<ContainerId, RuntimeError> {
         self.fake.create_sandbox(spec).await
+    }
+
+    async fn prepare_volumes(&self, wanted: &PodVolumes) -> Result<(), RuntimeError> {
+        self.fake.prepare_volumes(wanted).await
+    }
+
+    async fn volumes(&self, scope: &Scope) -> Result<Volumes, RuntimeError> {
+        self.fake.volumes(scope).await
+    }
+
+    async fn remove_volumes(&self, scope: &Scope, uid: Uid) -> Result<(), RuntimeError> {
+        self.fake.remove_volumes(scope, uid).await
+    }
+
+    async fn remove_kept(&self, scope: &Scope, volume: Uid) -> Result<(), RuntimeError> {
+        self.fake.remove_kept(scope, volume).await
     }
 
     async fn create_container(&self, spec: &ContainerSpec) -> Result<ContainerId, RuntimeError> {

@@ -184,6 +184,13 @@ impl Drop for Rig {
                     for id in left.chain(spares) {
                         docker.remove(&id).await?;
                     }
+                    let volumes = docker.volumes(&scope).await?;
+                    for uid in volumes.pods.keys() {
+                        docker.remove_volumes(&scope, *uid).await?;
+                    }
+                    for kept in volumes.kept {
+                        docker.remove_kept(&scope, kept.uid).await?;
+                    }
                 }
                 Ok::<_, RuntimeError>(())
             };

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::volumes::{is_key, no_key};
+use super::data::{is_key, no_key};
 use super::{Checks, MAX_WORD_BYTES, label_key_problem, too_long};
 use crate::manifest::path::Path;
 use crate::manifest::tree::excerpt;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Checks;
+use super::data::{is_key, no_key};
 use crate::manifest::path::Path;
 use crate::manifest::tree::excerpt;
 use crate::meta::Name;
@@ -19,9 +20,6 @@ const RESERVED: [&str; 3] = ["/proc", "/sys", "/dev"];
 
 /// The one folder below a reserved one where people mount things: memory that processes share.
 const SHARED_MEMORY: &str = "/dev/shm";
-
-/// A key's form in a secret or a config, as Kubernetes has it.
-const MAX_KEY: usize = 253;
 
 impl Checks {
     pub(super) fn volumes(&mut self, spec_path: &Path, spec: &PodSpec) {
@@ -159,18 +157,6 @@ impl Checks {
             );
         }
     }
-}
-
-/// Whether a text can be a key of a secret or a config: it becomes a file's name.
-pub(super) fn is_key(key: &str) -> bool {
-    (1..=MAX_KEY).contains(&key.len())
-        && !matches!(key, "." | "..")
-        && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
-}
-
-/// Why a text is no key.
-pub(super) fn no_key(key: &str) -> String {
-    format!("`{}` is no key: 1 to {MAX_KEY} letters, digits, '-', '_' and '.'", excerpt(key))
 }
 
 /// What is wrong with an absolute path, if something is. Two texts for one place would get round every check that compares them.

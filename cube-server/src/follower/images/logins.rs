@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use cube_api::sources::Hidden;
 use serde::Deserialize;
 
 use crate::follower::runtime::{Login, Password};
@@ -134,11 +135,11 @@ pub fn of_config(text: &[u8]) -> Result<Logins, LoginsError> {
 ///
 /// # Errors
 /// If it has neither, or if what it has says nothing that can be used.
-pub fn of_secret(data: &BTreeMap<String, Vec<u8>>) -> Result<Logins, LoginsError> {
-    if let Some(config) = data.get(DOCKER_CONFIG) {
+pub fn of_secret(data: &BTreeMap<String, Hidden>) -> Result<Logins, LoginsError> {
+    if let Some(Hidden(config)) = data.get(DOCKER_CONFIG) {
         return of_config(config);
     }
-    let text = |key: &str| data.get(key).and_then(|value| std::str::from_utf8(value).ok()).map(str::trim_end).map(str::to_owned);
+    let text = |key: &str| data.get(key).and_then(|value| std::str::from_utf8(&value.0).ok()).map(str::trim_end).map(str::to_owned);
     match (text("registry"), text("username"), text("password")) {
         (Some(registry), Some(user), Some(password)) => Ok(Logins::in_order(vec![(Place::of(&registry), Password::Of { user, password })])),
         (None | Some(_), None | Some(_), None | Some(_)) => Err(LoginsError::NoLogin),

@@ -68,6 +68,8 @@ struct Engine {
     late: Vec<ContainerId>,
     /// Spare sandboxes that were handed to the pod and that it has not taken.
     spares: Vec<ContainerId>,
+    /// The pod's volumes are there.
+    has_volumes: bool,
 }
 
 struct World {
@@ -87,7 +89,14 @@ struct World {
 impl World {
     fn new(pod: AssignedPod) -> Self {
         let record = PodRecord::new(&pod);
-        let engine = Engine { containers: BTreeMap::new(), made: 0, starts: BTreeMap::new(), late: Vec::new(), spares: Vec::new() };
+        let engine = Engine {
+            containers: BTreeMap::new(),
+            made: 0,
+            starts: BTreeMap::new(),
+            late: Vec::new(),
+            spares: Vec::new(),
+            has_volumes: false,
+        };
         let now = Timestamp::UNIX_EPOCH;
         let (saved, view) = (record.clone(), View::default());
         Self { pod, saved, record, view, flying: Vec::new(), engine, now, has_spares: false, allowed: 1 }
@@ -288,7 +297,19 @@ impl Engine {
                 self.containers.remove(id);
                 Ok(Outcome::Done)
             }
+            Action::PrepareVolumes { first } => {
+                let made = self.containers.values().any(|container| container.identity.container.is_some());
+                assert!(!(*first && made), "what its containers have is not to be made anew");
+                self.has_volumes = true;
+                Ok(Outcome::Prepared(pod.sources.clone()))
+            }
+            Action::DropVolumes => {
+                assert!(self.containers.is_empty(), "a container has them: {:?}", self.containers);
+                self.has_volumes = false;
+                Ok(Outcome::Done)
+            }
             Action::CreateApp { name, attempt, sandbox } => {
+                assert!(self.has_volumes || pod.spec.volumes.is_empty(), "an engine would make a volume of nobody's");
                 Ok(Outcome::Created(self.create(pod, Some(name.clone()), *attempt, Some(sandbox.clone()))))
             }
             Action::StartSandbox(id) | Action::StartApp { id, .. } => self.start(id, now),
@@ -387,6 +408,7 @@ fn two_containers(policy: RestartPolicy) -> AssignedPod {
     side.name = name("side");
     pod.spec.containers.push(side);
     pod.spec.restart.limit = 0;
+    pod.spec.volumes = vec![serde_json::from_value(serde_json::json!({ "name": "shared", "emptyDir": {} })).unwrap()];
     pod
 }
 
@@ -412,6 +434,47 @@ fn a_container_that_survives_its_kill_is_killed_again_and_that_is_said_once() {
     assert_eq!((early.actions, early.wake), (vec![], Some(at(41))));
     assert_eq!(decide_at(&world, at(41)).actions, std::slice::from_ref(&kill));
     assert_eq!(begun(&world.pod, &world.record, &world.view, &kill), None);
+}
+
+#[test]
+fn a_container_that_has_ended_for_good_and_is_started_by_hand_is_stopped_by_its_grace() {
+    let mut world = World::new(two_containers(RestartPolicy::OnFailure));
+    world.decide();
+    world.calm();
+    let at = |seconds: u64| Timestamp::UNIX_EPOCH + Duration::from_secs(seconds);
+    let side = world.engine.containers.values().find(|seen| seen.identity.container == Some(name("side"))).expect("it runs").id.clone();
+    world.engine.end(&side, 0, world.now);
+    world.view.look = true;
+    world.decide();
+    world.calm();
+    assert!(matches!(world.record.containers[&name("side")].slot, Slot::Ended(_)));
+    world.engine.start(&side, at(1_000)).unwrap();
+    let mut view = View::of(world.engine.containers.values().cloned().collect());
+    let decide_at = |view: &View, seconds| {
+        let now = at(seconds);
+        decide(Input { pod: &world.pod, record: &world.record, view, now, jitter: Jitter::from_random(0) })
+    };
+    let signal = |signal| vec![Action::Signal(side.clone(), signal)];
+    let first = decide_at(&view, 1_001);
+    assert_eq!(first.actions, signal(StopSignal::Stop));
+    assert!(first.notes[0].message.contains("'side' had ended and was started by hand"), "{:?}", first.notes);
+    view.signalled.insert(side.clone(), Signalled { signal: StopSignal::Stop, at: at(1_001) });
+    let waits = decide_at(&view, 1_002);
+    assert_eq!((waits.actions, waits.notes, waits.wake), (vec![], vec![], Some(at(1_031))));
+    assert_eq!(decide_at(&view, 1_031).actions, signal(StopSignal::Kill));
+}
+
+/// The create was asked for by a life of the node that was killed, and the engine took its time.
+#[test]
+fn a_pod_that_had_stopped_stops_again_where_the_engine_made_a_container_of_it_late() {
+    let mut world = World::new(stop(&pod(1, RestartPolicy::Always)));
+    world.record.stage = Stage::Stopped { end: None };
+    world.engine.create(&world.pod.clone(), Some(name("app")), 0, None);
+    world.view = View::of(world.engine.containers.values().cloned().collect());
+    world.decide();
+    assert!(!world.record.is_stopped(), "what is reported now would let go of the row: {:?}", world.record.stage);
+    world.calm();
+    assert!(world.record.is_stopped() && world.engine.containers.is_empty(), "{:?}", world.record.stage);
 }
 
 /// Its pod was given up between its start and the look at it.
@@ -579,6 +642,7 @@ proptest! {
         world.calm();
         prop_assert!(world.record.is_stopped(), "{:?}", world.record);
         prop_assert!(world.engine.containers.is_empty(), "{:?}", world.engine.containers);
+        prop_assert!(!world.engine.has_volumes, "{:?}", world.record);
         prop_assert!(world.engine.spares.is_empty(), "a spare that was handed out is nobody's: {:?} {:?}", world.engine.spares, world.record);
     }
 

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use cube_api::meta::{Labels, Name};
 use cube_api::node::Capacity;
-use cube_api::pod::{Container, Permission, Security, expand};
+use cube_api::pod::{Container, Permission, PullSecret, Security, expand};
 use cube_api::session::AssignedPod;
 use futures::StreamExt;
 
 use super::{Context, volumes};
 use crate::follower::env::{Facts, environment};
 use crate::follower::images::Pull;
-use crate::follower::images::logins::Logins;
+use crate::follower::images::logins::{self, Logins};
 use crate::follower::plan::{Action, Outcome};
 use crate::follower::runtime::{ContainerId, ContainerSpec, Identity, LogRequest, RuntimeError, SandboxSpec, Scope};
 
@@ -42,7 +42,7 @@ impl Work {
             }
             Action::Pull(_) => {
                 let pull = self.pull.clone().ok_or(RuntimeError::Gone)?;
-                let (id, took) = pull.wait().await?;
+                let (id, took) = pull.wait().await.map_err(|error| self.with_unusable_logins(error))?;
                 Ok(Outcome::Pulled(id, took))
             }
             Action::CreateSandbox { attempt } => {
@@ -79,14 +79,35 @@ impl Work {
         }
     }
 
-    fn logins(&self) -> Logins {
-        Logins::default()
+    /// The pod's own logins for registries, and why there are not more.
+    fn logins(&self) -> (Logins, Vec<String>) {
+        let (mut logins, mut unusable) = (Logins::default(), Vec::new());
+        for PullSecret { name } in &self.pod.spec.image_pull_secrets {
+            let values = self.pod.sources.as_ref().and_then(|sources| sources.secrets.get(name));
+            match values.map(|values| logins::of_secret(&values.data)) {
+                Some(Ok(found)) => logins = logins.before(found),
+                Some(Err(error)) => unusable.push(format!("secret/{name}: {error}")),
+                None => unusable.push(format!("secret/{name} is not there")),
+            }
+        }
+        (logins, unusable)
+    }
+
+    /// A pull goes on without a login that can't be used, as in Kubernetes; where it fails, that may be why.
+    fn with_unusable_logins(&self, error: RuntimeError) -> RuntimeError {
+        let (_, unusable) = self.logins();
+        match error {
+            RuntimeError::Image { problem } if !unusable.is_empty() => {
+                RuntimeError::Image { problem: format!("{problem}; of imagePullSecrets, {}", unusable.join("; ")) }
+            }
+            other => other,
+        }
     }
 
     /// Begins or joins the pull that an action is about.
     pub(super) fn join_pull(&mut self, action: &Action) -> Option<(Name, Pull)> {
         let Action::Pull(name) = action else { return None };
-        let pull = self.context.images.pull(self.image(name).ok()?, self.logins());
+        let pull = self.context.images.pull(self.image(name).ok()?, self.logins().0);
         self.pull = Some(pull.clone());
         Some((name.clone(), pull))
     }
