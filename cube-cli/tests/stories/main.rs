@@ -5,8 +5,11 @@
 mod cluster;
 mod commands;
 mod faults;
+mod images;
 mod nodes;
 mod pods;
 mod refusals;
+mod registry;
 mod reset;
+mod security;
 mod spares;

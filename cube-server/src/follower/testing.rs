@@ -176,6 +176,14 @@ impl Bench {
         self.agent = start(config, &self.disk, &self.fake, &self.leader, &self.ambient, &self.tasks).await;
     }
 
+    /// Kills the agent and starts another one on its folder, with another configuration.
+    pub async fn restart_with(&mut self, change: impl FnOnce(AgentConfig) -> AgentConfig) {
+        self.kill().await;
+        self.tasks = Tasks::default();
+        let config = change(config(&self.folder, self.machine, self.spares));
+        self.agent = start(config, &self.disk, &self.fake, &self.leader, &self.ambient, &self.tasks).await;
+    }
+
     /// Sets the node's clock.
     pub fn set_clock(&self, by: SignedDuration) {
         self.set_by.fetch_add(by.as_secs(), Ordering::Relaxed);

@@ -132,6 +132,20 @@ impl Rig {
         }
     }
 
+    /// The name of an image that only this test has.
+    pub fn own_image(&self) -> String {
+        let name = format!("cube-test/own-{}:1", self.uid);
+        match &self.fake {
+            Some(fake) => fake.script(&name, Script::default()),
+            None => {
+                let build = format!("printf 'FROM {BUSYBOX}\\nLABEL test={name}\\n' | docker build -q -t {name} -");
+                let built = Command::new("sh").args(["-c", &build]).output().expect("sh runs");
+                assert!(built.status.success(), "{built:?}");
+            }
+        }
+        name
+    }
+
     /// A started sandbox.
     pub async fn sandbox(&self) -> ContainerId {
         let id = self.runtime.create_sandbox(&self.sandbox_spec(Vec::new())).await.expect("the sandbox is created");

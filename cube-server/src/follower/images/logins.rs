@@ -295,8 +295,9 @@ mod tests {
 
     #[test]
     fn a_secret_has_kubernetes_form_or_three_keys() {
-        let of =
-            |pairs: &[(&str, &str)]| of_secret(&pairs.iter().map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec())).collect());
+        let of = |pairs: &[(&'static str, &'static str)]| {
+            of_secret(&pairs.iter().map(|(key, value)| ((*key).to_owned(), Hidden(value.as_bytes().into()))).collect())
+        };
         let three = of(&[("registry", "r.example.com"), ("username", "me"), ("password", "secret\n")]).expect("a login");
         assert_eq!(users(&three, "r.example.com/app"), ["me:secret"]);
         let config = of(&[(DOCKER_CONFIG, r#"{"auths": {"r.example.com": {"auth": "bWU6c2VjcmV0"}}}"#)]).expect("a login");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cube_api::meta::{Name, Uid};
-use cube_api::pod::Port;
+use cube_api::pod::{Port, Security};
 
 use super::world::{By, Container, Key, World};
 use super::{Call, Fake, Operation};
@@ -63,6 +63,10 @@ pub struct Resident {
     pub astray: bool,
     /// Its host ports; while it is live, they are taken.
     pub published: Vec<Port>,
+    /// As whom it runs and what it may do.
+    pub security: Security,
+    /// It has the machine's network.
+    pub host_network: bool,
 }
 
 impl Fake {
@@ -137,5 +141,7 @@ fn resident(world: &World, container: &Container) -> Resident {
         live,
         astray: live && !at_home,
         published: container.published.clone(),
+        security: container.security.clone(),
+        host_network: container.host_network,
     }
 }

@@ -1,0 +1,70 @@
+//! As whom containers run and what they may do, and what a node has to allow.
+
+use serde_json::{Value, json};
+
+use crate::cluster::{Cluster, PATIENCE, shell_pod, wait_for};
+
+fn secured(name: &str, script: &str, context: Value) -> Value {
+    let mut pods = shell_pod(name, script);
+    pods[0]["spec"]["restartPolicy"] = json!("Never");
+    pods[0]["spec"]["containers"][0]["securityContext"] = context;
+    pods
+}
+
+fn says(cluster: &Cluster, name: &str) -> String {
+    cluster.wait_for_status(name, "Completed");
+    cluster.cube(&["logs", &format!("pod/{name}")]).ok()
+}
+
+#[test]
+fn a_container_runs_as_its_user_and_may_do_no_more_than_its_manifest_says() {
+    let cluster = Cluster::start(0);
+    let mut user =
+        secured("user", "id -u; id -g; id -G; touch /x || echo refused", json!({ "runAsUser": 1234, "readOnlyRootFilesystem": true }));
+    user[0]["spec"]["securityContext"] = json!({ "runAsUser": 1, "runAsGroup": 5678, "supplementalGroups": [4321], "runAsNonRoot": true });
+    cluster.apply(user);
+    let script = "chown 1:1 /tmp || echo refused; grep NoNewPrivs /proc/self/status";
+    let context = json!({ "capabilities": { "drop": ["CHOWN"] }, "allowPrivilegeEscalation": false });
+    cluster.apply(secured("dropped", script, context));
+    cluster.apply(secured("kept", "chown 1:1 /tmp && echo done", json!({ "capabilities": { "drop": ["ALL"], "add": ["CHOWN"] } })));
+    cluster.apply(secured("root", "true", json!({ "runAsNonRoot": true })));
+    let user = says(&cluster, "user");
+    assert!(user.starts_with("1234\n5678\n5678 4321\n") && user.ends_with("refused\n"), "{user}");
+    let dropped = says(&cluster, "dropped");
+    assert!(dropped.ends_with("refused\nNoNewPrivs:\t1\n"), "{dropped}");
+    assert_eq!(says(&cluster, "kept"), "done\n");
+    wait_for("the refusal of root", PATIENCE, || {
+        let page = cluster.cube(&["get", "pod/root"]).ok();
+        if page.contains("its image runs as root, and runAsNonRoot is true") { Ok(()) } else { Err(page) }
+    });
+    assert_eq!(cluster.containers("root"), Vec::<String>::new());
+}
+
+#[test]
+fn what_is_as_mighty_as_the_machine_s_root_waits_for_a_node_that_allows_it() {
+    let mut cluster = Cluster::start(0);
+    cluster.apply(secured("privileged", "mount -t tmpfs none /tmp && echo mounted", json!({ "privileged": true })));
+    cluster.apply(secured("adds", "grep CapEff /proc/self/status", json!({ "capabilities": { "drop": ["ALL"], "add": ["SYS_TIME"] } })));
+    let mut hosts = shell_pod("hosts", "readlink /proc/self/ns/net; hostname");
+    hosts[0]["spec"]["restartPolicy"] = json!("Never");
+    hosts[0]["spec"]["hostNetwork"] = json!(true);
+    cluster.apply(hosts);
+    for (pod, words) in [
+        ("privileged", "0/1 nodes fit: 1 doesn't allow privileged containers (--allow privileged)"),
+        ("adds", "0/1 nodes fit: 1 doesn't allow added capabilities (--allow cap-add)"),
+        ("hosts", "0/1 nodes fit: 1 doesn't allow pods in the host's network (--allow host-network)"),
+    ] {
+        wait_for(words, PATIENCE, || {
+            let page = cluster.cube(&["get", &format!("pod/{pod}")]).ok();
+            if page.contains(words) { Ok(()) } else { Err(page) }
+        });
+    }
+    cluster.add_follower_with(&["--allow", "privileged,host-network,cap-add"]);
+    assert_eq!(says(&cluster, "privileged"), "mounted\n");
+    assert_eq!(says(&cluster, "adds"), "CapEff:\t0000000002000000\n");
+    let node = cluster.pod("adds").expect("it is there")["placement"]["node"].clone();
+    assert_eq!(node, json!(cluster.followers[0].name));
+    let own = std::fs::read_link("/proc/self/ns/net").expect("Linux").display().to_string();
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").expect("Linux");
+    assert_eq!(says(&cluster, "hosts"), format!("{own}\n{host}"));
+}
