@@ -149,7 +149,7 @@ impl Machine {
                     reserve: Reserve { cpu: Part::Amount(500), memory: Part::Percent(25), disk: Part::Amount(10 << 30) },
                     machine: None,
                     host_paths: HostPaths::default(),
-            spare_sandboxes: *spares,
+                    spare_sandboxes: *spares,
                 };
                 follower::start(config, Arc::new(engine.clone()), dialer, ambient, tasks).await?;
             }

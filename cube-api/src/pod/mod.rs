@@ -24,8 +24,8 @@ pub use self::status::{
 };
 
 pub use self::volume::{
-    Claim, ConfigFiles, EmptyDir, EnvFrom, FileMode, Files, HostPath, HostPathType, KeyToPath, Medium, SecretFiles, Source, SourceKind, SourceRef,
-    Volume, VolumeMount, VolumeSource, Wanted,
+    Claim, ConfigFiles, EmptyDir, EnvFrom, FileMode, Files, HostPath, HostPathType, KeyToPath, Medium, SecretFiles, Source, SourceKind,
+    SourceRef, Volume, VolumeMount, VolumeSource, Wanted,
 };
 
 use crate::meta::{Metadata, Name};

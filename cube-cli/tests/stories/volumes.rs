@@ -29,7 +29,13 @@ fn volumes(cluster: &Cluster) -> Vec<String> {
 fn restarts(cluster: &Cluster, pod: &str, container: &str) -> u64 {
     let pod = cluster.pod(pod).unwrap_or_default();
     let of = |status: &&Value| status["name"] == container;
-    pod["status"]["containers"].as_array().into_iter().flatten().find(of).and_then(|found| found["restartCount"].as_u64()).unwrap_or_default()
+    pod["status"]["containers"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(of)
+        .and_then(|found| found["restartCount"].as_u64())
+        .unwrap_or_default()
 }
 
 /// Kills a container's process from outside and waits for the one after it.
@@ -51,7 +57,8 @@ fn the_containers_of_a_pod_share_empty_folders_that_outlive_kills_and_go_with_th
     let mut cluster = Cluster::start(0);
     let both = json!([{ "name": "scratch", "mountPath": "/scratch" }, { "name": "fast", "mountPath": "/fast" }]);
     let reads = json!([{ "name": "scratch", "mountPath": "/in", "readOnly": true }]);
-    let volumes_of_pod = json!([{ "name": "scratch", "emptyDir": {} }, { "name": "fast", "emptyDir": { "medium": "Memory", "sizeLimit": "1Mi" } }]);
+    let volumes_of_pod =
+        json!([{ "name": "scratch", "emptyDir": {} }, { "name": "fast", "emptyDir": { "medium": "Memory", "sizeLimit": "1Mi" } }]);
     let file = cluster.manifest(json!([pod("pair", volumes_of_pod, &[("writer", both), ("reader", reads)])]));
     cluster.cube(&["apply", &file, "--wait"]).ok();
     script(&cluster, "pair", "writer", "echo disk > /scratch/x; echo memory > /fast/x").ok();
@@ -66,7 +73,12 @@ fn the_containers_of_a_pod_share_empty_folders_that_outlive_kills_and_go_with_th
     cluster.leader.start();
     cluster.wait_until_ready();
     cluster.wait_for_status("pair", "Running");
-    assert_eq!(script(&cluster, "pair", "writer", "cat /scratch/x /fast/x").ok(), "disk\nmemory\n");
+    // The node is asked before it has looked at its containers.
+    wait_for("the files", PATIENCE, || {
+        let done = script(&cluster, "pair", "writer", "cat /scratch/x /fast/x");
+        if done.stdout == "disk\nmemory\n" { Ok(()) } else { Err(format!("{done:?}")) }
+    });
+    assert_eq!(restarts(&cluster, "pair", "writer"), 1);
 
     assert_eq!(volumes(&cluster).len(), 2);
     cluster.cube(&["delete", "pod/pair", "--wait"]).ok();
@@ -145,7 +157,11 @@ fn a_named_volume_outlives_its_pod_pins_the_next_one_and_goes_by_delete() {
     assert_eq!(script(&cluster, "store", "main", "ls /data").ok(), "");
     cluster.cube(&["delete", "pod/store", "--wait"]).ok();
     cluster.cube(&["delete", "volume/db"]).ok();
-    wait_for("the data to be gone", PATIENCE, || if volumes(&cluster).is_empty() { Ok(()) } else { Err(format!("{:?}", volumes(&cluster))) });
+    wait_for(
+        "the data to be gone",
+        PATIENCE,
+        || if volumes(&cluster).is_empty() { Ok(()) } else { Err(format!("{:?}", volumes(&cluster))) },
+    );
 }
 
 #[test]

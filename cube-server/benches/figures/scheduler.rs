@@ -172,7 +172,8 @@ fn round(mut nodes: Vec<Kept>, specs: &[PodSpec], strategy: Strategy, at_once: u
     let (mut making, mut deciding, mut passes, mut decided, mut bound) = (Duration::ZERO, Duration::ZERO, 0, 0, 0);
     for (pass, specs) in specs.chunks(at_once).enumerate() {
         let number = |index: usize| Uid(uuid::Uuid::from_u128((pass * at_once + index) as u128));
-        let unplaced = |(index, spec)| Unplaced { uid: number(index), name: &web, spec, waiting_for: None, avoids: &[], pins: &[], predecessor: None };
+        let unplaced =
+            |(index, spec)| Unplaced { uid: number(index), name: &web, spec, waiting_for: None, avoids: &[], pins: &[], predecessor: None };
         let pods: Vec<_> = specs.iter().enumerate().map(unplaced).collect();
         let began = thread_time();
         let candidates: Vec<_> = nodes.iter().map(|(node, load)| Candidate::new(node, load.as_deref())).collect();

@@ -111,7 +111,6 @@ fn from_all_keys(container: &Container, facts: Facts<'_>) -> Result<BTreeMap<Str
     Ok(env)
 }
 
-
 fn field_value(path: &FieldPath, facts: Facts<'_>) -> Result<String, String> {
     let address = |address: Option<IpAddr>, whose| address.map(|ip| ip.to_string()).ok_or_else(|| format!("{path}: {whose} is not known"));
     match path {
@@ -192,14 +191,14 @@ mod tests {
                 { "name": "NONE", "valueFrom": { "configKeyRef": { "name": "app", "key": "none", "optional": true } } }],
         });
         let env: Vec<_> = env_of(container, Some(&sources)).unwrap().into_iter().collect();
-        let expected =
-            [("DB_password", "hunter2"), ("LEVEL", "9"), ("MODE", "fast"), ("P", "hunter2"), ("URL", "db:hunter2")];
+        let expected = [("DB_password", "hunter2"), ("LEVEL", "9"), ("MODE", "fast"), ("P", "hunter2"), ("URL", "db:hunter2")];
         assert_eq!(env, expected.map(|(key, value)| (key.to_owned(), value.to_owned())), "what is no text is left out of all keys");
     }
 
     #[test]
     fn what_is_missing_or_no_text_is_named_and_no_value_is_shown() {
-        let from = |key: &str| serde_json::json!({ "env": [{ "name": "P", "valueFrom": { "secretKeyRef": { "name": "db", "key": key } } }] });
+        let from =
+            |key: &str| serde_json::json!({ "env": [{ "name": "P", "valueFrom": { "secretKeyRef": { "name": "db", "key": key } } }] });
         assert_eq!(env_of(from("password"), None).unwrap_err(), "env P: secret/db is not there");
         let secrets = BTreeMap::from([(name("db"), values(&[("binary", b"hunter\x00")]))]);
         let sources = Sources { secrets, ..Sources::default() };

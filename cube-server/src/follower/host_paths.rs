@@ -85,7 +85,8 @@ fn real(path: &Path) -> io::Result<(PathBuf, bool)> {
             Ok(real) => {
                 let rest = path.strip_prefix(above).expect("it is above it");
                 let seen = above.parent().is_some() || path == above;
-                return Ok((real.join(rest), seen));
+                // Nothing behind it would be a slash behind it.
+                return Ok((if rest.as_os_str().is_empty() { real } else { real.join(rest) }, seen));
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => match above.parent() {
                 Some(parent) => above = parent,
@@ -111,7 +112,9 @@ mod tests {
     #[test]
     fn only_what_is_below_an_allowed_folder_is_allowed() {
         let paths = HostPaths::new(["/srv/data/".to_owned(), "/run/docker.sock".to_owned()]).unwrap();
-        for (path, expected) in [("/srv/data", true), ("/srv/data/x", true), ("/srv/database", false), ("/srv", false), ("/run/docker.sock", true)] {
+        for (path, expected) in
+            [("/srv/data", true), ("/srv/data/x", true), ("/srv/database", false), ("/srv", false), ("/run/docker.sock", true)]
+        {
             assert_eq!(allows(&paths, path), expected, "{path}");
         }
         assert!(allows(&HostPaths::new(["/".to_owned()]).unwrap(), "/etc"));

@@ -90,7 +90,15 @@ pub struct Sources {
 impl Reporter {
     /// Pod reports get sequences from `starts << 32`: they rise over restarts without a write for each.
     pub fn new(starts: u64) -> Self {
-        let outgoing = Outgoing { pods: BTreeMap::new(), events: true, facts: true, usage: None, told_usage: None, sequence: starts << 32, dropped: BTreeSet::new() };
+        let outgoing = Outgoing {
+            pods: BTreeMap::new(),
+            events: true,
+            facts: true,
+            usage: None,
+            told_usage: None,
+            sequence: starts << 32,
+            dropped: BTreeSet::new(),
+        };
         Self { shared: Arc::new(Shared { outgoing: Mutex::new(outgoing), poke: Notify::new(), hurry: Notify::new() }) }
     }
 
@@ -291,8 +299,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let ambient = Ambient::system();
         let (ledger, opened) = Ledger::open(&folder.path().join("follower.db"), &ambient, &Tasks::default()).await.unwrap();
-        let facts =
-            NodeFacts { version: String::new(), engine: String::new(), trouble: None, capacity: Default::default(), allocatable: None, host_paths: Vec::new() };
+        let facts = NodeFacts {
+            version: String::new(),
+            engine: String::new(),
+            trouble: None,
+            capacity: Default::default(),
+            allocatable: None,
+            host_paths: Vec::new(),
+        };
         let (_membership, membership) = latest::channel(opened.membership);
         let (_facts, facts) = latest::channel(facts);
         let link = Arc::new(Leader::default());
@@ -309,8 +323,14 @@ mod tests {
         let (ambient, tasks, link) = (Ambient::system(), Tasks::default(), Arc::new(Leader::default()));
         let (ledger, opened) = Ledger::in_memory(&ambient);
         let (_membership, membership) = latest::channel(Membership { cluster: Some(CLUSTER), ..opened.membership });
-        let facts =
-            NodeFacts { version: String::new(), engine: String::new(), trouble: None, capacity: Default::default(), allocatable: None, host_paths: Vec::new() };
+        let facts = NodeFacts {
+            version: String::new(),
+            engine: String::new(),
+            trouble: None,
+            capacity: Default::default(),
+            allocatable: None,
+            host_paths: Vec::new(),
+        };
         let (_facts, facts) = latest::channel(facts);
         let instance = Instance(ambient.uuid());
         let sources = Sources { node_id: opened.node_id, instance, membership, facts, ledger, link: link.clone(), ambient };

@@ -233,7 +233,15 @@ impl Bench {
     /// The next assignment.
     pub fn assignment(&self, pods: &[AssignedPod]) -> Assignment {
         let generation = Generation(self.generation.fetch_add(1, Ordering::Relaxed) + 1);
-        Assignment { cluster_id: CLUSTER, epoch: Epoch(1), node: node(), generation, pods: pods.to_vec(), cordoned: false, drop_volumes: Vec::new() }
+        Assignment {
+            cluster_id: CLUSTER,
+            epoch: Epoch(1),
+            node: node(),
+            generation,
+            pods: pods.to_vec(),
+            cordoned: false,
+            drop_volumes: Vec::new(),
+        }
     }
 
     /// The status that the leader has.
@@ -304,7 +312,7 @@ fn config(folder: &TempDir, machine: &str, spare_sandboxes: usize) -> AgentConfi
         reserve: Reserve::NOTHING,
         machine: None,
         host_paths: HostPaths::default(),
-            spare_sandboxes,
+        spare_sandboxes,
     }
 }
 
@@ -330,7 +338,13 @@ pub fn pod(number: u128, policy: RestartPolicy) -> AssignedPod {
         hostname: None,
         volumes: Vec::new(),
     };
-    AssignedPod { uid: Uid(Uuid::from_u128(number)), name: name(&format!("pod-{number}")), spec, want: Want::Run { restarts: 0 }, sources: None }
+    AssignedPod {
+        uid: Uid(Uuid::from_u128(number)),
+        name: name(&format!("pod-{number}")),
+        spec,
+        want: Want::Run { restarts: 0 },
+        sources: None,
+    }
 }
 
 /// The pod, to be stopped.

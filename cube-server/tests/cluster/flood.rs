@@ -9,8 +9,8 @@ use bytes::Bytes;
 use cube_api::meta::Uid;
 use cube_server::follower::runtime::fake::Fake;
 use cube_server::follower::runtime::{
-    ContainerId, ContainerSpec, EngineInfo, ExecHandle, ExecRequest, Hint, LogBatch, LogLine, LogRequest, Observed, PodVolumes, PullProgress, Runtime,
-    RuntimeError, SandboxSpec, Scope, StopSignal, Volumes,
+    ContainerId, ContainerSpec, EngineInfo, ExecHandle, ExecRequest, Hint, LogBatch, LogLine, LogRequest, Observed, PodVolumes,
+    PullProgress, Runtime, RuntimeError, SandboxSpec, Scope, StopSignal, Volumes,
 };
 use cube_server::latest;
 use futures::StreamExt;

@@ -94,7 +94,13 @@ impl Rig {
 
     /// The pod's sandbox.
     pub fn sandbox_spec(&self, published: Vec<Port>) -> SandboxSpec {
-        SandboxSpec { scope: self.scope.clone(), identity: self.identity(None, 0), hostname: Some("web".to_owned()), published, holds: Vec::new() }
+        SandboxSpec {
+            scope: self.scope.clone(),
+            identity: self.identity(None, 0),
+            hostname: Some("web".to_owned()),
+            published,
+            holds: Vec::new(),
+        }
     }
 
     /// A container of the pod.

@@ -171,7 +171,8 @@ async fn what_the_image_has_is_not_copied_into_a_volume() {
 async fn a_file_of_the_machine_is_mounted_and_a_missing_one_is_refused_by_name() {
     let rig = Rig::docker();
     let sandbox = rig.sandbox().await;
-    let host = |path: &str, make| vec![Mount { from: MountFrom::Host { path: path.to_owned(), make }, path: "/host".to_owned(), read_only: true }];
+    let host =
+        |path: &str, make| vec![Mount { from: MountFrom::Host { path: path.to_owned(), make }, path: "/host".to_owned(), read_only: true }];
     assert_eq!(script(&rig, &sandbox, "one", host("/etc/hostname", false), "test -s /host").await, 0);
     let missing = "/etc/cube-not-there";
     let spec = ContainerSpec { mounts: host(missing, false), ..rig.spec(&sandbox, "two", Does::Runs) };
@@ -192,11 +193,13 @@ async fn a_preparation_that_broke_off_is_done_anew() {
         format!("io.cube.filler.pod={}", rig.uid),
         "io.cube.pod.name=web".to_owned(),
     ];
-    let volume_labels = [&labels[0], &labels[1], &format!("io.cube.pod.uid={}", rig.uid), &labels[3]].map(|label| format!("--label={label}"));
+    let volume_labels =
+        [&labels[0], &labels[1], &format!("io.cube.pod.uid={}", rig.uid), &labels[3]].map(|label| format!("--label={label}"));
     docker(&[&["volume", "create"], &volume_labels.each_ref().map(String::as_str)[..], &[&scratch]].concat());
     let filler_labels = labels.map(|label| format!("--label={label}"));
     let at = format!("{scratch}:/v/0:nocopy");
-    let create = [&["create", "--label=io.cube.role=filler", "--name", &filler, "-v", &at][..], &filler_labels.each_ref().map(String::as_str)];
+    let create =
+        [&["create", "--label=io.cube.role=filler", "--name", &filler, "-v", &at][..], &filler_labels.each_ref().map(String::as_str)];
     docker(&[&create.concat()[..], &["cube-test/busybox:1"]].concat());
     assert_eq!(rig.runtime.volumes(&rig.scope).await.unwrap(), only_of_pod(&rig));
 

@@ -42,7 +42,8 @@ impl Checks {
         // Left out it means `wait` for such a pod (`forms`). Its data are on that node: a new pod elsewhere would find none, or another life of it would write to them at the same time.
         let claim = spec.claims().next().filter(|_| spec.on_node_loss == OnNodeLoss::Replace);
         if let Some(claim) = claim {
-            let message = format!("a pod with a named volume (`{claim}`) waits for the node that has it; leave the field out, or say `wait`");
+            let message =
+                format!("a pod with a named volume (`{claim}`) waits for the node that has it; leave the field out, or say `wait`");
             self.refuse(spec_path.key("onNodeLoss"), message);
         }
     }
@@ -90,7 +91,9 @@ impl Checks {
         }
         // Docker makes a folder only where it is told of it in one word with colons between its parts.
         let says_it = host.kind != HostPathType::DirectoryOrCreate || !host.path.contains(':');
-        self.check(says_it, path, || "a ':' in the path of a folder that Docker may have to make; make it yourself and say `Directory`".to_owned());
+        self.check(says_it, path, || {
+            "a ':' in the path of a folder that Docker may have to make; make it yourself and say `Directory`".to_owned()
+        });
     }
 
     fn files(&mut self, path: &Path, files: &Files<'_>) {
@@ -102,9 +105,11 @@ impl Checks {
                 && item.path.len() <= MAX_PATH
                 && !item.path.contains('\0')
                 && item.path.split('/').all(|part| !matches!(part, "" | "." | ".."));
-            self.check(is_below, || path.key("path"), || {
-                format!("`{}` is no path below the volume: names with '/' between them, without '.' and '..'", excerpt(&item.path))
-            });
+            self.check(
+                is_below,
+                || path.key("path"),
+                || format!("`{}` is no path below the volume: names with '/' between them, without '.' and '..'", excerpt(&item.path)),
+            );
             if let Some(first) = paths.insert(item.path.as_str(), index) {
                 self.refuse(path.key("path"), format!("`{}` is the path of items[{first}] already", excerpt(&item.path)));
             }
@@ -145,9 +150,11 @@ impl Checks {
             let path = path.index(index);
             let count = usize::from(from.secret_ref.is_some()) + usize::from(from.config_ref.is_some());
             self.check(count == 1, || path.clone(), || "one of secretRef and configRef is expected".to_owned());
-            self.check(!from.prefix.contains(['=', '\0']), || path.key("prefix"), || {
-                "a variable's name has no '=' and no NUL character".to_owned()
-            });
+            self.check(
+                !from.prefix.contains(['=', '\0']),
+                || path.key("prefix"),
+                || "a variable's name has no '=' and no NUL character".to_owned(),
+            );
         }
     }
 }
@@ -243,7 +250,14 @@ mod tests {
         let path = "spec.containers[0].volumeMounts[0]";
         found(volumes, r#"[{"name": "c", "mountPath": "/a"}]"#, &format!("{path}.name"), "has a, b");
         found("[]", r#"[{"name": "c", "mountPath": "/a"}]"#, &format!("{path}.name"), "declares none");
-        for (place, words) in [("a", "absolute"), ("/", "own root"), ("/proc", "the kernel's"), ("/dev/x", "the kernel's"), ("/a//b", "empty name"), ("/a:b", "a ':'")] {
+        for (place, words) in [
+            ("a", "absolute"),
+            ("/", "own root"),
+            ("/proc", "the kernel's"),
+            ("/dev/x", "the kernel's"),
+            ("/a//b", "empty name"),
+            ("/a:b", "a ':'"),
+        ] {
             found(volumes, &format!(r#"[{{"name": "a", "mountPath": "{place}"}}]"#), &format!("{path}.mountPath"), words);
         }
         let twice = r#"[{"name": "a", "mountPath": "/x"}, {"name": "b", "mountPath": "/x"}]"#;

@@ -25,8 +25,8 @@ use crate::follower::record::{PodEnd, PodRecord, Slot, Stage, Streak, WaitCause}
 use crate::follower::runtime::{ContainerId, StopSignal};
 
 pub use outcome::{Came, Outcome, take_in};
-pub use volumes::holds_volumes;
 pub use view::{Key, Signalled, Trouble, View};
+pub use volumes::holds_volumes;
 
 /// Everything that a decision is made from.
 #[derive(Clone, Copy)]

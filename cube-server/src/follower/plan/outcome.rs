@@ -208,10 +208,7 @@ fn failed(failure: Failure<'_>, record: &mut PodRecord, view: &mut View) -> Vec<
             view.look = true;
             app_refused(failure, record, view, &name, problem)
         }
-        (
-            RuntimeError::Image { .. },
-            Action::DropVolumes,
-        )
+        (RuntimeError::Image { .. }, Action::DropVolumes)
         | (
             RuntimeError::Refused { .. } | RuntimeError::Image { .. },
             Action::Inspect(_) | Action::Signal(..) | Action::Remove(_) | Action::DropSpare(_) | Action::List,

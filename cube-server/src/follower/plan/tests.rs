@@ -89,7 +89,14 @@ struct World {
 impl World {
     fn new(pod: AssignedPod) -> Self {
         let record = PodRecord::new(&pod);
-        let engine = Engine { containers: BTreeMap::new(), made: 0, starts: BTreeMap::new(), late: Vec::new(), spares: Vec::new(), has_volumes: false };
+        let engine = Engine {
+            containers: BTreeMap::new(),
+            made: 0,
+            starts: BTreeMap::new(),
+            late: Vec::new(),
+            spares: Vec::new(),
+            has_volumes: false,
+        };
         let now = Timestamp::UNIX_EPOCH;
         let (saved, view) = (record.clone(), View::default());
         Self { pod, saved, record, view, flying: Vec::new(), engine, now, has_spares: false, allowed: 1 }

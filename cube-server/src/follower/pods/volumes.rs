@@ -28,7 +28,12 @@ pub(super) fn wanted(scope: &Scope, pod: &AssignedPod, first: bool) -> Result<Po
 
 /// What the sandbox has to hold, as its runtime names it.
 pub(super) fn held(pod: &AssignedPod) -> Vec<String> {
-    pod.spec.volumes.iter().filter(|volume| volume.is_memory()).map(|volume| pod_volume_name(&pod.name, pod.uid, &volume.name, None)).collect()
+    pod.spec
+        .volumes
+        .iter()
+        .filter(|volume| volume.is_memory())
+        .map(|volume| pod_volume_name(&pod.name, pod.uid, &volume.name, None))
+        .collect()
 }
 
 /// Where a container has what.
@@ -95,7 +100,9 @@ fn file_specs(pod: &AssignedPod, files: &Files<'_>) -> Result<Vec<FileSpec>, Run
 
 fn source(volume: &Volume) -> Result<VolumeSource<'_>, RuntimeError> {
     let version = env!("CARGO_PKG_VERSION");
-    volume.source().ok_or_else(|| refused(format!("the source of volume '{}' is none that version {version} of this node knows", volume.name)))
+    volume
+        .source()
+        .ok_or_else(|| refused(format!("the source of volume '{}' is none that version {version} of this node knows", volume.name)))
 }
 
 fn refused(problem: String) -> RuntimeError {
@@ -114,7 +121,9 @@ mod tests {
 
     fn with_secret(revision: u64, items: &str, optional: bool) -> AssignedPod {
         let mut pod = pod(1, RestartPolicy::Always);
-        let volume = format!(r#"{{"name": "pass", "secret": {{"secretName": "db", "defaultMode": "0400", "items": {items}, "optional": {optional}}}}}"#);
+        let volume = format!(
+            r#"{{"name": "pass", "secret": {{"secretName": "db", "defaultMode": "0400", "items": {items}, "optional": {optional}}}}}"#
+        );
         pod.spec.volumes = vec![serde_json::from_str(&volume).unwrap()];
         pod.spec.containers[0].volume_mounts = vec![serde_json::from_str(r#"{"name": "pass", "mountPath": "/run/pass"}"#).unwrap()];
         let data = BTreeMap::from([("password".to_owned(), Hidden("hunter2".into())), ("user".to_owned(), Hidden("cube".into()))]);

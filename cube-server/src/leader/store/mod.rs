@@ -30,8 +30,8 @@ mod state;
 mod templates;
 #[cfg(test)]
 mod tests;
-mod watch;
 mod volumes;
+mod watch;
 mod writer;
 
 use std::collections::vec_deque;

@@ -7,10 +7,10 @@ use cube_api::pod::{ContainerStatus, PodStatus};
 use cube_api::session::{NodeEvent, PodReport, Report, ReportAccepted};
 use cube_api::{ApiError, ErrorCode};
 
-use super::{PodRow, volumes};
 use super::draft::Draft;
 use super::nodes::{same_cluster, with_facts};
 use super::state::{KeptNode, Machine};
+use super::{PodRow, volumes};
 
 /// Takes a report. Events come before the statuses: the end of a pod is the last thing that is said of it.
 pub(super) fn take(draft: &mut Draft<'_>, node: &Name, report: Report) -> Result<ReportAccepted, ApiError> {

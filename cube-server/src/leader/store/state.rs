@@ -238,7 +238,15 @@ impl State {
         let assigned = |row: &'a Arc<PodRow>| AssignedPod { sources: read.sources(self, &row.pod.spec), ..assigned(row) };
         let pods = bound.filter_map(|uid| self.pods.get(uid)).map(assigned).collect();
         let cordoned = self.nodes.get(node).is_some_and(|node| node.cordon.is_some());
-        Assignment { cluster_id, epoch, node: node.clone(), generation: Generation(self.revision.0), pods, cordoned, drop_volumes: self.volumes_to_drop(node) }
+        Assignment {
+            cluster_id,
+            epoch,
+            node: node.clone(),
+            generation: Generation(self.revision.0),
+            pods,
+            cordoned,
+            drop_volumes: self.volumes_to_drop(node),
+        }
     }
 
     pub(super) fn kept_pod(&self, uid: &Uid) -> Option<KeptPod> {

@@ -189,9 +189,8 @@ pub(super) fn delete(draft: &mut Draft<'_>, volume: &NamedVolume) -> Result<Obje
 /// A node says that nothing is left of deleted volumes.
 pub(super) fn dropped(draft: &mut Draft<'_>, node: &Name, uids: &[Uid]) {
     for uid in uids {
-        let is_it = |volume: &&NamedVolume| {
-            volume.metadata.uid == *uid && volume.node == *node && volume.metadata.deletion_requested_at.is_some()
-        };
+        let is_it =
+            |volume: &&NamedVolume| volume.metadata.uid == *uid && volume.node == *node && volume.metadata.deletion_requested_at.is_some();
         let found = draft.state().volumes().find(is_it).cloned();
         if let Some(volume) = found {
             gone(draft, volume, format!("node {node} has removed its data"));

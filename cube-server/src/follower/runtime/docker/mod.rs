@@ -41,7 +41,8 @@ use self::streams::JsonLines;
 use super::demux::LogLines;
 use super::{
     CALL_TIMEOUT, Census, ContainerId, ContainerSpec, EngineInfo, ExecHandle, ExecRequest, Hint, Identity, LogBatch, LogLine, LogRequest,
-    Observed, PULL_IDLE, PodVolumes, PullProgress, RunState, Runtime, RuntimeError, SandboxSpec, Scope, Spare, StopSignal, Volumes, spare_name,
+    Observed, PULL_IDLE, PodVolumes, PullProgress, RunState, Runtime, RuntimeError, SandboxSpec, Scope, Spare, StopSignal, Volumes,
+    spare_name,
 };
 use crate::latest;
 use crate::tasks::Tasks;

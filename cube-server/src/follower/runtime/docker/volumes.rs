@@ -9,7 +9,9 @@ use std::collections::{BTreeMap, HashMap};
 use bollard::models::{
     ContainerCreateBody, HostConfig, Mount as DockerMount, MountType, MountVolumeOptions, Volume as DockerVolume, VolumeCreateRequest,
 };
-use bollard::query_parameters::{ListContainersOptionsBuilder, ListVolumesOptionsBuilder, RemoveVolumeOptions, UploadToContainerOptionsBuilder};
+use bollard::query_parameters::{
+    ListContainersOptionsBuilder, ListVolumesOptionsBuilder, RemoveVolumeOptions, UploadToContainerOptionsBuilder,
+};
 use cube_api::meta::Uid;
 
 use super::tar::{Entry, tar};
@@ -70,7 +72,8 @@ pub async fn list(docker: &Docker, scope: &Scope) -> Result<Volumes, RuntimeErro
     let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
     for filler in docker.call("list its fillers", |api| api.list_containers(Some(options))).await? {
         let labels = filler.labels.unwrap_or_default();
-        let whose = labels.get(FILLER_OF).and_then(|uid| uid.parse().ok()).zip(labels.get(translate::POD_NAME).and_then(|pod| pod.parse().ok()));
+        let whose =
+            labels.get(FILLER_OF).and_then(|uid| uid.parse().ok()).zip(labels.get(translate::POD_NAME).and_then(|pod| pod.parse().ok()));
         volumes.pods.extend(whose);
     }
     volumes.kept.sort();
@@ -210,8 +213,9 @@ async fn fill(docker: &Docker, wanted: &PodVolumes, volumes: &[(&str, &VolumeKin
     docker.create_paused(&filler.0, filler_body(wanted, volumes)).await?;
     let archive = archive(volumes);
     let options = UploadToContainerOptionsBuilder::default().path("/").build();
-    let uploaded =
-        docker.call("write into a volume", |api| api.upload_to_container(&filler.0, Some(options), bollard::body_full(archive.into()))).await;
+    let uploaded = docker
+        .call("write into a volume", |api| api.upload_to_container(&filler.0, Some(options), bollard::body_full(archive.into())))
+        .await;
     // Also after a failure: what it holds could not be removed.
     docker.remove(&filler).await?;
     if uploaded.is_err() {

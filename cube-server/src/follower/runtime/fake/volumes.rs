@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use cube_api::meta::{Name, Uid};
 
-use super::world::{Moment, World};
 use super::Fake;
+use super::world::{Moment, World};
 use crate::follower::runtime::{Mount, MountFrom, PodVolumes, RuntimeError, Scope, VolumeKind, Volumes};
 
 /// A volume on the engine.

@@ -214,8 +214,9 @@ impl<'a> Board<'a> {
             }
             let matches = |count: usize| count == need.selector.len();
             let refused = nodes.iter().zip(matching);
-            let refused: Vec<_> =
-                refused.map(|(node, count)| node.excluded().or_else(|| (!matches(count)).then_some(Unfit::Selector)).or_else(|| node.lacks(need))).collect();
+            let refused: Vec<_> = refused
+                .map(|(node, count)| node.excluded().or_else(|| (!matches(count)).then_some(Unfit::Selector)).or_else(|| node.lacks(need)))
+                .collect();
             let mut tally = Tally::default();
             refused.iter().for_each(|why| tally.moves(None, *why));
             Rc::new(Gate { refused, tally })

@@ -19,8 +19,18 @@ pub(super) enum Unfit {
 }
 
 impl Unfit {
-    const ALL: [Self; 10] =
-        [Self::NotReady, Self::Cordoned, Self::Selector, Self::Volume, Self::HostPath, Self::Cpu, Self::Memory, Self::Disk, Self::HostPorts, Self::PodLimit];
+    const ALL: [Self; 10] = [
+        Self::NotReady,
+        Self::Cordoned,
+        Self::Selector,
+        Self::Volume,
+        Self::HostPath,
+        Self::Cpu,
+        Self::Memory,
+        Self::Disk,
+        Self::HostPorts,
+        Self::PodLimit,
+    ];
 
     /// Whether it stays so for a whole pass: what pods take doesn't touch it.
     pub(super) fn is_fixed(self) -> bool {

@@ -22,7 +22,14 @@ impl<'a> Need<'a> {
     /// Of a pod; `strategy` where it names none.
     pub(super) fn of(spec: &'a PodSpec, pins: &'a [Pin], strategy: Strategy) -> Self {
         let (reserved, host_ports) = (Reserved::of(spec), HostPort::of(spec).collect());
-        Self { strategy: spec.strategy.unwrap_or(strategy), reserved, host_ports, selector: &spec.node_selector, host_paths: spec.host_paths().collect(), pins }
+        Self {
+            strategy: spec.strategy.unwrap_or(strategy),
+            reserved,
+            host_ports,
+            selector: &spec.node_selector,
+            host_paths: spec.host_paths().collect(),
+            pins,
+        }
     }
 
     /// Whether one node can't publish the ports of both.
