@@ -289,7 +289,7 @@ fn decoded(kind: ResourceKind, node: &mut Node, room: usize, findings: &mut Vec<
             checked(node, room, findings, validate::secret).map(Resource::Secret)
         }
         ResourceKind::Config => checked(node, room, findings, validate::config).map(Resource::Config),
-        ResourceKind::Node => None,
+        ResourceKind::Node | ResourceKind::Volume => None,
     }
 }
 
@@ -339,6 +339,9 @@ fn type_of(kind: &Node) -> Result<ResourceKind, String> {
     let all = || format!("the types are {}", TYPES.join(", "));
     let Value::Scalar { text, .. } = &kind.value else { return Err(format!("found {}; {}", kind.found(), all())) };
     match ResourceKind::ALL.into_iter().find(|kind| kind.as_str() == text) {
+        Some(ResourceKind::Volume) => {
+            Err("a volume is not applied: the first pod that names it in a `persistentVolumeClaim` makes it, on the pod's node".to_owned())
+        }
         Some(ResourceKind::Node) => Err("a node is not applied: it announces itself when `cube-server follower` starts".to_owned()),
         Some(known) => Ok(known),
         None if LATER_TYPES.contains(&text.as_str()) => Err(format!("`{text}` is not in this version; {}", all())),

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::env::KeyRef;
-use super::{Container, EnvVar, PodSpec};
+use super::{Container, EnvVar, OnNodeLoss, PodSpec};
 use crate::meta::Name;
 use crate::quantity::Bytes;
 
@@ -379,6 +379,11 @@ pub struct Wanted<'a> {
 }
 
 impl PodSpec {
+    /// What becomes of it when its node is lost. Where its data are on that node it waits, also by a template that leaves it open.
+    pub fn node_loss(&self) -> OnNodeLoss {
+        if self.claims().next().is_some() { OnNodeLoss::Wait } else { self.on_node_loss }
+    }
+
     /// What it takes from secrets and configs, in the order of the manifest; one may be in it several times.
     pub fn wanted(&self) -> impl Iterator<Item = Wanted<'_>> {
         let files = self.volumes.iter().filter_map(|volume| match volume.source() {

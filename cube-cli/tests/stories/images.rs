@@ -89,3 +89,28 @@ fn always_gets_what_a_tag_means_now_if_not_present_what_the_node_has_and_a_diges
     }
     run(Command::new("docker").args(["rmi", &digest]));
 }
+
+#[test]
+fn a_pod_brings_its_own_login_in_a_secret_and_goes_on_when_the_secret_comes_later() {
+    let mut registry = Registry::secured();
+    let image = registry.push("team/app", "1", "private");
+    let cluster = Cluster::start(0);
+    let mut pods = with_image("app", &image, "IfNotPresent");
+    pods[0]["spec"]["imagePullSecrets"] = json!([{ "name": "login" }]);
+    cluster.apply(pods);
+    wait_for_words(&cluster, "app", "of imagePullSecrets, secret/login is not there");
+    let data = json!({ "registry": registry.address, "username": USER, "password": PASSWORD });
+    cluster.apply(json!([{ "type": "secret", "metadata": { "name": "login" }, "stringData": data }]));
+    cluster.wait_for_status("app", "Completed");
+    let config = json!({ ".dockerconfigjson": config_json(&registry.address, USER, PASSWORD) });
+    cluster.apply(json!([{ "type": "secret", "metadata": { "name": "as-kubernetes" }, "stringData": config }]));
+    let mut pods = with_image("always", &image, "Always");
+    pods[0]["spec"]["imagePullSecrets"] = json!([{ "name": "as-kubernetes" }]);
+    cluster.apply(pods);
+    cluster.wait_for_status("always", "Completed");
+    // What the node has by now doesn't help a pod without a login whose policy is to ask.
+    cluster.apply(with_image("stranger", &image, "Always"));
+    wait_for_words(&cluster, "stranger", "no login for this registry");
+    let everything = format!("{}{}{}", cluster.leader.log(), cluster.cube(&["events"]).ok(), cluster.cube(&["get", "pod/app"]).ok());
+    assert!(!everything.contains(PASSWORD), "{everything}");
+}

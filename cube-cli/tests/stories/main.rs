@@ -13,3 +13,4 @@ mod registry;
 mod reset;
 mod security;
 mod spares;
+mod volumes;

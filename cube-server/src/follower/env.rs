@@ -141,3 +141,71 @@ fn amount(field: &ResourceFieldRef, container: &Container, facts: Facts<'_>) -> 
     };
     Ok(value.div_ceil(field.unit()?).to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use cube_api::meta::Revision;
+    use cube_api::pod::RestartPolicy;
+    use cube_api::sources::Values;
+
+    use super::*;
+    use crate::follower::testing::{name, pod};
+
+    fn values(data: &[(&str, &[u8])]) -> Arc<Values> {
+        let data = data.iter().map(|(key, value)| ((*key).to_owned(), Hidden(value.to_vec().into())));
+        Arc::new(Values { revision: Revision(1), data: data.collect() })
+    }
+
+    /// The environment of a container that says this, by what there is.
+    fn env_of(container: serde_json::Value, sources: Option<&Sources>) -> Result<BTreeMap<String, String>, String> {
+        let pod = pod(1, RestartPolicy::Always);
+        let mut text = serde_json::json!({ "name": "app", "image": "app" });
+        text.as_object_mut().unwrap().extend(container.as_object().unwrap().clone());
+        let container = serde_json::from_value(text).unwrap();
+        let facts = Facts {
+            name: &pod.name,
+            uid: pod.uid,
+            labels: &Labels::new(),
+            spec: &pod.spec,
+            node: &name("n1"),
+            host_ip: None,
+            pod_ip: None,
+            allocatable: Capacity::default(),
+            sources,
+        };
+        environment(&container, BTreeMap::new(), facts)
+    }
+
+    #[test]
+    fn keys_of_secrets_and_configs_are_filled_in_and_env_goes_before_env_from() {
+        let secrets = BTreeMap::from([(name("db"), values(&[("password", b"hunter2"), ("binary", b"\xff\x00")]))]);
+        let configs = BTreeMap::from([(name("app"), values(&[("MODE", b"fast"), ("LEVEL", b"3")]))]);
+        let sources = Sources { secrets, configs, ..Sources::default() };
+        let container = serde_json::json!({
+            "envFrom": [{ "prefix": "DB_", "secretRef": { "name": "db" } }, { "configRef": { "name": "app" } },
+                { "secretRef": { "name": "none", "optional": true } }],
+            "env": [{ "name": "LEVEL", "value": "9" }, { "name": "URL", "value": "db:$(DB_password)" },
+                { "name": "P", "valueFrom": { "secretKeyRef": { "name": "db", "key": "password" } } },
+                { "name": "NONE", "valueFrom": { "configKeyRef": { "name": "app", "key": "none", "optional": true } } }],
+        });
+        let env: Vec<_> = env_of(container, Some(&sources)).unwrap().into_iter().collect();
+        let expected = [("DB_password", "hunter2"), ("LEVEL", "9"), ("MODE", "fast"), ("P", "hunter2"), ("URL", "db:hunter2")];
+        assert_eq!(env, expected.map(|(key, value)| (key.to_owned(), value.to_owned())), "what is no text is left out of all keys");
+    }
+
+    #[test]
+    fn what_is_missing_or_no_text_is_named_and_no_value_is_shown() {
+        let from =
+            |key: &str| serde_json::json!({ "env": [{ "name": "P", "valueFrom": { "secretKeyRef": { "name": "db", "key": key } } }] });
+        assert_eq!(env_of(from("password"), None).unwrap_err(), "env P: secret/db is not there");
+        let secrets = BTreeMap::from([(name("db"), values(&[("binary", b"hunter\x00")]))]);
+        let sources = Sources { secrets, ..Sources::default() };
+        assert_eq!(env_of(from("password"), Some(&sources)).unwrap_err(), "env P: secret/db has no key 'password'");
+        let refused = env_of(from("binary"), Some(&sources)).unwrap_err();
+        assert_eq!(refused, "env P: the value of key 'binary' of secret/db is not a text; mount it as a file");
+        let all = serde_json::json!({ "envFrom": [{ "configRef": { "name": "app" } }] });
+        assert_eq!(env_of(all, Some(&sources)).unwrap_err(), "envFrom: config/app is not there");
+    }
+}

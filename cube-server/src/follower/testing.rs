@@ -1,6 +1,6 @@
 //! A node agent on the engine in memory, with a leader that only takes reports. Time is tokio's, paused.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -56,6 +56,7 @@ pub struct Leader {
     pub pods: Mutex<BTreeMap<Uid, PodReport>>,
     pub events: Mutex<BTreeMap<u64, NodeEvent>>,
     pub trouble: Mutex<Option<String>>,
+    pub dropped: Mutex<BTreeSet<Uid>>,
     /// What the newest report said of the node and of its machine.
     pub node: Mutex<Option<(NodeFacts, Option<Usage>)>>,
 }
@@ -70,6 +71,7 @@ impl LeaderLink for Leader {
         if self.refuses.load(Ordering::Relaxed) {
             return Err(LinkError::Refused(ApiError::new(ErrorCode::Conflict, "superseded")));
         }
+        self.dropped.lock().unwrap().extend(&report.dropped);
         *self.trouble.lock().unwrap() = report.facts.trouble.clone();
         *self.node.lock().unwrap() = Some((report.facts.clone(), report.usage));
         let mut pods = self.pods.lock().unwrap();
@@ -213,6 +215,13 @@ impl Bench {
     pub async fn kill(&self) {
         assert!(self.tasks.shut_down(Duration::from_secs(10)).await, "tasks that don't end");
         assert!(!self.tasks.has_panicked());
+    }
+
+    /// As [`Bench::lose_ledger`], and meanwhile a person removes all containers.
+    pub async fn lose_ledger_and_containers(&mut self) {
+        self.kill().await;
+        self.fake.everything().iter().for_each(|container| self.fake.remove_by_hand(&container.id));
+        self.lose_ledger().await;
     }
 
     /// Kills the agent and starts another one, whose data folder is empty.

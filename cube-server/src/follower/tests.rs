@@ -10,6 +10,7 @@ mod resources;
 mod security;
 mod spares;
 mod streams;
+mod volumes;
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

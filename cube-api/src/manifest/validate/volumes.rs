@@ -174,6 +174,9 @@ fn path_problem(path: &str) -> Option<String> {
 }
 
 fn reserved_problem(place: &str) -> Option<String> {
+    if place.contains(':') {
+        return Some(format!("`{}` has a ':' in it, which container engines take for the end of a path", excerpt(place)));
+    }
     let place = place.trim_end_matches('/');
     if place.is_empty() {
         return Some("`/` is the container's own root; mount the volume in a folder below it".to_owned());
@@ -247,9 +250,14 @@ mod tests {
         let path = "spec.containers[0].volumeMounts[0]";
         found(volumes, r#"[{"name": "c", "mountPath": "/a"}]"#, &format!("{path}.name"), "has a, b");
         found("[]", r#"[{"name": "c", "mountPath": "/a"}]"#, &format!("{path}.name"), "declares none");
-        for (place, words) in
-            [("a", "absolute"), ("/", "own root"), ("/proc", "the kernel's"), ("/dev/x", "the kernel's"), ("/a//b", "empty name")]
-        {
+        for (place, words) in [
+            ("a", "absolute"),
+            ("/", "own root"),
+            ("/proc", "the kernel's"),
+            ("/dev/x", "the kernel's"),
+            ("/a//b", "empty name"),
+            ("/a:b", "a ':'"),
+        ] {
             found(volumes, &format!(r#"[{{"name": "a", "mountPath": "{place}"}}]"#), &format!("{path}.mountPath"), words);
         }
         let twice = r#"[{"name": "a", "mountPath": "/x"}, {"name": "b", "mountPath": "/x"}]"#;

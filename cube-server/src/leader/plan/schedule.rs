@@ -72,7 +72,7 @@ pub struct Predecessor<'a> {
 /// Whether a pod must not start before `old`, which had its name, is known to have stopped. On a node that is lost that may be never, so only a
 /// pod that must not run twice waits for it, and any pod for such a one: `onNodeLoss: wait` is kept under a name over every change of the spec.
 pub fn must_wait(spec: &PodSpec, old: &PodRow, on_lost_node: bool) -> bool {
-    let waits = |spec: &PodSpec| match spec.on_node_loss {
+    let waits = |spec: &PodSpec| match spec.node_loss() {
         OnNodeLoss::Wait => true,
         OnNodeLoss::Replace => false,
     };

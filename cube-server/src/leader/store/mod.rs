@@ -30,6 +30,7 @@ mod state;
 mod templates;
 #[cfg(test)]
 mod tests;
+mod volumes;
 mod watch;
 mod writer;
 
@@ -166,7 +167,7 @@ impl PodRow {
 
     /// The node where alone it may run, and may run now (`onNodeLoss: wait`): only that node's word, or that it is dead, frees its name.
     pub fn pinned_to(&self) -> Option<&Name> {
-        match self.pod.spec.on_node_loss {
+        match self.pod.spec.node_loss() {
             OnNodeLoss::Wait if !self.is_finished() => self.pod.placement.node.as_ref(),
             OnNodeLoss::Wait | OnNodeLoss::Replace => None,
         }

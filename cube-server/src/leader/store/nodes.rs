@@ -9,7 +9,7 @@ use cube_api::{ApiError, ErrorCode};
 
 use super::draft::Draft;
 use super::state::{KeptNode, Machine};
-use super::{cordon, lost};
+use super::{cordon, lost, volumes};
 
 pub(super) fn known(draft: &Draft<'_>, name: &Name) -> Result<KeptNode, ApiError> {
     let missing = || ApiError::new(ErrorCode::NotFound, format!("node/{name} not found")).hint("`cube nodes` shows what there is");
@@ -207,6 +207,7 @@ pub(super) fn delete(draft: &mut Draft<'_>, name: &Name, force: bool) -> Result<
     let view = draft.state().node_view(&known.node);
     lost::bury(draft, name, force);
     draft.drop_node(name);
+    volumes::node_gone(draft, name);
     draft.node_event(name, EventKind::Normal, "NodeDeleted", "deleted by the user");
     Ok(view)
 }

@@ -18,6 +18,7 @@ use cube_api::session::{AssignedPod, Assignment, Epoch, Generation, Want};
 
 use super::PodRow;
 use super::fence::Fence;
+use super::volumes::Read;
 
 /// The state in memory, as of one revision.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -231,9 +232,11 @@ impl State {
         view
     }
 
-    pub(super) fn assignment(&self, node: &Name, cluster_id: ClusterId, epoch: Epoch) -> Assignment<Arc<PodSpec>> {
+    pub(super) fn assignment<'a>(&'a self, node: &Name, cluster_id: ClusterId, epoch: Epoch) -> Assignment<Arc<PodSpec>> {
         let bound = self.loads.get(node).into_iter().flat_map(|load| &load.bound);
-        let pods = bound.filter_map(|uid| self.pods.get(uid)).map(|row| assigned(row)).collect();
+        let mut read = Read::default();
+        let assigned = |row: &'a Arc<PodRow>| AssignedPod { sources: read.sources(self, &row.pod.spec), ..assigned(row) };
+        let pods = bound.filter_map(|uid| self.pods.get(uid)).map(assigned).collect();
         let cordoned = self.nodes.get(node).is_some_and(|node| node.cordon.is_some());
         Assignment {
             cluster_id,
@@ -242,7 +245,7 @@ impl State {
             generation: Generation(self.revision.0),
             pods,
             cordoned,
-            drop_volumes: Vec::new(),
+            drop_volumes: self.volumes_to_drop(node),
         }
     }
 

@@ -8,6 +8,7 @@ mod model;
 mod objects;
 mod report;
 mod space;
+mod volumes;
 mod watch;
 mod write;
 

@@ -232,6 +232,7 @@ fn bytes_of_object(object: &Object) -> usize {
     let values = match object {
         Object::Secret(secret) => secret.data.values().map(|value| value.0.len()).sum::<usize>(),
         Object::Config(config) => config.data.values().map(String::len).sum(),
+        Object::Volume(_) => 0,
     };
     PLAIN + values
 }
