@@ -50,7 +50,7 @@ fn a_private_image_needs_the_right_password_and_a_pod_gets_it_as_soon_as_the_nod
     wait_for_words(&cluster, "app", "the login that was used is not accepted");
     write_secret(&logins, &config_json(&registry.address, USER, PASSWORD));
     cluster.wait_for_status("app", "Completed");
-    assert_eq!(cluster.cube(&["logs", "pod/app"]).ok(), "private\n");
+    assert_eq!(cluster.cube(&["logs", "pod/app", "--container", "main"]).ok(), "private\n");
     // What the registry doesn't have it says only to those who may ask.
     let missing = registry.name("team/app", "2");
     cluster.apply(with_image("missing", &missing, "IfNotPresent"));
@@ -69,7 +69,7 @@ fn always_gets_what_a_tag_means_now_if_not_present_what_the_node_has_and_a_diges
     let says = |name: &str, image: &str, policy: &str| {
         cluster.apply(with_image(name, image, policy));
         cluster.wait_for_status(name, "Completed");
-        cluster.cube(&["logs", &format!("pod/{name}")]).ok()
+        cluster.cube(&["logs", &format!("pod/{name}"), "--container", "main"]).ok()
     };
     assert_eq!(says("a", &image, "IfNotPresent"), "first\n");
     let digest = docker(["inspect", "-f", "{{index .RepoDigests 0}}", &image]);
