@@ -126,4 +126,15 @@ mod tests {
         let json: serde_json::Value = serde_json::from_slice(&URL_SAFE.decode(header).expect("base64")).expect("json");
         assert_eq!(json, serde_json::json!({ "username": "robot", "password": "??>>~~", "serveraddress": "r.example.com" }));
     }
+
+    /// Docker says nothing before the registry's first answer, and takes the request all the same.
+    #[tokio::test(start_paused = true)]
+    async fn a_registry_that_hangs_is_the_image_s_trouble_and_not_the_engine_s() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let socket = folder.path().join("docker.sock");
+        let _silent = tokio::net::UnixListener::bind(&socket).expect("a socket");
+        let refused = pull(&socket, "r.example.com/app:1", None, &latest::channel(PullProgress::default()).0).await.expect_err("no answer");
+        assert!(!refused.is_engine_trouble());
+        assert_eq!(refused.to_string(), "the registry didn't answer in 60 seconds");
+    }
 }
