@@ -2,10 +2,13 @@
 
 use std::net::IpAddr;
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::meta::{LabelChanges, Labels, Name, NodeId, Revision, Uid};
+use crate::pod::Permission;
 use crate::quantity::{Bytes, MilliCpu};
 
 /// A node as the API answers it.
@@ -29,6 +32,9 @@ pub struct Node {
     /// What pods may reserve of it: the capacity less what the node keeps back for the machine itself.
     #[serde(default)]
     pub allocatable: Capacity,
+    /// What pods may ask for there that makes them as mighty as the machine's root, or nearly.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty", deserialize_with = "Permission::known")]
+    pub allows: BTreeSet<Permission>,
     /// What the machine uses now, by pods and by all else; none until the node has said it to this leader, and while it isn't connected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,

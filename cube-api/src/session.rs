@@ -10,6 +10,8 @@
 
 use std::net::IpAddr;
 
+use std::collections::BTreeSet;
+
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -18,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::event::EventKind;
 use crate::meta::{ClusterId, Instance, Labels, LifeId, Name, NodeId, Uid};
 use crate::node::{Capacity, NodeRole, Usage};
-use crate::pod::{PodSpec, PodStatus};
+use crate::pod::{Permission, PodSpec, PodStatus};
 use crate::sources::Sources;
 
 /// The protocol's name in the `Upgrade` header. The number moves when an old peer would misunderstand.
@@ -96,6 +98,9 @@ pub struct NodeFacts {
     /// The machine's address; none where it has none, and from a node that doesn't tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<IpAddr>,
+    /// What pods may ask for here that makes them as mighty as the machine's root, or nearly.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty", deserialize_with = "Permission::known")]
+    pub allows: BTreeSet<Permission>,
     /// Folders of the machine that pods may have, and what is below them; a `hostPath` outside of all of them is refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub host_paths: Vec<String>,

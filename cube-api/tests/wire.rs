@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use cube_api::manifest::{self, Resource};
 use cube_api::pod::{
-    Amounts, Container, ContainerState, ContainerStatus, EndReason, Env, Hook, HttpGetProbe, HttpHeader, ImagePullPolicy, Lifecycle,
-    OnNodeLoss, Phase, Placement, Port, Probe, ProbePort, Protocol, PublishedPort, Resources, RestartPolicy, RestartRules, Running, Scheme,
-    SleepAction, Strategy, Terminated, TerminationMessagePolicy, WaitReason, Waiting,
+    Amounts, Capabilities, Capability, Container, ContainerSecurity, ContainerState, ContainerStatus, EndReason, Env, Hook, HttpGetProbe,
+    HttpHeader, ImagePullPolicy, Lifecycle, OnNodeLoss, Phase, Placement, PodSecurity, Port, Probe, ProbePort, Protocol, PublishedPort,
+    PullSecret, Resources, RestartPolicy, RestartRules, Running, Scheme, SleepAction, Strategy, Terminated, TerminationMessagePolicy,
+    WaitReason, Waiting,
 };
 use cube_api::quantity::{Bytes, MilliCpu};
 use cube_api::session::{Announcement, Assignment, AssignmentAccepted, PodReport, Report, ReportAccepted, Welcome};
@@ -86,6 +87,15 @@ fn full_pod() -> Pod {
         lifecycle: Lifecycle { post_start: None, pre_stop: Some(Box::new(hook)) },
         termination_message_path: Some("/tmp/end".to_owned()),
         termination_message_policy: TerminationMessagePolicy::File,
+        security_context: ContainerSecurity {
+            run_as_user: Some(1000),
+            run_as_group: Some(1001),
+            run_as_non_root: Some(true),
+            read_only_root_filesystem: true,
+            allow_privilege_escalation: Some(false),
+            capabilities: Capabilities { add: [Capability::NetBindService].into(), drop: [Capability::All].into() },
+            privileged: false,
+        },
         tty: true,
         stdin: true,
     };
@@ -121,6 +131,14 @@ fn full_pod() -> Pod {
             on_node_loss: OnNodeLoss::Wait,
             strategy: Some(Strategy::RoundRobin),
             hostname: Some(name("front")),
+            security_context: PodSecurity {
+                run_as_user: Some(1),
+                run_as_group: Some(2),
+                run_as_non_root: Some(false),
+                supplemental_groups: vec![3],
+            },
+            host_network: false,
+            image_pull_secrets: vec![PullSecret { name: name("registry") }],
             volumes: Vec::new(),
         }),
         placement: Placement { node: Some(name("node-1")), bound_at: Some(second(1)), waiting_for: None, avoids: vec![name("node-2")] },

@@ -141,6 +141,9 @@ impl Machine {
                 let config = AgentConfig {
                     free_ports: Default::default(),
                     address: None,
+                    allow: Default::default(),
+                    registry_auth: None,
+                    image_gc: None,
                     node,
                     role: NodeRole::Follower,
                     labels: labels.clone(),

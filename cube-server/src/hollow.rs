@@ -9,6 +9,7 @@ use cube_api::LeaderAddress;
 use cube_api::auth::Keys;
 use cube_api::meta::Name;
 use cube_api::node::{Capacity, NodeRole};
+use cube_api::pod::Permission;
 
 use crate::ambient::Ambient;
 use crate::follower::dial::Dialer;
@@ -70,6 +71,9 @@ impl Hollows {
         let config = AgentConfig {
             free_ports: Default::default(),
             address: None,
+            allow: Permission::ALL.into(),
+            registry_auth: None,
+            image_gc: None,
             // A later process takes the names over as one on the same machine does whose data folder is new.
             machine_id: format!("hollow-{node}"),
             node,

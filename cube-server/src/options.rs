@@ -9,10 +9,11 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand};
 use cube_api::duration;
 use cube_api::meta::{ClusterId, Labels, Name};
-use cube_api::pod::Strategy;
+use cube_api::pod::{Permission, Strategy};
 use cube_api::quantity::{Bytes, MilliCpu};
 use jiff::{Span, SpanRelativeTo};
 
+use crate::follower::images::cleanup::Limits;
 use crate::follower::ports::FreePorts;
 use crate::follower::reserve::{Part, Reserve};
 
@@ -276,6 +277,20 @@ pub struct CommonOptions {
     /// Disk space that pods may not reserve: 20Gi, or 10%
     #[arg(long, env = "CUBE_RESERVE_DISK", value_name = "BYTES", default_value = "10%", value_parser = Part::of_bytes)]
     pub reserve_disk: Part,
+    /// What pods may ask for here that makes them as mighty as this machine's root, or nearly: privileged, host-network, cap-add. Without it they
+    /// are not placed on this node
+    #[arg(long, env = "CUBE_ALLOW", value_name = "WHAT", value_delimiter = ',')]
+    pub allow: Vec<Permission>,
+    /// A Docker config.json with logins for registries, for the images of every pod; only its owner may read it. Pods can bring their own with
+    /// imagePullSecrets
+    #[arg(long, env = "CUBE_REGISTRY_AUTH", value_name = "FILE")]
+    pub registry_auth: Option<PathBuf>,
+    /// Images that this node pulled and nobody uses go when Docker's disk is fuller than so many hundredths; 100 keeps them all
+    #[arg(long, env = "CUBE_IMAGE_GC_HIGH", value_name = "PERCENT", default_value_t = 85, value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub image_gc_high: u8,
+    /// They go until it is no fuller than so many hundredths
+    #[arg(long, env = "CUBE_IMAGE_GC_LOW", value_name = "PERCENT", default_value_t = 80, value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub image_gc_low: u8,
     /// A folder of this machine that pods may have by `hostPath`, with all below it; may be repeated. Without it they get none
     #[arg(long, env = "CUBE_ALLOW_HOST_PATH", value_name = "PATH", value_delimiter = ',')]
     pub allow_host_path: Vec<String>,
@@ -295,6 +310,18 @@ impl CommonOptions {
     /// The labels as a map; a repeated key keeps the last value, as repeated flags do.
     pub fn labels(&self) -> Labels {
         self.labels.iter().cloned().collect()
+    }
+
+    /// When images go that nobody uses; none: never. The error is a sentence.
+    pub fn image_gc(&self) -> Result<Option<Limits>, String> {
+        let (high, low) = (self.image_gc_high, self.image_gc_low);
+        match high {
+            100 => Ok(None),
+            _ if low > high => {
+                Err(format!("--image-gc-low {low} is more than --image-gc-high {high}: images go from the one down to the other"))
+            }
+            _ => Ok(Some(Limits { high, low })),
+        }
     }
 
     /// What pods may not reserve.
@@ -400,6 +427,26 @@ mod tests {
         let given = reserve(&["--reserve-cpu", "5%", "--reserve-memory", "1Gi", "--reserve-disk", "0"]);
         assert_eq!(given, Ok(Reserve { cpu: Part::Percent(5), memory: Part::Amount(1 << 30), disk: Part::Amount(0) }));
         assert!(reserve(&["--reserve-memory=lots"]).expect_err("a refusal").contains("or a part such as 10%"));
+    }
+
+    #[test]
+    fn images_go_from_85_percent_down_to_80_unless_the_command_line_says_otherwise() {
+        let limits = |arguments: &[&str]| leader(arguments).and_then(|options| options.common.image_gc());
+        assert_eq!(limits(&[]), Ok(Some(Limits { high: 85, low: 80 })));
+        assert_eq!(limits(&["--image-gc-high", "100"]), Ok(None));
+        assert_eq!(limits(&["--image-gc-high", "60", "--image-gc-low", "60"]), Ok(Some(Limits { high: 60, low: 60 })));
+        let refused = "--image-gc-low 80 is more than --image-gc-high 60: images go from the one down to the other";
+        assert_eq!(limits(&["--image-gc-high", "60"]), Err(refused.to_owned()));
+        assert!(limits(&["--image-gc-high", "0"]).is_err());
+    }
+
+    #[test]
+    fn what_can_be_allowed_is_named_and_nothing_else_is() {
+        let allowed = |arguments: &[&str]| leader(arguments).map(|options| options.common.allow);
+        assert_eq!(allowed(&[]), Ok(Vec::new()));
+        assert_eq!(allowed(&["--allow", "privileged,cap-add"]), Ok(vec![Permission::Privileged, Permission::CapAdd]));
+        let refused = allowed(&["--allow", "all"]).expect_err("a refusal");
+        assert!(refused.contains("'all' is nothing that can be allowed; there are privileged, host-network, cap-add"), "{refused}");
     }
 
     #[test]

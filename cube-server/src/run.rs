@@ -26,6 +26,7 @@ use crate::ambient::Ambient;
 use crate::data_dir::{self, DataDir, DataDirError};
 use crate::follower::dial::Dialer;
 use crate::follower::host_paths::HostPaths;
+use crate::follower::images::logins;
 use crate::follower::ledger::{self, LEDGER};
 use crate::follower::machine::{Load, Machine, ThisMachine};
 use crate::follower::runtime::docker::{self, Docker};
@@ -156,7 +157,7 @@ async fn run_leader(options: LeaderOptions, tasks: &Tasks) -> anyhow::Result<Dat
     let ambient = Ambient::system();
     let (not_ready_after, lost_after) = options.silence_limits().map_err(anyhow::Error::msg)?;
     if !options.no_pods {
-        check_reserve(&options.common)?;
+        check_node(&options.common)?;
     }
     let data_dir = open_data_dir(&options.common)?;
     // Before anything is written: a port in use changes nothing.
@@ -181,11 +182,21 @@ async fn run_leader(options: LeaderOptions, tasks: &Tasks) -> anyhow::Result<Dat
 }
 
 async fn run_follower(options: FollowerOptions, tasks: &Tasks) -> anyhow::Result<DataDir> {
-    check_reserve(&options.common)?;
+    check_node(&options.common)?;
     let data_dir = open_data_dir(&options.common)?;
     let token = given_token(&options.common)?.ok_or(DataDirError::NoToken)?;
     start_node(&options.common, NodeRole::Follower, &options.leader, Keys::new(&token), &data_dir, Ambient::system(), tasks).await?;
     Ok(data_dir)
+}
+
+/// Refuses what makes no sense of a node before anything is started.
+fn check_node(common: &CommonOptions) -> anyhow::Result<()> {
+    check_reserve(common)?;
+    common.image_gc().map_err(anyhow::Error::msg)?;
+    if let Some(file) = &common.registry_auth {
+        logins::read_file(file).context("--registry-auth can't be used")?;
+    }
+    Ok(())
 }
 
 /// Refuses a reserve of more cpu or memory than this machine has. Which disk counts is Docker's to say: a node whose reserve is larger than that, or
@@ -245,6 +256,9 @@ async fn start_node(
         spare_sandboxes: common.spare_sandboxes.into(),
         free_ports: common.free_ports,
         address: common.address.or_else(net::own_address),
+        allow: common.allow.iter().copied().collect(),
+        registry_auth: common.registry_auth.clone(),
+        image_gc: common.image_gc().map_err(anyhow::Error::msg)?,
     };
     follower::start(config, Arc::new(runtime), dialer, ambient, tasks).await.map_err(remedy)?;
     Ok(())

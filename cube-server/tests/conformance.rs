@@ -31,6 +31,8 @@ const PROMISES: &[(&str, u32)] = &[
     ("OB", 4),
     // Pods' files.
     ("VO", 10),
+    // Images, and what pods may do.
+    ("IM", 7),
     // Probes.
     ("PR", 9),
     // The life of a pod: init containers, sidecars, hooks, deadlines, last words.

@@ -53,6 +53,8 @@ spec:
   onNodeLoss: wait
   strategy: round-robin
   hostname: front
+  securityContext: {runAsUser: 1, runAsGroup: 2, runAsNonRoot: true, supplementalGroups: [3]}
+  imagePullSecrets: [{name: registry}]
   containers:
     - name: app
       image: localhost:5000/team/app:1.0
@@ -63,6 +65,8 @@ spec:
       ports: [{name: http, containerPort: 80, hostPort: 8080, protocol: UDP, hostIP: 127.0.0.1}]
       resources: {requests: {cpu: 250m, memory: 32Mi}, limits: {cpu: 0.5, memory: 64Mi}}
       imagePullPolicy: Always
+      securityContext:
+        {runAsUser: 1000, readOnlyRootFilesystem: true, allowPrivilegeEscalation: false, capabilities: {add: [CHOWN], drop: [ALL]}}
       tty: true
       stdin: true
 ";
@@ -74,6 +78,10 @@ spec:
     assert_eq!(pod.spec.on_node_loss, OnNodeLoss::Wait);
     assert_eq!(pod.spec.strategy, Some(pod::Strategy::RoundRobin));
     assert_eq!(pod.spec.hostname.as_ref().map(Name::as_str), Some("front"));
+    assert_eq!(pod.spec.image_pull_secrets[0].name.as_str(), "registry");
+    let security = pod::Security::of(&pod.spec, container);
+    assert_eq!((security.user, security.group, security.groups), (Some(1000), Some(2), vec![3]));
+    assert!(security.non_root && security.read_only_root && security.no_new_privileges);
     assert_eq!(container.args, ["echo $(A)", "8080"]);
     assert_eq!(container.ports[0].protocol, Protocol::Udp);
     assert_eq!(container.resources.limits.cpu, Some(MilliCpu(500)));
@@ -127,7 +135,7 @@ fn all_problems_of_all_resources_come_at_once_in_the_order_of_the_text() {
             "16:9: resource 1: spec.containers[1].tty: found yes; true or false is expected",
             "17:5: resource 1: spec.restartPolicy: `always` is not allowed; did you mean `Always`?",
             "18:5: resource 1: spec.nope: unknown field `nope`; the fields are initContainers, containers, restartPolicy, restart, \
-             terminationGracePeriodSeconds, activeDeadlineSeconds, nodeSelector, onNodeLoss, strategy, hostname, volumes",
+             terminationGracePeriodSeconds, activeDeadlineSeconds, nodeSelector, onNodeLoss, strategy, hostname, securityContext, hostNetwork, imagePullSecrets, volumes",
             "21:10: pod/two: spec.containers: the list is empty; a pod has at least one container",
             "22:3: resource 3: type: unknown type `pdo`; did you mean `pod`?",
             "23:3: resource 4: found just a text; a resource is expected: a map with type, metadata and spec",
@@ -146,7 +154,7 @@ fn what_is_missing_is_named_and_its_absence_brings_no_second_problem() {
         [
             "2:1: resource 1: metadata: the field `name` is missing",
             "3:1: resource 1: spec: found a list; a map with the fields initContainers, containers, restartPolicy, restart, \
-             terminationGracePeriodSeconds, activeDeadlineSeconds, nodeSelector, onNodeLoss, strategy, hostname, volumes is expected",
+             terminationGracePeriodSeconds, activeDeadlineSeconds, nodeSelector, onNodeLoss, strategy, hostname, securityContext, hostNetwork, imagePullSecrets, volumes is expected",
         ]
     );
     assert_eq!(
@@ -561,6 +569,45 @@ fn a_list_that_was_printed_is_read_as_its_items_and_nothing_else_is() {
     assert_eq!(parse(&format!("revision: 7\nitems: [{pod}]")).expect("a list").len(), 1);
     for refused in [format!("items: {pod}"), format!("items: [{pod}]\nkind: List"), format!("type: pod\nitems: [{pod}]")] {
         assert!(parse(&refused).is_err(), "{refused}");
+    }
+}
+
+#[test]
+fn contradictions_of_security_are_refused_with_their_paths() {
+    let of = |lines: &str| problems(&with_container(&format!("securityContext: {lines}")));
+    let ends = |lines: &str, path: &str, words: &str| {
+        let found = of(lines);
+        assert!(found.len() == 1 && found[0].contains(&format!("spec.containers[0].securityContext{path}: {words}")), "{found:?}");
+    };
+    ends("{runAsUser: 2147483648}", ".runAsUser", "2147483648 is no user or group: 0 to 2147483647 are");
+    ends("{runAsUser: 0, runAsNonRoot: true}", ".runAsUser", "0 is root, and `runAsNonRoot` is true");
+    ends("{privileged: true, allowPrivilegeEscalation: false}", ".allowPrivilegeEscalation", "false contradicts `privileged: true`");
+    ends("{allowPrivilegeEscalation: false, capabilities: {add: [SYS_ADMIN]}}", ".allowPrivilegeEscalation", "false contradicts the added");
+    ends("{privileged: true, capabilities: {drop: [CHOWN]}}", ".capabilities", "a privileged container has every capability");
+    ends("{capabilities: {add: [CHOWN], drop: [CHOWN]}}", ".capabilities", "`CHOWN` is both in `add` and in `drop`");
+    assert!(of("{capabilities: {drop: [CAP_CHOWN]}}")[0].contains("CAP_CHOWN"));
+    assert!(of("{procMount: Default}")[0].contains("unknown field `procMount`"));
+    let pods =
+        problems(&with_container("").replace("spec:\n", "spec:\n  securityContext: {runAsUser: 0, runAsNonRoot: true, fsGroup: 7}\n"));
+    assert!(pods[0].contains("unknown field `fsGroup`"), "{pods:?}");
+    let pods = problems(&with_container("").replace("spec:\n", "spec:\n  securityContext: {runAsUser: 0, runAsNonRoot: true}\n"));
+    assert!(pods[0].contains("spec.containers[0].securityContext.runAsUser: 0 is root"), "{pods:?}");
+}
+
+#[test]
+fn in_the_host_s_network_a_port_is_the_host_s_own() {
+    let of = |ports: &str, more: &str| {
+        with_container(&format!("ports: [{ports}]")).replace("spec:\n", &format!("spec:\n  hostNetwork: true\n{more}"))
+    };
+    assert!(pod(&of("{containerPort: 80, hostPort: 80}", "")).spec.host_network);
+    for (ports, more, path, words) in [
+        ("{containerPort: 80, hostPort: 8080}", "", "spec.containers[0].ports[0].hostPort", "write `hostPort: 80`"),
+        ("{containerPort: 80}", "", "spec.containers[0].ports[0].hostPort", "write `hostPort: 80`"),
+        ("{containerPort: 80, hostPort: 80, hostIP: 127.0.0.1}", "", "spec.containers[0].ports[0].hostIP", "the program itself chooses"),
+        ("", "  hostname: front\n", "spec.hostname", "has the host's name"),
+    ] {
+        let found = problems(&of(ports, more));
+        assert!(found.len() == 1 && found[0].contains(path) && found[0].contains(words), "{found:?}");
     }
 }
 

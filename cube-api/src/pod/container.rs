@@ -9,6 +9,7 @@ use super::lifecycle::{ContainerRestartPolicy, Lifecycle, TerminationMessagePoli
 use super::probe::{Probe, ProbeKind};
 use super::volume::{EnvFrom, VolumeMount};
 use crate::meta::Name;
+use crate::pod::security::ContainerSecurity;
 use crate::quantity::{Bytes, MilliCpu};
 
 /// One container of a pod.
@@ -68,6 +69,9 @@ pub struct Container {
     /// What a container that failed says where it left no words.
     #[serde(default, skip_serializing_if = "TerminationMessagePolicy::is_default")]
     pub termination_message_policy: TerminationMessagePolicy,
+    /// As whom it runs and what it may do.
+    #[serde(default, skip_serializing_if = "ContainerSecurity::is_empty")]
+    pub security_context: ContainerSecurity,
     /// Gives the main process a terminal.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tty: bool,

@@ -5,9 +5,10 @@
 mod container;
 mod env;
 mod expand;
-mod port;
 mod lifecycle;
+mod port;
 mod probe;
+mod security;
 mod status;
 mod volume;
 
@@ -22,9 +23,10 @@ use serde::{Deserialize, Serialize};
 pub use self::container::{Amounts, Container, ImagePullPolicy, Port, Protocol, Resources};
 pub use self::env::{Env, EnvSource, EnvVar, FieldPath, FieldRef, KeyRef, ResourceField, ResourceFieldRef};
 pub use self::expand::expand;
-pub use self::port::{HostPort, PublishedPort};
 pub use self::lifecycle::{ContainerRestartPolicy, Hook, Lifecycle, Part, RunHandler, SleepAction, TerminationMessagePolicy};
+pub use self::port::{HostPort, PublishedPort};
 pub use self::probe::{ExecProbe, Handler, HttpGetProbe, HttpHeader, Probe, ProbeKind, ProbePort, Scheme, TcpSocketProbe};
+pub use self::security::{Capabilities, Capability, ContainerSecurity, MAX_ID, Permission, PodSecurity, Security};
 pub use self::status::{
     ContainerState, ContainerStatus, DEADLINE_EXCEEDED, DRAINED, EndReason, NODE_FORGOT, NODE_LOST, Phase, PodStatus, Running, Terminated,
     WaitReason, Waiting,
@@ -127,9 +129,27 @@ pub struct PodSpec {
     /// Its host name. Absent: the pod's name where it publishes a port, else one that the node makes up, so that any ready sandbox fits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<Name>,
+    /// As whom its containers run.
+    #[serde(default, skip_serializing_if = "PodSecurity::is_empty")]
+    pub security_context: PodSecurity,
+    /// Its containers are in the machine's network instead of one of their own; what they listen on, the machine listens on. Only where the node
+    /// allows it ([`Permission::HostNetwork`]).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub host_network: bool,
+    /// Secrets with logins for the registries that its images come from; the node has more of its own (`--registry-auth`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub image_pull_secrets: Vec<PullSecret>,
     /// Files that its containers share, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<Volume>,
+}
+
+/// A secret that is meant by its name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PullSecret {
+    /// Its name.
+    pub name: Name,
 }
 
 impl PodSpec {

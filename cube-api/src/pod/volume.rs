@@ -392,7 +392,10 @@ impl PodSpec {
             }
             Some(VolumeSource::EmptyDir(_) | VolumeSource::HostPath(_) | VolumeSource::Claim(_)) | None => None,
         });
-        files.chain(self.all_containers().flat_map(Container::wanted))
+        // As in Kubernetes a pull is tried without a login that isn't there: the image may be one that everybody may have.
+        let logins = self.image_pull_secrets.iter().map(|secret| Source { kind: SourceKind::Secret, name: &secret.name });
+        let logins = logins.map(|of| Wanted { of, keys: Vec::new(), optional: true });
+        files.chain(self.all_containers().flat_map(Container::wanted)).chain(logins)
     }
 
     /// The named volumes that it needs.

@@ -205,6 +205,10 @@ pub fn page(node: &Node, events: &[Event], now: Timestamp, style: Style) -> Stri
     page.line("Type", node.role.as_str());
     page.line("Address", &node.address.map(|address| address.to_string()).unwrap_or_default());
     page.line("Labels", &labels(&node.labels));
+    if !node.allows.is_empty() {
+        let words: Vec<_> = node.allows.iter().map(|permission| permission.as_str()).collect();
+        page.line("Allows", &words.join(","));
+    }
     page.line("Created", &format!("{:.0} ({} ago)", node.created_at, age::since(node.created_at, now)));
     page.line("Last seen", &format!("{:.0} ({} ago)", node.seen_at, age::since(node.seen_at, now)));
     page.line("Version", &node.version);

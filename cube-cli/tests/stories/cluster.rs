@@ -237,9 +237,15 @@ impl Cluster {
 
     /// Starts one more follower.
     pub fn add_follower(&mut self) -> &mut Server {
+        self.add_follower_with(&[])
+    }
+
+    /// Starts one more follower, with more flags.
+    pub fn add_follower_with(&mut self, flags: &[&str]) -> &mut Server {
         let name = format!("{}-{}", self.nodes[0].trim_end_matches("-0"), self.followers.len() + 1);
         let token_file = self.leader.data_dir.join("token").display().to_string();
         let mut arguments = ["follower", "--leader", &self.address, "--token-file", &token_file].map(str::to_owned).to_vec();
+        arguments.extend(flags.iter().map(|&flag| flag.to_owned()));
         arguments.extend(self.sockets.flags());
         let mut follower = Server::new(&name, self.root.path(), arguments);
         follower.start();

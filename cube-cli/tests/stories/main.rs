@@ -5,12 +5,15 @@
 mod cluster;
 mod commands;
 mod faults;
+mod images;
 mod lifecycle;
 mod nodes;
 mod pods;
 mod ports;
 mod probes;
 mod refusals;
+mod registry;
 mod reset;
+mod security;
 mod spares;
 mod volumes;

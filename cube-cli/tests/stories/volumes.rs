@@ -73,7 +73,12 @@ fn the_containers_of_a_pod_share_empty_folders_that_outlive_kills_and_go_with_th
     cluster.leader.start();
     cluster.wait_until_ready();
     cluster.wait_for_status("pair", "Running");
-    assert_eq!(script(&cluster, "pair", "writer", "cat /scratch/x /fast/x").ok(), "disk\nmemory\n");
+    // The node is asked before it has looked at its containers.
+    wait_for("the files", PATIENCE, || {
+        let done = script(&cluster, "pair", "writer", "cat /scratch/x /fast/x");
+        if done.stdout == "disk\nmemory\n" { Ok(()) } else { Err(format!("{done:?}")) }
+    });
+    assert_eq!(restarts(&cluster, "pair", "writer"), 1);
 
     assert_eq!(volumes(&cluster).len(), 2);
     cluster.cube(&["delete", "pod/pair", "--wait"]).ok();

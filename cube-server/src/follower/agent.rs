@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use async_trait::async_trait;
 use cube_api::meta::{ClusterId, Instance, Labels, Name, NodeId, Uid};
 use cube_api::node::{Capacity, NodeRole};
+use cube_api::pod::Permission;
 use cube_api::routes::{ExecQuery, LogQuery};
 use cube_api::session::{Announcement, Assignment, AssignmentAccepted, NodeFacts, Report, ReportAccepted, Welcome};
 use cube_api::stream::Frame;
@@ -19,6 +20,7 @@ use crate::ambient::Ambient;
 use crate::follower::assignments::{Assignments, Pods, Request};
 use crate::follower::host_paths::HostPaths;
 use crate::follower::images::Images;
+use crate::follower::images::cleanup::{self, Cleaner};
 use crate::follower::kept::Drops;
 use crate::follower::ledger::{Home, LEDGER, Ledger, LedgerError, Membership, Opened};
 use crate::follower::machine::Machine;
@@ -66,6 +68,12 @@ pub struct AgentConfig {
     pub free_ports: FreePorts,
     /// The machine's address, if it has one.
     pub address: Option<IpAddr>,
+    /// What pods may ask for that makes them as mighty as the machine's root, or nearly.
+    pub allow: BTreeSet<Permission>,
+    /// A file with logins for registries, for every pod.
+    pub registry_auth: Option<PathBuf>,
+    /// When images go that nobody uses; none: never.
+    pub image_gc: Option<cleanup::Limits>,
 }
 
 /// How reports reach the leader.
@@ -176,6 +184,7 @@ impl Agent {
             capacity: Capacity { pods: config.max_pods, ..Capacity::default() },
             allocatable: None,
             address: config.address,
+            allows: config.allow.clone(),
             host_paths: config.host_paths.announced(),
         };
         let (facts, facts_seen) = latest::channel(facts);
@@ -195,11 +204,13 @@ impl Agent {
             admission: admission.clone(),
             target: config.spare_sandboxes,
         };
+        let images = Images::new(runtime.clone(), ledger.clone(), config.registry_auth.clone(), ambient.clone(), tasks.clone());
         let context = Context {
             runtime: runtime.clone(),
             ledger: ledger.clone(),
             ambient: ambient.clone(),
-            images: Images::new(runtime.clone(), tasks.clone()),
+            images: images.clone(),
+            allow: config.allow.clone(),
             reporter: reporter.clone(),
             probes: Prober::new(runtime.clone(), config.network.clone(), ambient.clone(), tasks.clone()),
             spares,
@@ -240,6 +251,16 @@ impl Agent {
             ledger: ledger.clone(),
             relist: Notify::new(),
         };
+        let cleaner = config.image_gc.zip(config.machine.clone()).map(|(limits, machine)| Cleaner {
+            limits,
+            machine,
+            runtime: runtime.clone(),
+            images,
+            ledger: ledger.clone(),
+            reporter: reporter.clone(),
+            node: config.node.clone(),
+            ambient: ambient.clone(),
+        });
         let node_id = opened.node_id;
         let sources = Sources { node_id, instance, membership: membership_seen.clone(), facts: facts_seen.clone(), ledger, link, ambient };
         tasks.spawn_droppable("assignments", assignments.run(waiting));
@@ -247,6 +268,9 @@ impl Agent {
         tasks.spawn_droppable("spare sandboxes", keeper.run());
         tasks.spawn_droppable("deleted volumes", drops.run(runtime.clone(), reporter.clone(), sources.ambient.clone()));
         tasks.spawn_droppable("reporter", reporter.run(sources));
+        if let Some(cleaner) = cleaner {
+            tasks.spawn_droppable("image clean-up", cleaner.run());
+        }
         let (facts, membership, tasks) = (facts_seen, membership_seen, tasks.clone());
         Ok(Self { inner: Arc::new(Inner { config, node_id, instance, facts, membership, requests, pods, runtime, tasks }) })
     }

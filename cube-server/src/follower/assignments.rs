@@ -310,6 +310,9 @@ fn orphan(uid: Uid, name: Name) -> KeptPod {
         on_node_loss: Default::default(),
         strategy: None,
         hostname: None,
+        security_context: Default::default(),
+        host_network: false,
+        image_pull_secrets: Vec::new(),
         volumes: Vec::new(),
     };
     let want = Want::Stop { grace_seconds: DEFAULT_GRACE_SECONDS, reason: UNASSIGNED.to_owned() };

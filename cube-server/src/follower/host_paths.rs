@@ -85,7 +85,8 @@ fn real(path: &Path) -> io::Result<(PathBuf, bool)> {
             Ok(real) => {
                 let rest = path.strip_prefix(above).expect("it is above it");
                 let seen = above.parent().is_some() || path == above;
-                return Ok((real.join(rest), seen));
+                // Nothing behind it would be a slash behind it.
+                return Ok((if rest.as_os_str().is_empty() { real } else { real.join(rest) }, seen));
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => match above.parent() {
                 Some(parent) => above = parent,

@@ -3,6 +3,7 @@
 //! Writes wait in a bounded queue for one task, which commits all that is waiting in one transaction (a commit with FULL sync took 252 us); each is
 //! answered after the commit that holds it. A hollow node keeps nothing on disk (`memory.rs`).
 
+mod images;
 mod memory;
 
 use std::collections::BTreeMap;
@@ -128,6 +129,8 @@ pub struct KeptPod {
     /// What became of it.
     pub record: PodRecord,
 }
+
+pub use images::OwnImage;
 
 const UNPOISONED: &str = "nothing panics while it is held";
 

@@ -10,7 +10,7 @@ pub mod dial;
 mod env;
 mod exec;
 pub mod host_paths;
-mod images;
+pub mod images;
 mod kept;
 pub(crate) mod ledger;
 pub mod link;

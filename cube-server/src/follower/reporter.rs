@@ -306,6 +306,7 @@ mod tests {
             capacity: Default::default(),
             allocatable: None,
             address: None,
+            allows: Default::default(),
             host_paths: Vec::new(),
         };
         let (_membership, membership) = latest::channel(opened.membership);
@@ -331,6 +332,7 @@ mod tests {
             capacity: Default::default(),
             allocatable: None,
             address: None,
+            allows: Default::default(),
             host_paths: Vec::new(),
         };
         let (_facts, facts) = latest::channel(facts);

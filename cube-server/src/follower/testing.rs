@@ -263,6 +263,14 @@ impl Bench {
         self.agent = start(config, &self.disk, &self.fake, &self.leader, &self.ambient, &self.tasks).await;
     }
 
+    /// Kills the agent and starts another one on its folder, with another configuration.
+    pub async fn restart_with(&mut self, change: impl FnOnce(AgentConfig) -> AgentConfig) {
+        self.kill().await;
+        self.tasks = Tasks::default();
+        let config = change(config(&self.folder, self.machine, self.spares, &self.peer));
+        self.agent = start(config, &self.disk, &self.fake, &self.leader, &self.ambient, &self.tasks).await;
+    }
+
     /// Sets the node's clock.
     pub fn set_clock(&self, by: SignedDuration) {
         self.set_by.fetch_add(by.as_secs(), Ordering::Relaxed);
@@ -389,6 +397,9 @@ fn config(folder: &TempDir, machine: &str, spare_sandboxes: usize, peer: &Peer) 
     AgentConfig {
         free_ports: Default::default(),
         address: Some(IpAddr::from([192, 0, 2, 7])),
+        allow: Default::default(),
+        registry_auth: None,
+        image_gc: None,
         node: node(),
         role: NodeRole::Follower,
         labels: Labels::new(),
@@ -426,6 +437,9 @@ pub fn pod(number: u128, policy: RestartPolicy) -> AssignedPod {
         on_node_loss: Default::default(),
         strategy: None,
         hostname: None,
+        security_context: Default::default(),
+        host_network: false,
+        image_pull_secrets: Vec::new(),
         volumes: Vec::new(),
     };
     AssignedPod {

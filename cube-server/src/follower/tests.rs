@@ -1,14 +1,16 @@
 //! The node agent's promises, on the engine in memory and a paused clock: here a pod's life, beside it
-//! the leader's word, probes, the streams, the machine that it is on and its clock, and the sandboxes that are kept ready.
+//! the leader's word, probes, the streams, the machine that it is on and its clock, its images, what it allows, and the sandboxes that are kept ready.
 
 mod clock;
 mod disk;
 mod home;
+mod images;
 mod leader;
-mod ports;
 mod lifecycle;
+mod ports;
 mod probes;
 mod resources;
+mod security;
 mod spares;
 mod streams;
 mod volumes;

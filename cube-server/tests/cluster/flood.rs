@@ -10,8 +10,8 @@ use cube_api::meta::Uid;
 use cube_api::pod::HostPort;
 use cube_server::follower::runtime::fake::Fake;
 use cube_server::follower::runtime::{
-    ContainerId, ContainerSpec, EngineInfo, ExecHandle, ExecRequest, Hint, LogBatch, LogLine, LogRequest, Observed, PodVolumes,
-    PullProgress, Runtime, RuntimeError, SandboxSpec, Scope, StopSignal, Volumes,
+    ContainerId, ContainerSpec, EngineInfo, ExecHandle, ExecRequest, HeldImage, Hint, LogBatch, LogLine, LogRequest, Login, Observed,
+    PodVolumes, PullProgress, Runtime, RuntimeError, SandboxSpec, Scope, StopSignal, Volumes,
 };
 use cube_server::latest;
 use futures::StreamExt;
@@ -64,8 +64,16 @@ impl Runtime for Flood {
         self.fake.image(image).await
     }
 
-    async fn pull(&self, image: &str, progress: latest::Sender<PullProgress>) -> Result<String, RuntimeError> {
-        self.fake.pull(image, progress).await
+    async fn images(&self) -> Result<Vec<HeldImage>, RuntimeError> {
+        self.fake.images().await
+    }
+
+    async fn remove_image(&self, image: &HeldImage) -> Result<(), RuntimeError> {
+        self.fake.remove_image(image).await
+    }
+
+    async fn pull(&self, image: &str, login: Option<&Login>, progress: latest::Sender<PullProgress>) -> Result<String, RuntimeError> {
+        self.fake.pull(image, login, progress).await
     }
 
     async fn port_is_free(&self, port: HostPort) -> bool {

@@ -299,6 +299,9 @@ impl Follower {
         let config = AgentConfig {
             free_ports: Default::default(),
             address: None,
+            allow: Default::default(),
+            registry_auth: None,
+            image_gc: None,
             node: name(node),
             role: NodeRole::Follower,
             labels: Labels::new(),

@@ -2,6 +2,7 @@
 
 mod docker;
 mod hang_up;
+mod images;
 mod rig;
 mod shared;
 mod spares;
@@ -66,6 +67,10 @@ on_both_engines! {
     a_volume_that_a_container_has_stays_and_is_not_made_anew,
     a_foreign_volume_with_our_name_is_left_alone_and_named,
     a_nodes_volumes_are_its_own;
+
+    images:
+    what_would_run_as_root_is_refused_where_that_is_forbidden,
+    an_image_goes_unless_a_container_uses_it_and_twice_is_fine;
 
     hang_up:
     a_create_whose_caller_hung_up_is_carried_out,

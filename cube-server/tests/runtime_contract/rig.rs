@@ -106,8 +106,14 @@ impl Rig {
 
     /// The pod's sandbox.
     pub fn sandbox_spec(&self, published: Vec<PublishedPort>) -> SandboxSpec {
-        let (identity, hostname) = (self.identity(None, 0), Some("web".to_owned()));
-        SandboxSpec { scope: self.scope.clone(), identity, hostname, published, holds: Vec::new() }
+        SandboxSpec {
+            scope: self.scope.clone(),
+            identity: self.identity(None, 0),
+            hostname: Some("web".to_owned()),
+            published,
+            host_network: false,
+            holds: Vec::new(),
+        }
     }
 
     /// A container of the pod.
@@ -132,10 +138,25 @@ impl Rig {
             env: BTreeMap::new(),
             working_dir: None,
             resources: Resources { limits, ..Resources::default() },
+            security: Default::default(),
             tty: false,
             stdin: false,
             mounts: Vec::new(),
         }
+    }
+
+    /// The name of an image that only this test has.
+    pub fn own_image(&self) -> String {
+        let name = format!("cube-test/own-{}:1", self.uid);
+        match &self.fake {
+            Some(fake) => fake.script(&name, Script::default()),
+            None => {
+                let build = format!("printf 'FROM {BUSYBOX}\\nLABEL test={name}\\n' | docker build -q -t {name} -");
+                let built = Command::new("sh").args(["-c", &build]).output().expect("sh runs");
+                assert!(built.status.success(), "{built:?}");
+            }
+        }
+        name
     }
 
     /// A started sandbox.

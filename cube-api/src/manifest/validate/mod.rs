@@ -3,6 +3,8 @@
 //! The numbers are Kubernetes', Docker's or Linux's; each says whose. Only texts and numbers are looked at: whether an image exists or a
 //! node has the port is for the node and the scheduler to find out.
 
+mod security;
+
 mod env;
 mod volumes;
 
@@ -84,6 +86,7 @@ impl Checks {
                 self.refuse(path.key("name"), format!("`{}` is the name of {list}[{first}] already", container.name));
             }
             self.container(&path, container);
+            security::container(self, &path, spec, container);
             self.env(&path.key("env"), container, spec);
             self.ports(&path.key("ports"), &container.ports, &mut host_ports);
         }
@@ -92,6 +95,7 @@ impl Checks {
         let grace_path = || path.key("terminationGracePeriodSeconds");
         self.check(grace <= MAX_GRACE_SECONDS, grace_path, || format!("{grace} s; at most {MAX_GRACE_SECONDS} (a day) are allowed"));
         self.labels(&path.key("nodeSelector"), &spec.node_selector);
+        security::pod(self, path, spec);
         self.volumes(path, spec);
     }
 

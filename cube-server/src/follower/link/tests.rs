@@ -38,6 +38,7 @@ fn report() -> Report {
         capacity: Capacity::default(),
         allocatable: None,
         address: None,
+        allows: Default::default(),
         host_paths: Vec::new(),
     };
     Report {

@@ -37,6 +37,11 @@ impl Scripted {
         inner.load.available = available;
     }
 
+    /// From now on a folder's file system is like this.
+    pub fn fill(&self, folder: &Path, space: Space) {
+        self.inner().disks.insert(folder.to_owned(), space);
+    }
+
     fn inner(&self) -> std::sync::MutexGuard<'_, Inner> {
         self.inner.lock().expect("nothing panics while it is held")
     }

@@ -210,7 +210,7 @@ impl Step<'_> {
     fn is_read(&self, read: &Action) -> bool {
         match read.key() {
             Key::Id(id) => self.view.lines.contains_key(&id),
-            Key::Image(_) | Key::Sandbox | Key::App(_) | Key::PostStart(_) | Key::PreStop(_) | Key::List => false,
+            Key::Image(_) | Key::Sandbox | Key::App(_) | Key::Volumes | Key::PostStart(_) | Key::PreStop(_) | Key::List => false,
         }
     }
 

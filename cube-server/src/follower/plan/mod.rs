@@ -74,11 +74,12 @@ pub struct Note {
 }
 
 impl Decision {
-    /// Whether a sandbox is to be made for this pod that a spare one could be as well: one without ports, without a name that it asked for and without
-    /// volumes that it holds, which Docker gives at creation only.
+    /// Whether a sandbox is to be made for this pod that a spare one could be as well: one without ports, in a network of its own, without a name
+    /// that it asked for and without volumes that it holds: Docker gives these at creation only.
     pub fn could_take_a_spare(&self, pod: &AssignedPod, view: &View) -> bool {
         let makes_one = self.actions.iter().any(|action| matches!(action, Action::CreateSandbox { .. }));
-        let plain = pod.spec.hostname.is_none() && pod.spec.published().next().is_none() && !holds_volumes(&pod.spec);
+        let own_network = !pod.spec.host_network && pod.spec.published().next().is_none();
+        let plain = own_network && pod.spec.hostname.is_none() && !holds_volumes(&pod.spec);
         makes_one && plain && view.spare.is_none() && !view.spare_refused
     }
 }

@@ -6,12 +6,12 @@
 mod perform;
 mod volumes;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use cube_api::meta::Name;
-use cube_api::pod::{PodStatus, PublishedPort};
+use cube_api::pod::{Permission, PodStatus, PublishedPort};
 use cube_api::session::{AssignedPod, NodeFacts};
 use futures::StreamExt;
 use futures::future::{AbortHandle, Abortable, BoxFuture};
@@ -60,6 +60,8 @@ pub struct Context {
     pub ambient: Ambient,
     /// Pulls.
     pub images: Images,
+    /// What pods may ask for that makes them as mighty as the machine's root, or nearly.
+    pub allow: BTreeSet<Permission>,
     /// Where statuses go.
     pub reporter: Reporter,
     /// What probes are tried with.
@@ -504,7 +506,6 @@ async fn sleep(wait: Option<Duration>) {
 #[cfg(test)]
 mod tests {
     use cube_api::pod::RestartPolicy;
-    use std::collections::BTreeSet;
 
     use super::*;
     use crate::follower::ledger::Membership;
@@ -528,13 +529,15 @@ mod tests {
             capacity: Default::default(),
             allocatable: None,
             address: None,
+            allows: Default::default(),
             host_paths: Vec::new(),
         });
         let context = Context {
             runtime: runtime.clone(),
             ledger: ledger.clone(),
             ambient: ambient.clone(),
-            images: Images::new(runtime.clone(), tasks.clone()),
+            images: Images::new(runtime.clone(), ledger.clone(), None, ambient.clone(), tasks.clone()),
+            allow: BTreeSet::new(),
             reporter: reporter.clone(),
             probes: Prober::new(runtime, None, ambient.clone(), tasks.clone()),
             spares: Spares::new(BTreeSet::new()),

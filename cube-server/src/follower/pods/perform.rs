@@ -1,17 +1,19 @@
 //! Doing one action: from the plan's words to the runtime's calls.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cube_api::meta::Name;
-use cube_api::pod::{Container, Hook, Lifecycle, PublishedPort, TerminationMessagePolicy, expand};
+use cube_api::pod::{Container, Hook, Lifecycle, Permission, PublishedPort, PullSecret, Security, TerminationMessagePolicy, expand};
 use cube_api::session::AssignedPod;
 use futures::StreamExt;
 
 use super::{Context, volumes};
 use crate::follower::env::{Facts, environment};
 use crate::follower::images::Pull;
+use crate::follower::images::logins::{self, Logins};
 use crate::follower::plan::{Action, HookRun, Outcome};
 use crate::follower::ports::{self, Wish, variables};
 use crate::follower::runtime::{ContainerId, ContainerSpec, Identity, LogRequest, RuntimeError, SandboxSpec, Scope};
@@ -43,11 +45,11 @@ impl Work {
         match action {
             Action::FindImage(name) => {
                 let image = self.image(name)?;
-                Ok(Outcome::Image(self.found(name, runtime.image(image).await?)?))
+                Ok(Outcome::Image(self.found(name, self.context.images.find(image).await?)?))
             }
             Action::Pull(_) => {
                 let pull = self.pull.clone().ok_or(RuntimeError::Gone)?;
-                let (id, took) = pull.wait().await?;
+                let (id, took) = pull.wait().await.map_err(|error| self.with_unusable_logins(error))?;
                 Ok(Outcome::Pulled(id, took))
             }
             Action::ChoosePorts { after } => {
@@ -55,7 +57,10 @@ impl Work {
                 let wish = Wish { uid, spec, before: &self.chosen_ports, after: *after, random };
                 self.context.ports.choose(runtime.as_ref(), wish).await.map(Outcome::Ports)
             }
-            Action::CreateSandbox { attempt } => Ok(Outcome::Created(runtime.create_sandbox(&self.sandbox_spec(*attempt)).await?)),
+            Action::CreateSandbox { attempt } => {
+                self.check_allowed()?;
+                Ok(Outcome::Created(runtime.create_sandbox(&self.sandbox_spec(*attempt)).await?))
+            }
             Action::ClaimSandbox { attempt, spare } => {
                 let claimed = runtime.claim_spare(&self.scope, spare, &self.identity(None, *attempt)).await?;
                 Ok(Outcome::Claimed(Box::new(claimed)))
@@ -71,6 +76,7 @@ impl Work {
             }
             Action::DropVolumes => runtime.remove_volumes(&self.scope, self.pod.uid).await.map(|()| Outcome::Done),
             Action::CreateApp { name, attempt, sandbox } => {
+                self.check_allowed()?;
                 let spec = self.spec(name)?;
                 self.context.host_paths.check(&self.pod.spec, spec).await?;
                 let spec = self.container_spec(spec, *attempt, sandbox.clone())?;
@@ -88,10 +94,35 @@ impl Work {
         }
     }
 
+    /// The pod's own logins for registries, and why there are not more.
+    fn logins(&self) -> (Logins, Vec<String>) {
+        let (mut logins, mut unusable) = (Logins::default(), Vec::new());
+        for PullSecret { name } in &self.pod.spec.image_pull_secrets {
+            let values = self.pod.sources.as_ref().and_then(|sources| sources.secrets.get(name));
+            match values.map(|values| logins::of_secret(&values.data)) {
+                Some(Ok(found)) => logins = logins.before(found),
+                Some(Err(error)) => unusable.push(format!("secret/{name}: {error}")),
+                None => unusable.push(format!("secret/{name} is not there")),
+            }
+        }
+        (logins, unusable)
+    }
+
+    /// A pull goes on without a login that can't be used, as in Kubernetes; where it fails, that may be why.
+    fn with_unusable_logins(&self, error: RuntimeError) -> RuntimeError {
+        let (_, unusable) = self.logins();
+        match error {
+            RuntimeError::Image { problem } if !unusable.is_empty() => {
+                RuntimeError::Image { problem: format!("{problem}; of imagePullSecrets, {}", unusable.join("; ")) }
+            }
+            other => other,
+        }
+    }
+
     /// Begins or joins the pull that an action is about.
     pub(super) fn join_pull(&mut self, action: &Action) -> Option<(Name, Pull)> {
         let Action::Pull(name) = action else { return None };
-        let pull = self.context.images.pull(self.image(name).ok()?);
+        let pull = self.context.images.pull(self.image(name).ok()?, self.logins().0);
         self.pull = Some(pull.clone());
         Some((name.clone(), pull))
     }
@@ -113,18 +144,30 @@ impl Work {
         }
     }
 
+    /// The scheduler asks before it places a pod; whoever runs this node may have changed their mind since, and it is their machine.
+    fn check_allowed(&self) -> Result<(), RuntimeError> {
+        let missing: BTreeSet<_> = Permission::needed_by(&self.pod.spec).difference(&self.context.allow).copied().collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let problem = format!("this node doesn't allow {}", Permission::list(&missing));
+        Err(RuntimeError::Refused { operation: "create the container", problem })
+    }
+
     fn identity(&self, container: Option<Name>, attempt: u32) -> Identity {
         Identity { uid: self.pod.uid, pod: self.pod.name.clone(), container, attempt }
     }
 
     fn sandbox_spec(&self, attempt: u32) -> SandboxSpec {
-        // The plan has seen to it that each has a number by now.
-        let published: Vec<_> = ports::of(&self.pod.spec, &self.chosen_ports);
+        let host_network = self.pod.spec.host_network;
+        // The plan has seen to it that each has a number by now. In the host's network there is nothing to publish a port on but itself, and the host
+        // has its name.
+        let published: Vec<_> = if host_network { Vec::new() } else { ports::of(&self.pod.spec, &self.chosen_ports) };
         // One that publishes nothing and asks for no name has the engine's own, as a spare sandbox has: no program can tell in which kind it runs.
         let own = (!published.is_empty()).then_some(&self.pod.name);
         let hostname = self.pod.spec.hostname.as_ref().or(own).map(Name::to_string);
         let holds = volumes::held(&self.pod);
-        SandboxSpec { scope: self.scope.clone(), identity: self.identity(None, attempt), hostname, published, holds }
+        SandboxSpec { scope: self.scope.clone(), identity: self.identity(None, attempt), hostname, published, host_network, holds }
     }
 
     fn container_spec(&self, spec: &Container, attempt: u32, sandbox: ContainerId) -> Result<ContainerSpec, RuntimeError> {
@@ -156,6 +199,7 @@ impl Work {
             env,
             working_dir: spec.working_dir.clone(),
             resources: spec.resources,
+            security: Security::of(&self.pod.spec, spec),
             tty: spec.tty,
             stdin: spec.stdin,
             mounts: volumes::mounts(&self.pod, spec)?,

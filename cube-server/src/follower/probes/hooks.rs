@@ -47,7 +47,9 @@ impl Prober {
         let mut running = match self.shared.runtime.exec(&at.id, &ExecRequest { command, tty: false, stdin: false }).await {
             Ok(running) => running,
             Err(trouble @ RuntimeError::Unavailable { .. }) => return Err(trouble),
-            Err(refused @ (RuntimeError::Refused { .. } | RuntimeError::Gone | RuntimeError::Image { .. })) => {
+            Err(
+                refused @ (RuntimeError::Refused { .. } | RuntimeError::PortTaken { .. } | RuntimeError::Gone | RuntimeError::Image { .. }),
+            ) => {
                 return Ok(Err(refused.to_string()));
             }
         };

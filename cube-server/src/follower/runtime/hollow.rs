@@ -20,8 +20,8 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 
 use super::{
-    ContainerId, ContainerSpec, EngineInfo, ExecHandle, ExecRequest, Hint, Identity, LogBatch, LogRequest, Observed, PodVolumes,
-    PullProgress, RunState, Runtime, RuntimeError, SandboxSpec, Scope, StopSignal, Volumes,
+    ContainerId, ContainerSpec, EngineInfo, ExecHandle, ExecRequest, HeldImage, Hint, Identity, LogBatch, LogRequest, Login, Observed,
+    PodVolumes, PullProgress, RunState, Runtime, RuntimeError, SandboxSpec, Scope, StopSignal, Volumes,
 };
 use crate::ambient::Ambient;
 use crate::latest;
@@ -211,12 +211,20 @@ impl Runtime for Hollow {
         Ok(Some(image_id(image)))
     }
 
-    async fn pull(&self, image: &str, _: latest::Sender<PullProgress>) -> Result<String, RuntimeError> {
+    async fn pull(&self, image: &str, _: Option<&Login>, _: latest::Sender<PullProgress>) -> Result<String, RuntimeError> {
         Ok(image_id(image))
     }
 
     async fn port_is_free(&self, _port: HostPort) -> bool {
         true
+    }
+
+    async fn images(&self) -> Result<Vec<HeldImage>, RuntimeError> {
+        Ok(Vec::new())
+    }
+
+    async fn remove_image(&self, _: &HeldImage) -> Result<(), RuntimeError> {
+        Ok(())
     }
 
     async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<ContainerId, RuntimeError> {

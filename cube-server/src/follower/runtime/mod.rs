@@ -8,6 +8,8 @@ pub mod docker;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 pub mod hollow;
+mod login;
+mod user;
 mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +21,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cube_api::meta::{ClusterId, Name, Uid};
 use cube_api::node::Capacity;
-use cube_api::pod::{HostPort, PublishedPort, Resources};
+use cube_api::pod::{HostPort, PublishedPort, Resources, Security};
 use cube_api::stream::TerminalSize;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
@@ -28,6 +30,8 @@ use uuid::Uuid;
 
 pub use self::volumes::{FileSpec, KeptVolume, Mount, MountFrom, PodVolumes, VolumeKind, Volumes, pod_volume_name};
 use crate::latest;
+
+pub use login::{Login, Password};
 
 /// Whose containers: a node touches only those that carry its own cluster id and node name, also where nodes share an engine.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -85,6 +89,8 @@ pub struct SandboxSpec {
     pub hostname: Option<String>,
     /// The host ports of all the pod's containers.
     pub published: Vec<PublishedPort>,
+    /// It has no network of its own but the machine's: it publishes nothing then, and has the machine's name.
+    pub host_network: bool,
     /// Volumes that are to outlive each single app container, by the engine's names: those in memory are gone once nothing runs that has them.
     pub holds: Vec<String>,
 }
@@ -110,6 +116,8 @@ pub struct ContainerSpec {
     pub working_dir: Option<String>,
     /// Limits for Docker to enforce.
     pub resources: Resources,
+    /// As whom it runs and what it may do.
+    pub security: Security,
     /// A terminal for the main process.
     pub tty: bool,
     /// Keep its standard input open.
@@ -223,6 +231,19 @@ pub enum StopSignal {
     Stop,
     /// SIGKILL.
     Kill,
+}
+
+/// An image that the engine has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldImage {
+    /// Its content id.
+    pub id: String,
+    /// What it is called: `name:tag`, in the engine's short form. None for one that was pulled by its digest, or whose name another one has now.
+    pub names: Vec<String>,
+    /// What it takes on the disk, with the layers that it shares with others.
+    pub size: u64,
+    /// Whether a container was made from it, anybody's, and be it one that ended.
+    pub in_use: bool,
 }
 
 /// A hint that a container of the scope changed. The truth is [`Runtime::list`].
@@ -381,8 +402,12 @@ pub trait Runtime: Send + Sync + 'static {
     async fn hints(&self, scope: &Scope) -> Result<BoxStream<'static, Hint>, RuntimeError>;
     /// The content id of an image that the node has.
     async fn image(&self, image: &str) -> Result<Option<String>, RuntimeError>;
-    /// Pulls an image; progress goes to `progress`; the content id.
-    async fn pull(&self, image: &str, progress: latest::Sender<PullProgress>) -> Result<String, RuntimeError>;
+    /// Pulls an image, with a login for its registry if there is one; progress goes to `progress`; the content id.
+    async fn pull(&self, image: &str, login: Option<&Login>, progress: latest::Sender<PullProgress>) -> Result<String, RuntimeError>;
+    /// Every image that the engine has, whoever brought it.
+    async fn images(&self) -> Result<Vec<HeldImage>, RuntimeError>;
+    /// Removes an image and its names. One that is gone is fine; one that a container uses by now is refused.
+    async fn remove_image(&self, image: &HeldImage) -> Result<(), RuntimeError>;
     /// Whether nothing listens on a port of the engine's machine, as far as a try shows: only the start of what publishes it decides.
     async fn port_is_free(&self, port: HostPort) -> bool;
     /// Creates a sandbox (making the pause image if need be), or finds the one of that identity.

@@ -112,7 +112,10 @@ fn matters(change: &Change) -> bool {
         }
         Changed::Pod { before: _, after: _ } => true,
         Changed::Node { before: Some(before), after: Some(after) } => {
-            let facts = |node: &Node| (node.condition.clone(), node.allocatable, node.labels.clone(), node.cordon.clone(), node.seen_at);
+            let facts = |node: &Node| {
+                let Node { condition, allocatable, allows, labels, cordon, seen_at, .. } = node;
+                (condition.clone(), *allocatable, allows.clone(), labels.clone(), cordon.clone(), *seen_at)
+            };
             facts(before) != facts(after)
         }
         Changed::Node { before: _, after: _ } => true,

@@ -180,8 +180,8 @@ impl Matters {
             Changed::Pod { before: _, after: None } => Self::ToAll,
             Changed::Node { before: Some(before), after: Some(after) } => {
                 let facts = |node: &Node| {
-                    let Node { condition, allocatable, labels, host_paths, .. } = node.clone();
-                    (condition, allocatable, labels, host_paths, node.cordon.is_some())
+                    let Node { condition, allocatable, allows, labels, host_paths, cordon, .. } = node;
+                    (condition.clone(), *allocatable, allows.clone(), labels.clone(), host_paths.clone(), cordon.is_some())
                 };
                 if facts(before) == facts(after) { Self::Not } else { Self::ToAll }
             }

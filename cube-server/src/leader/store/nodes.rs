@@ -69,6 +69,7 @@ fn welcome_new(draft: &mut Draft<'_>, announcement: Announcement) {
         label_changes: LabelChanges::new(),
         capacity: announcement.facts.capacity,
         allocatable: allocatable(&announcement.facts),
+        allows: announcement.facts.allows,
         usage: None,
         cordon: None,
         host_paths: announcement.facts.host_paths,
@@ -116,6 +117,7 @@ pub(super) fn with_facts(node: &Node, facts: &NodeFacts) -> Node {
     Node {
         capacity: facts.capacity,
         allocatable: allocatable(facts),
+        allows: facts.allows.clone(),
         host_paths: facts.host_paths.clone(),
         version: facts.version.clone(),
         engine: facts.engine.clone(),

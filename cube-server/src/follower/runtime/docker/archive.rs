@@ -23,7 +23,9 @@ pub async fn last_bytes(socket: &Path, id: &ContainerId, path: &str, most: usize
     let body = match streams::get(socket, READ_FILE, &target).await {
         Ok(body) => body,
         // Docker refuses what isn't there, and a path through what is no folder.
-        Err(RuntimeError::Gone | RuntimeError::Refused { .. } | RuntimeError::Image { .. }) => return Ok(None),
+        Err(RuntimeError::Gone | RuntimeError::Refused { .. } | RuntimeError::PortTaken { .. } | RuntimeError::Image { .. }) => {
+            return Ok(None);
+        }
         Err(trouble @ RuntimeError::Unavailable { .. }) => return Err(trouble),
     };
     let mut tar = Tar { body, read: BytesMut::new() };

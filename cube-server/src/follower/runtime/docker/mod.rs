@@ -4,7 +4,7 @@
 //! * `streams.rs`: the answers that go on for long, on connections of their own.
 //! * `exec.rs`: a command in a container, and its end when its client is gone.
 //! * `archive.rs`: a file out of a container.
-//! * `pause.rs`: the sandbox's image. `tar.rs`: how Docker takes files.
+//! * `pause.rs`: the sandbox's image. `pull.rs`: everybody else's. `tar.rs`: how Docker takes files.
 //! * `volumes.rs`: volumes, and what they begin with.
 //!
 //! It keeps no state but the connection: every answer is asked for.
@@ -12,6 +12,7 @@
 mod archive;
 mod exec;
 mod pause;
+mod pull;
 mod streams;
 mod tar;
 mod translate;
@@ -25,11 +26,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bollard::errors::Error;
-use bollard::models::{ContainerCreateBody, ContainerInspectResponse, ContainerSummary, CreateImageInfo, ProgressDetail};
+use bollard::models::{ContainerCreateBody, ContainerInspectResponse, ContainerSummary};
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, ImportImageOptionsBuilder, InspectContainerOptions,
-    KillContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder,
-    StartContainerOptions,
+    CreateContainerOptionsBuilder, ImportImageOptionsBuilder, InspectContainerOptions, KillContainerOptionsBuilder,
+    ListContainersOptionsBuilder, ListImagesOptions, RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
+    RenameContainerOptionsBuilder, StartContainerOptions,
 };
 use cube_api::meta::Uid;
 use cube_api::node::Capacity;
@@ -43,9 +44,9 @@ use uuid::Uuid;
 use self::streams::JsonLines;
 use super::demux::LogLines;
 use super::{
-    CALL_TIMEOUT, Census, ContainerId, ContainerSpec, EngineInfo, ExecHandle, ExecRequest, Hint, Identity, LogBatch, LogLine, LogRequest,
-    Observed, PULL_IDLE, PodVolumes, PullProgress, RunState, Runtime, RuntimeError, SandboxSpec, Scope, Spare, StopSignal, Volumes,
-    spare_name,
+    CALL_TIMEOUT, Census, ContainerId, ContainerSpec, EngineInfo, ExecHandle, ExecRequest, HeldImage, Hint, Identity, LogBatch, LogLine,
+    LogRequest, Login, Observed, PodVolumes, PullProgress, RunState, Runtime, RuntimeError, SandboxSpec, Scope, Spare, StopSignal, Volumes,
+    spare_name, user,
 };
 use crate::latest;
 use crate::net;
@@ -53,9 +54,6 @@ use crate::tasks::Tasks;
 
 /// Where Docker listens unless something else is said.
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
-
-/// Layers whose progress is counted; an image has at most 127.
-const MAX_LAYERS: usize = 256;
 
 /// How many containers are inspected at a time. Docker answers one in 1 to 2 ms and gains nothing from more on few cores.
 const INSPECTIONS: usize = 8;
@@ -217,6 +215,12 @@ impl Docker {
         Ok(ours && runs)
     }
 
+    /// The user that an image names, empty for root.
+    async fn user_of_image(&self, image: &str) -> Result<String, RuntimeError> {
+        let found = self.call("look for the image", |api| api.inspect_image(image)).await?;
+        Ok(found.config.and_then(|config| config.user).unwrap_or_default())
+    }
+
     /// Puts the pause image into the engine unless it is there.
     async fn load_pause(&self) -> Result<(), RuntimeError> {
         const OPERATION: &str = "load the pause image";
@@ -229,24 +233,6 @@ impl Docker {
             api.import_image(options, bollard::body_full(pause::archive().into()), None).try_for_each(async |_| Ok(()))
         })
         .await
-    }
-
-    async fn pulled(&self, image: &str, progress: &latest::Sender<PullProgress>) -> Result<(), RuntimeError> {
-        const OPERATION: &str = "pull the image";
-        let options = CreateImageOptionsBuilder::default().from_image(&with_tag(image)).build();
-        let mut answers = std::pin::pin!(self.api(OPERATION)?.create_image(Some(options), None, None));
-        let mut layers = BTreeMap::new();
-        loop {
-            let answer = tokio::time::timeout(PULL_IDLE, answers.next()).await.map_err(|_| RuntimeError::Image {
-                problem: format!("the pull of '{image}' made no progress for {} seconds", PULL_IDLE.as_secs()),
-            })?;
-            // A pull's error comes inside the stream, so only its end is a success.
-            match answer {
-                Some(Ok(info)) => note_progress(&mut layers, info, progress),
-                Some(Err(error)) => return Err(translate::pull_error(OPERATION, error)),
-                None => return Ok(()),
-            }
-        }
     }
 }
 
@@ -277,27 +263,6 @@ fn absent_is_none<T>(answer: Result<T, RuntimeError>) -> Result<Option<T>, Runti
         Err(RuntimeError::Gone | RuntimeError::Image { .. }) => Ok(None),
         Err(other @ (RuntimeError::Unavailable { .. } | RuntimeError::Refused { .. } | RuntimeError::PortTaken { .. })) => Err(other),
     }
-}
-
-/// The reference with a tag or digest: Docker's API would pull every tag of a bare name.
-fn with_tag(image: &str) -> String {
-    let last = image.rsplit('/').next().unwrap_or(image);
-    if last.contains([':', '@']) { image.to_owned() } else { format!("{image}:latest") }
-}
-
-/// Adds one line of a pull to the sums over its layers.
-fn note_progress(layers: &mut BTreeMap<String, PullProgress>, info: CreateImageInfo, progress: &latest::Sender<PullProgress>) {
-    let (Some(layer), Some(ProgressDetail { current: Some(current), total: Some(total) })) = (info.id, info.progress_detail) else {
-        return;
-    };
-    // "Extracting" counts from 0 again: only what arrives is shown.
-    if info.status.as_deref() != Some("Downloading") || layers.len() >= MAX_LAYERS {
-        return;
-    }
-    let bytes = |count: i64| u64::try_from(count).unwrap_or(0);
-    layers.insert(layer, PullProgress { current: bytes(current), total: bytes(total) });
-    let sum = |part: fn(&PullProgress) -> u64| layers.values().map(part).sum();
-    progress.send_replace(PullProgress { current: sum(|layer| layer.current), total: sum(|layer| layer.total) });
 }
 
 fn scope_labels(scope: &Scope) -> Vec<String> {
@@ -402,8 +367,8 @@ impl Runtime for Docker {
         }
     }
 
-    async fn pull(&self, image: &str, progress: latest::Sender<PullProgress>) -> Result<String, RuntimeError> {
-        self.pulled(image, &progress).await?;
+    async fn pull(&self, image: &str, login: Option<&Login>, progress: latest::Sender<PullProgress>) -> Result<String, RuntimeError> {
+        pull::pull(self.socket(), image, login, &progress).await?;
         let problem = || RuntimeError::Image { problem: format!("'{image}' is not there after its pull") };
         self.image(image).await?.ok_or_else(problem)
     }
@@ -411,6 +376,30 @@ impl Runtime for Docker {
     /// Docker's machine is this one: its socket is a file here.
     async fn port_is_free(&self, port: HostPort) -> bool {
         net::is_free(port)
+    }
+
+    async fn images(&self) -> Result<Vec<HeldImage>, RuntimeError> {
+        let containers = ListContainersOptionsBuilder::default().all(true).build();
+        // The images first: a container that is made in between shows that its image is used, not the other way round.
+        let images = self.call("list the images", |api| api.list_images(None::<ListImagesOptions>)).await?;
+        let containers = self.call("list the containers", |api| api.list_containers(Some(containers))).await?;
+        let used: BTreeSet<_> = containers.into_iter().filter_map(|container| container.image_id).collect();
+        Ok(images.into_iter().map(|image| translate::held_image(image, &used)).collect())
+    }
+
+    async fn remove_image(&self, image: &HeldImage) -> Result<(), RuntimeError> {
+        // By its id an image that has names in several repositories can't be removed without force, and force also takes what is used.
+        let names = if image.names.is_empty() { std::slice::from_ref(&image.id) } else { &image.names };
+        for name in names {
+            // A name may be another image's by now.
+            let options = RemoveImageOptionsBuilder::default().force(false).build();
+            match self.image(name).await? {
+                Some(id) if id == image.id => {}
+                Some(_) | None => continue,
+            }
+            absent_is_none(self.call("remove the image", |api| api.remove_image(name, Some(options), None)).await)?;
+        }
+        Ok(())
     }
 
     async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<ContainerId, RuntimeError> {
@@ -470,7 +459,10 @@ impl Runtime for Docker {
     }
 
     async fn create_container(&self, spec: &ContainerSpec) -> Result<ContainerId, RuntimeError> {
-        self.create(&spec.scope, &spec.identity, translate::container_body(spec)).await
+        let of_image = if user::depends_on_image(&spec.security) { self.user_of_image(&spec.image).await? } else { String::new() };
+        let refused = |problem| RuntimeError::Refused { operation: "create the container", problem };
+        let user = user::user(&spec.security, &of_image).map_err(refused)?;
+        self.create(&spec.scope, &spec.identity, translate::container_body(spec, user)).await
     }
 
     async fn start(&self, id: &ContainerId) -> Result<(), RuntimeError> {
@@ -608,18 +600,6 @@ impl Log {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_bare_name_means_its_latest_tag_and_never_all_of_them() {
-        for (given, pulled) in [
-            ("nginx", "nginx:latest"),
-            ("localhost:5000/nginx", "localhost:5000/nginx:latest"),
-            ("nginx:1", "nginx:1"),
-            ("nginx@sha256:ab", "nginx@sha256:ab"),
-        ] {
-            assert_eq!(with_tag(given), pulled);
-        }
-    }
 
     #[tokio::test]
     async fn an_engine_that_is_not_there_is_the_engine_s_trouble_and_not_the_pod_s() {

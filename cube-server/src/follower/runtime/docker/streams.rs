@@ -83,41 +83,89 @@ impl JsonLines {
         Self { body, buffer: BytesMut::new() }
     }
 
-    /// The next line; none at the end, also at a line that is too long to be one of Docker's.
+    /// The next line; none at the end, also at one that came too early and at a line that is too long to be one of Docker's.
     pub async fn next(&mut self) -> Option<Bytes> {
+        self.next_whole().await.ok().flatten()
+    }
+
+    /// The next line; none only at the end that Docker made. Cancel-safe.
+    pub async fn next_whole(&mut self) -> Result<Option<Bytes>, RuntimeError> {
         loop {
             if let Some(end) = self.buffer.iter().position(|&byte| byte == b'\n') {
-                return Some(self.buffer.split_to(end + 1).freeze());
+                return Ok(Some(self.buffer.split_to(end + 1).freeze()));
             }
             if self.buffer.len() > MAX_JSON_LINE {
-                return None;
+                let operation = self.body.operation;
+                return Err(RuntimeError::Unavailable { operation, problem: "an answer without an end of its line".to_owned() });
             }
-            let chunk = self.body.next().await.ok().flatten()?;
-            self.buffer.extend_from_slice(&chunk);
+            match self.body.next().await? {
+                Some(chunk) => self.buffer.extend_from_slice(&chunk),
+                None => return Ok(None),
+            }
         }
     }
 }
 
 /// Opens a long answer: `target` is the path with its query.
 pub async fn get(socket: &Path, operation: &'static str, target: &str) -> Result<LongBody, RuntimeError> {
-    let opening = async {
-        let (mut sender, mut connection) = connect(socket, operation).await?;
-        let request = request(Method::GET, target, None).body(Full::default()).map_err(|error| broken(operation, &error))?;
-        let answer = driven(&mut connection, sender.send_request(request)).await.map_err(|error| broken(operation, &error))?;
-        let status = answer.status();
-        let mut body = LongBody { operation, connection: Some(connection), body: answer.into_body() };
-        if status.is_success() {
-            return Ok(body);
-        }
-        let mut text = BytesMut::new();
-        while text.len() < MAX_ERROR
-            && let Some(chunk) = body.next().await?
-        {
-            text.extend_from_slice(&chunk);
-        }
-        Err(translate::refusal(operation, status.as_u16(), &message(&text)))
+    let opening = open(socket, operation, request(Method::GET, target, None));
+    let opened = tokio::time::timeout(CALL_TIMEOUT, opening).await.map_err(|_| silent(operation))?;
+    opened.map_err(|error| match error {
+        NotOpened::Answered { status, message } => translate::refusal(operation, status, &message),
+        NotOpened::Broken(error) => error,
+    })
+}
+
+/// Why there is no long answer.
+pub enum NotOpened {
+    /// Docker answered something else.
+    Answered {
+        /// An HTTP status of 300 and above.
+        status: u16,
+        /// Docker's sentence.
+        message: String,
+    },
+    /// It didn't answer.
+    Broken(RuntimeError),
+}
+
+impl From<RuntimeError> for NotOpened {
+    fn from(error: RuntimeError) -> Self {
+        Self::Broken(error)
+    }
+}
+
+/// Asks for something that goes on for long, perhaps with a header. How long the answer's beginning may take is the caller's to say.
+pub async fn post(
+    socket: &Path,
+    operation: &'static str,
+    target: &str,
+    header: Option<(&'static str, String)>,
+) -> Result<LongBody, NotOpened> {
+    let request = request(Method::POST, target, None);
+    let request = match header {
+        Some((name, value)) => request.header(name, value),
+        None => request,
     };
-    tokio::time::timeout(CALL_TIMEOUT, opening).await.map_err(|_| silent(operation))?
+    open(socket, operation, request).await
+}
+
+async fn open(socket: &Path, operation: &'static str, request: http::request::Builder) -> Result<LongBody, NotOpened> {
+    let (mut sender, mut connection) = connect(socket, operation).await?;
+    let request = request.body(Full::default()).map_err(|error| broken(operation, &error))?;
+    let answer = driven(&mut connection, sender.send_request(request)).await.map_err(|error| broken(operation, &error))?;
+    let status = answer.status();
+    let mut body = LongBody { operation, connection: Some(connection), body: answer.into_body() };
+    if status.is_success() {
+        return Ok(body);
+    }
+    let mut text = BytesMut::new();
+    while text.len() < MAX_ERROR
+        && let Some(chunk) = body.next().await?
+    {
+        text.extend_from_slice(&chunk);
+    }
+    Err(NotOpened::Answered { status: status.as_u16(), message: message(&text) })
 }
 
 /// Sends `body` and takes the connection over for raw bytes: what came with the answer's head, and the socket.

@@ -1,19 +1,20 @@
 //! Docker's words into ours: states, errors, names and labels, each in one place. No calls.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use bollard::errors::Error;
 use bollard::models::{
-    ContainerCreateBody, ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, HostConfig, HostConfigLogConfig, PortBinding,
+    ContainerCreateBody, ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, HostConfig, HostConfigLogConfig, ImageSummary,
+    PortBinding,
 };
 use cube_api::meta::{Name, Uid};
-use cube_api::pod::{HostPort, Protocol, PublishedPort};
+use cube_api::pod::{Capability, HostPort, Protocol, PublishedPort, Security};
 use jiff::Timestamp;
 
 use super::volumes;
 use crate::follower::runtime::{
-    Binding, ContainerId, ContainerSpec, Identity, Observed, RunState, RuntimeError, SandboxSpec, Scope, Spare,
+    Binding, ContainerId, ContainerSpec, HeldImage, Identity, Observed, RunState, RuntimeError, SandboxSpec, Scope, Spare,
 };
 
 /// Whose cluster a container is.
@@ -45,11 +46,14 @@ pub fn sandbox_body(spec: &SandboxSpec, image: &str) -> ContainerCreateBody {
         let binding = PortBinding { host_ip: port.host_ip.map(|ip| ip.to_string()), host_port: Some(port.host_port.to_string()) };
         bindings.entry(port_key(port)).or_default().get_or_insert_default().push(binding);
     }
-    ContainerCreateBody {
-        hostname: spec.hostname.clone(),
-        exposed_ports: Some(bindings.keys().cloned().collect()),
-        ..pause_body(labels(&spec.scope, &spec.identity, None), image, bindings, &spec.holds)
+    let (ports, labels) = (bindings.keys().cloned().collect(), labels(&spec.scope, &spec.identity, None));
+    let mut body = pause_body(labels, image, bindings, &spec.holds);
+    if let (true, Some(host_config)) = (spec.host_network, &mut body.host_config) {
+        // Docker would note that it publishes nothing there, and take a host name for a wish to have another one than the host's.
+        (host_config.network_mode, host_config.port_bindings) = (Some("host".to_owned()), None);
+        return body;
     }
+    ContainerCreateBody { hostname: spec.hostname.clone(), exposed_ports: Some(ports), ..body }
 }
 
 /// What to create a spare sandbox with: what a pod's would be that publishes no port and asks for no host name.
@@ -106,8 +110,8 @@ fn port_key(port: &PublishedPort) -> String {
     format!("{}/{protocol}", port.container_port)
 }
 
-/// What to create an app container with. Host name, ports and addresses are the sandbox's: Docker refuses them together with a joined network.
-pub fn container_body(spec: &ContainerSpec) -> ContainerCreateBody {
+/// What to create an app container with, as which user. Host name, ports and addresses are the sandbox's: Docker refuses them together with a joined network.
+pub fn container_body(spec: &ContainerSpec, user: Option<String>) -> ContainerCreateBody {
     let words = |words: &[String]| (!words.is_empty()).then(|| words.to_vec());
     let limits = &spec.resources.limits;
     let whole = |amount: u64| i64::try_from(amount).unwrap_or(i64::MAX);
@@ -121,6 +125,7 @@ pub fn container_body(spec: &ContainerSpec) -> ContainerCreateBody {
         cmd: words(&spec.args),
         env: Some(spec.env.iter().map(|(key, value)| format!("{key}={value}")).collect()),
         working_dir: spec.working_dir.clone(),
+        user,
         tty: Some(spec.tty),
         open_stdin: Some(spec.stdin),
         labels: Some(labels(&spec.scope, &spec.identity, Some(&spec.sandbox))),
@@ -135,9 +140,26 @@ pub fn container_body(spec: &ContainerSpec) -> ContainerCreateBody {
             memory_swap: memory,
             // Kubernetes' scale: a core is 1024 shares; the kernel takes no less than 2.
             cpu_shares: spec.resources.requests.cpu.or(limits.cpu).map(|cpu| whole(cpu.0.saturating_mul(1024) / 1000).max(2)),
-            ..HostConfig::default()
+            ..secured(&spec.security)
         }),
         ..ContainerCreateBody::default()
+    }
+}
+
+/// What a container may do.
+fn secured(security: &Security) -> HostConfig {
+    let names = |capabilities: &BTreeSet<Capability>| {
+        (!capabilities.is_empty()).then(|| capabilities.iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    let groups = security.groups.iter().map(ToString::to_string).collect::<Vec<_>>();
+    HostConfig {
+        privileged: Some(security.privileged),
+        readonly_rootfs: Some(security.read_only_root),
+        cap_add: names(&security.capabilities.add),
+        cap_drop: names(&security.capabilities.drop),
+        security_opt: security.no_new_privileges.then(|| vec!["no-new-privileges:true".to_owned()]),
+        group_add: (!groups.is_empty()).then_some(groups),
+        ..HostConfig::default()
     }
 }
 
@@ -246,6 +268,13 @@ pub fn observed(container: ContainerInspectResponse) -> Option<Observed> {
     })
 }
 
+/// An image that the engine has. `used` has those that containers were made from.
+pub fn held_image(image: ImageSummary, used: &BTreeSet<String>) -> HeldImage {
+    let in_use = used.contains(&image.id);
+    let names = image.repo_tags.into_iter().filter(|name| !name.contains("<none>")).collect();
+    HeldImage { id: image.id, names, size: u64::try_from(image.size).unwrap_or(0), in_use }
+}
+
 /// What a container does. Docker shows 0001-01-01 for a time that hasn't come, exit code 0 for a container that was never started, and leaves
 /// one whose start failed as `created` with a code and its reason.
 fn run_state(state: &ContainerState) -> RunState {
@@ -310,15 +339,25 @@ fn taken_port(message: &str) -> Option<u16> {
     address.rsplit_once(':')?.1.parse().ok()
 }
 
-/// What a failed pull means: whatever Docker or the registry answers is about the image, only a broken connection is the engine's trouble.
-pub fn pull_error(operation: &'static str, failure: Error) -> RuntimeError {
-    match failure {
-        Error::DockerResponseServerError { message, .. } | Error::DockerStreamError { error: message } => {
-            RuntimeError::Image { problem: readable(&message) }
+/// What Docker's words of a failed pull mean: with whatever status they come, they are about the image. Only a broken connection is the engine's
+/// trouble.
+pub fn pull_error(words: &str, had_login: bool) -> RuntimeError {
+    RuntimeError::Image { problem: with_remedy(readable(words), had_login) }
+}
+
+/// Docker passes a registry's refusal on in words only; those that a login would help against end with what to do.
+fn with_remedy(problem: String, had_login: bool) -> String {
+    const OF_LOGINS: [&str; 4] = ["no basic auth credentials", "unauthorized", "authentication required", "denied: requested access"];
+    if !OF_LOGINS.iter().any(|words| problem.contains(words)) {
+        return problem;
+    }
+    match had_login {
+        true => format!(
+            "{problem} (the login that was used is not accepted: check the secret of imagePullSecrets, or the node's --registry-auth)"
+        ),
+        false => {
+            format!("{problem} (no login for this registry: name a secret with imagePullSecrets, or start the node with --registry-auth)")
         }
-        // Docker says nothing before the registry's first answer: it is the registry that hangs.
-        Error::RequestTimeoutError => RuntimeError::Image { problem: "the registry didn't answer in time".to_owned() },
-        other => error(operation, other),
     }
 }
 
@@ -401,11 +440,12 @@ mod tests {
                 env,
                 working_dir: None,
                 resources,
+                security: Security::default(),
                 tty: false,
                 stdin: false,
                 mounts: Vec::new(),
             };
-            container_body(&spec).host_config.expect("it has one")
+            container_body(&spec, None).host_config.expect("it has one")
         };
         let limited = host(resources(serde_json::json!({ "limits": { "cpu": "1500m", "memory": "64Mi" } })));
         assert_eq!((limited.nano_cpus, limited.memory, limited.memory_swap), (Some(1_500_000_000), Some(64 << 20), Some(64 << 20)));
@@ -444,8 +484,14 @@ mod tests {
     }
 
     #[test]
-    fn a_registry_that_hangs_is_the_image_s_trouble_and_not_the_engine_s() {
-        assert!(!pull_error("pull the image", Error::RequestTimeoutError).is_engine_trouble());
+    fn a_refusal_that_a_login_would_help_against_says_what_to_do() {
+        let of = |words: &str, had_login| pull_error(words, had_login).to_string();
+        let refused = "Head \"http://r/v2/app/manifests/1\": no basic auth credentials";
+        let remedy = "(no login for this registry: name a secret with imagePullSecrets, or start the node with --registry-auth)";
+        assert_eq!(of(refused, false), format!("{refused} {remedy}"));
+        assert!(of("unauthorized: authentication required", true).contains("the login that was used is not accepted"));
+        assert_eq!(of("manifest for r/app:2 not found: manifest unknown", true), "manifest for r/app:2 not found: manifest unknown");
+        assert!(!pull_error(refused, true).is_engine_trouble());
     }
 
     #[test]

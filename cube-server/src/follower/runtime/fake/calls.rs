@@ -20,8 +20,9 @@ use super::volumes::Stored;
 use super::world::{By, Carry, Container, Moment, World};
 use super::{Fake, exec, image_id, streams};
 use crate::follower::runtime::{
-    Binding, CALL_TIMEOUT, ContainerId, ContainerSpec, EngineInfo, ExecHandle, ExecRequest, Hint, Identity, LogBatch, LogRequest, Observed,
-    PULL_IDLE, PodVolumes, PullProgress, Runtime, RuntimeError, SandboxSpec, Scope, Spare, StopSignal, VolumeKind, Volumes,
+    Binding, CALL_TIMEOUT, ContainerId, ContainerSpec, EngineInfo, ExecHandle, ExecRequest, HeldImage, Hint, Identity, LogBatch,
+    LogRequest, Login, Observed, PULL_IDLE, PodVolumes, PullProgress, Runtime, RuntimeError, SandboxSpec, Scope, Spare, StopSignal,
+    VolumeKind, Volumes, user,
 };
 use crate::latest;
 
@@ -136,6 +137,10 @@ fn no_image(image: &str) -> RuntimeError {
     RuntimeError::Image { problem: format!("no such image: {image}") }
 }
 
+fn no_login(image: &str) -> RuntimeError {
+    RuntimeError::Image { problem: format!("pull of {image}: no basic auth credentials") }
+}
+
 /// A pod's container: the engine shows only what carries labels of ours.
 fn shown(container: &Container) -> Option<Observed> {
     (container.scope.is_some() && !container.spare).then(|| container.observed.clone())
@@ -145,8 +150,8 @@ fn shown(container: &Container) -> Option<Observed> {
 impl Runtime for Fake {
     async fn info(&self) -> Result<EngineInfo, RuntimeError> {
         let capacity = Capacity { cpu: MilliCpu(4000), memory: Memory(8 << 30), disk: Memory(100 << 30), pods: 0 };
-        let info = EngineInfo { version: "fake".to_owned(), capacity, data_root: None };
-        self.call(Order::new(Operation::Info, About::Engine), |_, _| Ok(info)).await
+        let tell = move |world: &mut World, _| Ok(EngineInfo { version: "fake".to_owned(), capacity, data_root: world.data_root.clone() });
+        self.call(Order::new(Operation::Info, About::Engine), tell).await
     }
 
     async fn scopes(&self) -> Result<BTreeMap<Scope, usize>, RuntimeError> {
@@ -189,7 +194,7 @@ impl Runtime for Fake {
         self.call(Order::new(Operation::Image, About::Engine), look).await
     }
 
-    async fn pull(&self, image: &str, progress: latest::Sender<PullProgress>) -> Result<String, RuntimeError> {
+    async fn pull(&self, image: &str, login: Option<&Login>, progress: latest::Sender<PullProgress>) -> Result<String, RuntimeError> {
         let takes = match self.world().scripts.get(image).map(|script| &script.pull) {
             Some(Pull::After(length)) => {
                 progress.send_replace(PullProgress { current: 1, total: 2 });
@@ -198,8 +203,9 @@ impl Runtime for Fake {
             Some(Pull::Present | Pull::Missing) | None => Duration::ZERO,
         };
         let caller = Arc::new(());
-        let (wanted, waiting) = (image.to_owned(), Arc::downgrade(&caller));
+        let (wanted, waiting, login) = (image.to_owned(), Arc::downgrade(&caller), login.cloned());
         let arrive = move |world: &mut World, _| match world.scripts.get(&wanted).map(|script| script.pull.clone()) {
+            _ if world.scripts.get(&wanted).is_some_and(|script| script.login.is_some() && script.login != login) => Err(no_login(&wanted)),
             Some(Pull::Present | Pull::After(_)) if waiting.strong_count() > 0 => {
                 world.removed.remove(&wanted);
                 world.pulled.insert(wanted.clone());
@@ -219,11 +225,21 @@ impl Runtime for Fake {
         world.is_free(port)
     }
 
+    async fn images(&self) -> Result<Vec<HeldImage>, RuntimeError> {
+        self.call(Order::new(Operation::Images, About::Engine), |world, _| Ok(world.images())).await
+    }
+
+    async fn remove_image(&self, image: &HeldImage) -> Result<(), RuntimeError> {
+        let id = image.id.clone();
+        self.call(Order::new(Operation::RemoveImage, About::Engine), move |world, _| world.remove_image(&id)).await
+    }
+
     async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<ContainerId, RuntimeError> {
         let mut container = Container::new(Some(spec.scope.clone()), &spec.identity, "pause", image_id("pause"));
         container.published.clone_from(&spec.published);
         let bindings = spec.published.iter().map(|port| Binding { container_port: port.container_port, host: port.taken() });
         container.observed.bindings = bindings.collect();
+        container.host_network = spec.host_network;
         let order = Order::new(Operation::CreateSandbox, About::New(&spec.identity));
         let holds = spec.holds.clone();
         let act = move |world: &mut World, at| {
@@ -284,11 +300,15 @@ impl Runtime for Fake {
         container.observed.sandbox = Some(spec.sandbox.clone());
         container.observed.tty = spec.tty;
         container.env.clone_from(&spec.env);
+        container.security = spec.security.clone();
         let mounts = spec.mounts.clone();
         let act = move |world: &mut World, at| {
             if !world.has_image(&container.image) {
                 return Err(no_image(&container.image));
             }
+            let of_image = world.scripts.get(&container.image).map_or("", |script| script.user.as_str());
+            let refused = |problem| RuntimeError::Refused { operation: "create the container", problem };
+            user::user(&container.security, of_image).map_err(refused)?;
             container.volumes = world.mount(&mounts, &[]);
             world.create(container, at)
         };

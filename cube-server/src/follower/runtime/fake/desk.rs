@@ -22,6 +22,8 @@ pub enum Operation {
     Hints,
     Image,
     Pull,
+    Images,
+    RemoveImage,
     CreateSandbox,
     CreateContainer,
     CreateSpare,
@@ -51,6 +53,8 @@ impl Operation {
             | Self::Hints
             | Self::Image
             | Self::Pull
+            | Self::Images
+            | Self::RemoveImage
             | Self::CreateSandbox
             | Self::CreateContainer
             | Self::CreateSpare

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cube_api::meta::{Name, Uid};
-use cube_api::pod::PublishedPort;
+use cube_api::pod::{PublishedPort, Security};
 
 use super::world::{By, Container, Key, World};
 use super::{Call, Fake, Operation};
@@ -65,6 +65,10 @@ pub struct Resident {
     pub env: BTreeMap<String, String>,
     /// Its host ports; while it is live, they are taken.
     pub published: Vec<PublishedPort>,
+    /// As whom it runs and what it may do.
+    pub security: Security,
+    /// It has the machine's network.
+    pub host_network: bool,
 }
 
 impl Fake {
@@ -140,5 +144,7 @@ fn resident(world: &World, container: &Container) -> Resident {
         astray: live && !at_home,
         env: container.env.clone(),
         published: container.published.clone(),
+        security: container.security.clone(),
+        host_network: container.host_network,
     }
 }

@@ -25,6 +25,7 @@ mod tests;
 mod volumes;
 mod world;
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -68,6 +69,11 @@ impl Fake {
         let (mut world, _) = self.settled();
         world.removed.remove(image);
         world.scripts.insert(image.to_owned(), script);
+    }
+
+    /// Where the engine says from now on that it keeps its data.
+    pub fn set_data_root(&self, folder: &Path) {
+        self.world().data_root = Some(folder.to_owned());
     }
 
     /// How long every call takes from now on. Half of it passes before the call is carried out, half before its answer is there.

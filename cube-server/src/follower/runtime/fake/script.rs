@@ -3,11 +3,19 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::follower::runtime::Login;
+
 /// What an image's containers do. The default runs until it is told to stop, and its image is there.
 #[derive(Debug, Clone, Default)]
 pub struct Script {
     /// Whether and how the image can be had.
     pub pull: Pull,
+    /// The registry gives the image only to this login.
+    pub login: Option<Login>,
+    /// What the image takes on the disk.
+    pub size: u64,
+    /// The user that the image names; none for root.
+    pub user: String,
     /// So long the engine works on a start, before the process runs.
     pub start_takes: Duration,
     /// How long it runs; for ever if none, and not at all if zero: then nobody ever sees it run.

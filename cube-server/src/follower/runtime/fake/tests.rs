@@ -23,6 +23,7 @@ async fn pod(script: Script) -> (Fake, ContainerId, ContainerSpec) {
         identity: identity.clone(),
         hostname: Some("web".to_owned()),
         published: Vec::new(),
+        host_network: false,
         holds: Vec::new(),
     };
     let sandbox = fake.create_sandbox(&spec).await.unwrap();
@@ -37,6 +38,7 @@ async fn pod(script: Script) -> (Fake, ContainerId, ContainerSpec) {
         env: BTreeMap::new(),
         working_dir: None,
         resources: Resources::default(),
+        security: Default::default(),
         tty: false,
         stdin: false,
         mounts: Vec::new(),
@@ -146,7 +148,7 @@ async fn what_was_handed_over_is_carried_out_though_its_caller_is_gone_and_not_b
 #[tokio::test(start_paused = true)]
 async fn a_pull_whose_caller_is_gone_is_given_up() {
     let (fake, _, spec) = pod(Script { pull: Pull::After(Duration::from_secs(5)), ..Script::default() }).await;
-    let pull = || fake.pull(&spec.image, crate::latest::channel(Default::default()).0);
+    let pull = || fake.pull(&spec.image, None, crate::latest::channel(Default::default()).0);
     assert!(tokio::time::timeout(Duration::from_secs(1), pull()).await.is_err());
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert_eq!(fake.image(&spec.image).await.unwrap(), None);
@@ -292,8 +294,14 @@ fn an_engine_outlives_the_clock_of_its_caller_and_the_same_dice_give_the_same_wo
         fake.script("app:1", Script { run_for: Some(Duration::from_secs(60)), ..Script::default() });
         fake.set_latency(Duration::from_millis(1)..=Duration::from_millis(900));
         let (scope, identity) = whose();
-        let spec =
-            SandboxSpec { scope, identity: identity.clone(), hostname: Some("web".to_owned()), published: Vec::new(), holds: Vec::new() };
+        let spec = SandboxSpec {
+            scope,
+            identity: identity.clone(),
+            hostname: Some("web".to_owned()),
+            published: Vec::new(),
+            host_network: false,
+            holds: Vec::new(),
+        };
         // Each life has a runtime of its own, dropped in the middle of a call: that is what a simulation's crash does.
         for _ in 0..3 {
             let life = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();

@@ -3,11 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cube_api::meta::{Name, Uid};
-use cube_api::pod::{HostPort, PublishedPort};
+use cube_api::pod::{HostPort, PublishedPort, Security};
 use jiff::Timestamp;
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -18,7 +19,7 @@ use super::log::Log;
 use super::look::Tally;
 use super::script::{Pull, Script};
 use super::volumes::Stored;
-use crate::follower::runtime::{ContainerId, Identity, Observed, RunState, RuntimeError, Scope, spare_name};
+use crate::follower::runtime::{ContainerId, HeldImage, Identity, Observed, RunState, RuntimeError, Scope, spare_name};
 
 /// As Docker: a hint that nobody fetched in time is lost.
 const KEPT_HINTS: usize = 256;
@@ -61,6 +62,8 @@ pub(super) struct World {
     pub(super) desk: Desk,
     pub(super) scripts: BTreeMap<String, Script>,
     pub(super) pulled: BTreeSet<String>,
+    /// Where it says that it keeps its data.
+    pub(super) data_root: Option<PathBuf>,
     /// Images that the node had and that somebody removed.
     pub(super) removed: BTreeSet<String>,
     pub(super) containers: BTreeMap<ContainerId, Container>,
@@ -93,6 +96,8 @@ pub(super) struct Container {
     pub(super) spare: bool,
     pub(super) published: Vec<PublishedPort>,
     pub(super) env: BTreeMap<String, String>,
+    pub(super) security: Security,
+    pub(super) host_network: bool,
     /// The volumes that it was made with, by name.
     pub(super) volumes: Vec<String>,
     pub(super) image: String,
@@ -115,9 +120,27 @@ impl Container {
         let observed =
             Observed { id, identity: identity.clone(), sandbox: None, image_id, tty: false, ip: None, bindings: Vec::new(), state };
         let (name, image) = (identity.container_name(), image.to_owned());
-        let (published, env, volumes, log) = (Vec::new(), BTreeMap::new(), Vec::new(), Log::default());
+        let (published, env, log, security, host_network) = (Vec::new(), BTreeMap::new(), Log::default(), Security::default(), false);
+        let volumes = Vec::new();
         let (foreign, spare, joined, stopped, overdue) = (false, false, None, None, None);
-        Self { name, scope, foreign, spare, published, env, volumes, image, observed, log, runs: 0, joined, stopped, overdue }
+        Self {
+            name,
+            scope,
+            foreign,
+            spare,
+            published,
+            env,
+            volumes,
+            security,
+            host_network,
+            image,
+            observed,
+            log,
+            runs: 0,
+            joined,
+            stopped,
+            overdue,
+        }
     }
 
     /// A spare sandbox.
@@ -394,6 +417,29 @@ impl World {
         let container = self.containers.get(id).filter(|container| !container.foreign && !container.spare)?;
         let identity = &container.observed.identity;
         Some(self.tallies.entry((identity.uid, identity.container.clone())).or_default())
+    }
+
+    /// What there is of images, by name: those of the scripts.
+    pub(super) fn images(&self) -> Vec<HeldImage> {
+        let held = self.scripts.iter().filter(|(name, _)| self.has_image(name));
+        let image = |(name, script): (&String, &Script)| {
+            let in_use = self.containers.values().any(|container| container.image == *name);
+            HeldImage { id: image_id(name), names: vec![name.clone()], size: script.size, in_use }
+        };
+        held.map(image).collect()
+    }
+
+    pub(super) fn remove_image(&mut self, id: &str) -> Result<(), RuntimeError> {
+        let Some(image) = self.images().into_iter().find(|image| image.id == id) else { return Ok(()) };
+        if image.in_use {
+            let problem = format!("unable to remove '{}': a container is using it", image.names.join(", "));
+            return Err(RuntimeError::Refused { operation: "remove the image", problem });
+        }
+        for name in image.names {
+            self.pulled.remove(&name);
+            self.removed.insert(name);
+        }
+        Ok(())
     }
 
     pub(super) fn has_image(&self, image: &str) -> bool {

@@ -24,6 +24,7 @@ fn node(text: &str, cpu: u64, cordoned: bool) -> Node {
         label_changes: Default::default(),
         capacity: allocatable,
         allocatable,
+        allows: Default::default(),
         usage: None,
         cordon: cordoned.then_some(Cordon { since: Timestamp::UNIX_EPOCH, reason: None, drain: None }),
         version: String::new(),

@@ -1,11 +1,11 @@
 //! The nodes of a pass, in the order of their names, and what is taken of them on the way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use cube_api::meta::{Labels, Name};
 use cube_api::node::{Capacity, Node};
-use cube_api::pod::{HostPath, Strategy};
+use cube_api::pod::{HostPath, Permission, Strategy};
 
 use super::Pin;
 use super::filters::{Tally, Unfit};
@@ -21,6 +21,7 @@ pub struct Candidate<'a> {
     labels: &'a Labels,
     ready: bool,
     cordoned: bool,
+    allows: &'a BTreeSet<Permission>,
     allocatable: Capacity,
     pods: u32,
     taken: Reserved,
@@ -31,12 +32,13 @@ pub struct Candidate<'a> {
 impl<'a> Candidate<'a> {
     /// A node with what its pods use; `load` is none where it has none.
     pub fn new(node: &'a Node, load: Option<&'a NodeLoad>) -> Self {
-        let Node { name, labels, condition, cordon, allocatable, host_paths, .. } = node;
+        let Node { name, labels, condition, cordon, allocatable, allows, host_paths, .. } = node;
         Self {
             name,
             labels,
             ready: condition.is_ready(),
             cordoned: cordon.is_some(),
+            allows,
             allocatable: *allocatable,
             pods: load.map_or(0, |load| load.unfinished),
             taken: load.map_or_else(Reserved::default, |load| load.reserved),
@@ -56,9 +58,11 @@ impl<'a> Candidate<'a> {
         }
     }
 
-    /// The first filter that it doesn't pass, of those that ask what files are there.
+    /// The first filter that it doesn't pass, of those that ask what it allows and what files are there.
     fn lacks(&self, need: &Need<'_>) -> Option<Unfit> {
-        if need.pins.iter().any(|pin| pin.node != *self.name) {
+        if !need.permissions.is_subset(self.allows) {
+            Some(Unfit::NotAllowed)
+        } else if need.pins.iter().any(|pin| pin.node != *self.name) {
             Some(Unfit::Volume)
         } else if need.host_paths.iter().any(|host| !host.is_below(self.host_paths)) {
             Some(Unfit::HostPath)
@@ -116,6 +120,7 @@ struct Places<'a> {
     selector: &'a Labels,
     pins: &'a [Pin],
     host_paths: Vec<&'a HostPath>,
+    permissions: BTreeSet<Permission>,
 }
 
 /// Which nodes a need's places leave: what stays so for the pass.
@@ -203,10 +208,11 @@ impl<'a> Board<'a> {
         &self.costs
     }
 
-    /// Which nodes a need's selector leaves.
+    /// Which nodes a need's selector leaves, of those that allow what it asks for.
     pub(super) fn gate(&mut self, need: &Need<'a>) -> Rc<Gate> {
         let Self { nodes, labelled, gates, .. } = self;
-        let places = Places { selector: need.selector, pins: need.pins, host_paths: need.host_paths.clone() };
+        let (host_paths, permissions) = (need.host_paths.clone(), need.permissions.clone());
+        let places = Places { selector: need.selector, pins: need.pins, host_paths, permissions };
         let gate = gates.entry(places).or_insert_with(|| {
             let mut matching = vec![0; nodes.len()];
             for (key, value) in need.selector {
@@ -216,7 +222,11 @@ impl<'a> Board<'a> {
             let matches = |count: usize| count == need.selector.len();
             let refused = nodes.iter().zip(matching);
             let refused: Vec<_> = refused
-                .map(|(node, count)| node.excluded().or_else(|| (!matches(count)).then_some(Unfit::Selector)).or_else(|| node.lacks(need)))
+                .map(|(node, count)| match node.excluded() {
+                    Some(why) => Some(why),
+                    None if !matches(count) => Some(Unfit::Selector),
+                    None => node.lacks(need),
+                })
                 .collect();
             let mut tally = Tally::default();
             refused.iter().for_each(|why| tally.moves(None, *why));

@@ -1,5 +1,7 @@
 //! Why a node doesn't take a pod, and what a person reads of it: `0/3 nodes fit: 2 lack memory (need 512Mi), 1 is cordoned`.
 
+use cube_api::pod::Permission;
+
 use super::need::Need;
 use crate::leader::store::Reserved;
 
@@ -9,6 +11,7 @@ pub(super) enum Unfit {
     NotReady,
     Cordoned,
     Selector,
+    NotAllowed,
     Volume,
     HostPath,
     Cpu,
@@ -19,10 +22,11 @@ pub(super) enum Unfit {
 }
 
 impl Unfit {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::NotReady,
         Self::Cordoned,
         Self::Selector,
+        Self::NotAllowed,
         Self::Volume,
         Self::HostPath,
         Self::Cpu,
@@ -35,7 +39,7 @@ impl Unfit {
     /// Whether it stays so for a whole pass: what pods take doesn't touch it.
     pub(super) fn is_fixed(self) -> bool {
         match self {
-            Self::NotReady | Self::Cordoned | Self::Selector | Self::Volume | Self::HostPath => true,
+            Self::NotReady | Self::Cordoned | Self::Selector | Self::NotAllowed | Self::Volume | Self::HostPath => true,
             Self::Cpu | Self::Memory | Self::Disk | Self::HostPorts | Self::PodLimit => false,
         }
     }
@@ -51,6 +55,7 @@ impl Unfit {
                 let selector: Vec<_> = need.selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
                 format!("{count} {} the labels {}", verb("lacks", "lack"), selector.join(","))
             }
+            Self::NotAllowed => format!("{count} {} allow {}", verb("doesn't", "don't"), Permission::list(&need.permissions)),
             Self::Volume => {
                 let pins: Vec<_> = need.pins.iter().map(|pin| format!("volume '{}' is on {}", pin.volume, pin.node)).collect();
                 format!("{count} {} without its data ({})", verb("is", "are"), pins.join(", "))

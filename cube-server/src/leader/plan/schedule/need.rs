@@ -1,7 +1,9 @@
 //! What a pod asks of a node.
 
+use std::collections::BTreeSet;
+
 use cube_api::meta::Labels;
-use cube_api::pod::{HostPath, PodSpec, Strategy};
+use cube_api::pod::{HostPath, Permission, PodSpec, Strategy};
 
 use super::Pin;
 use crate::leader::store::Reserved;
@@ -14,6 +16,8 @@ pub(super) struct Need<'a> {
     pub(super) reserved: Reserved,
     pub(super) host_ports: Vec<HostPort>,
     pub(super) selector: &'a Labels,
+    /// What its node has to allow.
+    pub(super) permissions: BTreeSet<Permission>,
     pub(super) host_paths: Vec<&'a HostPath>,
     /// Named volumes that are on a node already.
     pub(super) pins: &'a [Pin],
@@ -23,14 +27,9 @@ impl<'a> Need<'a> {
     /// Of a pod; `strategy` where it names none.
     pub(super) fn of(spec: &'a PodSpec, pins: &'a [Pin], strategy: Strategy) -> Self {
         let (reserved, host_ports) = (Reserved::of(spec), HostPort::of(spec).collect());
-        Self {
-            strategy: spec.strategy.unwrap_or(strategy),
-            reserved,
-            host_ports,
-            selector: &spec.node_selector,
-            host_paths: spec.host_paths().collect(),
-            pins,
-        }
+        let (strategy, permissions) = (spec.strategy.unwrap_or(strategy), Permission::needed_by(spec));
+        let host_paths = spec.host_paths().collect();
+        Self { strategy, reserved, host_ports, selector: &spec.node_selector, permissions, host_paths, pins }
     }
 
     /// Whether one node can't publish the ports of both.

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use cube_api::meta::{Labels, NodeId, Revision};
 use cube_api::node::{Capacity, Cordon, Node, NodeCondition, NodeRole};
-use cube_api::pod::{Container, PodSpec, Strategy};
+use cube_api::pod::{Container, Permission, PodSpec, Strategy};
 use cube_api::quantity::{Bytes, MilliCpu};
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -33,6 +33,7 @@ fn node(text: &str, ready: bool, cpu: u64, mebibytes: u64, pods: u32) -> Node {
         label_changes: Default::default(),
         capacity: Capacity::default(),
         allocatable,
+        allows: Default::default(),
         usage: None,
         cordon: None,
         version: String::new(),
@@ -100,6 +101,23 @@ fn the_reason_for_waiting_counts_the_nodes_by_cause() {
     let placings = decide(&[spec(100, 512, None)], &nodes);
     assert_eq!(reason(&placings[0]), "0/3 nodes fit: 2 lack memory (need 512Mi), 1 is not ready");
     assert_eq!(reason(&decide(&[spec(0, 0, None)], &[])[0]), "no node has joined yet");
+}
+
+#[test]
+fn what_no_node_allows_is_said_with_how_to_allow_it() {
+    let allowing = Node { allows: [Permission::CapAdd].into(), ..node("a", true, 4_000, 256, 10) };
+    let nodes = [allowing, node("b", true, 4_000, 256, 10), node("c", true, 4_000, 256, 10)];
+    let mut privileged = spec(100, 64, None);
+    privileged.containers[0].security_context.privileged = true;
+    let words = "0/3 nodes fit: 3 don't allow privileged containers (--allow privileged)";
+    assert_eq!(reason(&decide(std::slice::from_ref(&privileged), &nodes)[0]), words);
+    let mut adds = spec(100, 64, None);
+    adds.containers[0].security_context.capabilities.add.insert(cube_api::pod::Capability::NetAdmin);
+    assert_eq!(places(&decide(&[adds.clone(), privileged], &nodes)), ["a", ""]);
+    let cordon = Some(Cordon { since: Timestamp::UNIX_EPOCH, reason: None, drain: None });
+    let nodes = [Node { cordon, ..nodes[0].clone() }, nodes[1].clone()];
+    let words = "0/2 nodes fit: 1 is cordoned, 1 doesn't allow added capabilities (--allow cap-add)";
+    assert_eq!(reason(&decide(&[adds], &nodes)[0]), words);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use cube_api::pod::Permission;
 use proptest::sample::select;
 
 use super::*;
@@ -48,7 +49,8 @@ fn lacks(need: u64, taken: u64, all: u64) -> bool {
 impl Plain<'_> {
     /// The place of the first filter that refuses, and its words for one node and for several.
     fn refuses(&self, spec: &PodSpec, pins: &[Pin]) -> Option<(usize, String, String)> {
-        let Node { name, condition, cordon, labels, allocatable, host_paths, .. } = self.node;
+        let Node { name, condition, cordon, labels, allocatable, host_paths, allows, .. } = self.node;
+        let needed = Permission::needed_by(spec);
         let (need, ports) = (reserved(spec), HostPort::of(spec).collect::<Vec<_>>());
         let selector: Vec<_> = spec.node_selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
         let numbers: Vec<_> = ports.iter().map(|port| port.port.to_string()).collect();
@@ -65,6 +67,10 @@ impl Plain<'_> {
                 spec.node_selector.iter().any(|(key, value)| labels.get(key) != Some(value)),
                 what(format!("the labels {}", selector.join(","))),
             ),
+            (needed.iter().any(|permission| !allows.contains(permission)), {
+                let listed = Permission::list(&needed);
+                (format!("doesn't allow {listed}"), format!("don't allow {listed}"))
+            }),
             (pins.iter().any(|pin| pin.node != *name), is(&format!("without its data ({})", places.join(", ")))),
             (
                 spec.host_paths().any(|host| !host_paths.iter().any(|folder| host.path == *folder)),
@@ -208,21 +214,28 @@ fn one(pod: &Unplaced<'_>, strategy: Strategy, nodes: &mut [Plain<'_>], last_tur
 fn any_loaded_node() -> impl prop::strategy::Strategy<Value = (Node, NodeLoad)> {
     let size = (select(&[0u64, 1_000, 4_000]), select(&[0u64, 512, 2_048]), select(&[0u64, 4_096]), 0..6u32);
     let load = (0..3u32, select(&[0u64, 250, 1_000]), select(&[0u64, 64, 600]), any_ports());
-    let is = (prop::bool::weighted(0.9), prop::bool::weighted(0.1), any::<bool>(), any::<bool>());
-    (size, load, is).prop_map(|((cpu, memory, disk, pods), (unfinished, used_cpu, used_memory, ports), (ready, cordoned, ssd, srv))| {
-        let mut node = node("n", ready, cpu, memory, pods);
-        node.allocatable.disk = Bytes(disk * MI);
-        node.cordon = cordoned.then_some(Cordon { since: Timestamp::UNIX_EPOCH, reason: None, drain: None });
-        if srv {
-            node.host_paths.push("/srv".to_owned());
-        }
-        if ssd {
-            node.labels.insert("disk".to_owned(), "ssd".to_owned());
-        }
-        let reserved = Reserved { cpu: MilliCpu(used_cpu), memory: Bytes(used_memory * MI), disk: Bytes(0) };
-        let host_ports = ports.into_iter().map(|port| (port, 1)).collect();
-        (node, NodeLoad { unfinished, reserved, host_ports, ..NodeLoad::default() })
-    })
+    let is = (prop::bool::weighted(0.9), prop::bool::weighted(0.1), any::<bool>(), any::<bool>(), any_permissions());
+    (size, load, is).prop_map(
+        |((cpu, memory, disk, pods), (unfinished, used_cpu, used_memory, ports), (ready, cordoned, ssd, srv, allows))| {
+            let mut node = node("n", ready, cpu, memory, pods);
+            node.allocatable.disk = Bytes(disk * MI);
+            node.allows = allows;
+            node.cordon = cordoned.then_some(Cordon { since: Timestamp::UNIX_EPOCH, reason: None, drain: None });
+            if srv {
+                node.host_paths.push("/srv".to_owned());
+            }
+            if ssd {
+                node.labels.insert("disk".to_owned(), "ssd".to_owned());
+            }
+            let reserved = Reserved { cpu: MilliCpu(used_cpu), memory: Bytes(used_memory * MI), disk: Bytes(0) };
+            let host_ports = ports.into_iter().map(|port| (port, 1)).collect();
+            (node, NodeLoad { unfinished, reserved, host_ports, ..NodeLoad::default() })
+        },
+    )
+}
+
+fn any_permissions() -> impl prop::strategy::Strategy<Value = std::collections::BTreeSet<Permission>> {
+    prop::collection::btree_set(select(&Permission::ALL), 0..3)
 }
 
 fn any_ports() -> impl prop::strategy::Strategy<Value = Vec<HostPort>> {
@@ -236,30 +249,38 @@ fn any_need() -> impl prop::strategy::Strategy<Value = PodSpec> {
     let requests = (select(&[0u64, 100, 700]), select(&[0u64, 64, 512]), select(&[0u64, 0, 1_024]));
     let strategy =
         select(vec![None, None, Some(Strategy::Spread), Some(Strategy::Binpack), Some(Strategy::RoundRobin), Some(Strategy::Epvm)]);
+    let needs = prop_oneof![4 => Just(Default::default()), 1 => any_permissions()];
     let places = (prop::bool::weighted(0.2), prop::bool::weighted(0.2));
-    (requests, any_init(), any_ports(), places, strategy).prop_map(|((cpu, memory, disk), init_containers, ports, (ssd, srv), strategy)| {
-        let mut spec = PodSpec { strategy, init_containers, ..spec(cpu, memory, None) };
-        let container = &mut spec.containers[0];
-        container.resources.requests.disk = (disk > 0).then_some(Bytes(disk * MI));
-        container.ports = ports
-            .into_iter()
-            .map(|HostPort { port, protocol, ip }| cube_api::pod::Port {
-                name: None,
-                container_port: 80,
-                host_port: Some(port),
-                protocol,
-                host_ip: ip,
-            })
-            .collect();
-        if srv {
-            let volume = serde_json::json!({"name": "host", "hostPath": {"path": "/srv"}});
-            spec.volumes.push(serde_json::from_value(volume).expect("a volume"));
-        }
-        if ssd {
-            spec.node_selector.insert("disk".to_owned(), "ssd".to_owned());
-        }
-        spec
-    })
+    (requests, any_init(), any_ports(), places, strategy, needs).prop_map(
+        |((cpu, memory, disk), init_containers, ports, (ssd, srv), strategy, needs)| {
+            let host_network = needs.contains(&Permission::HostNetwork);
+            let mut spec = PodSpec { strategy, host_network, init_containers, ..spec(cpu, memory, None) };
+            spec.containers[0].security_context.privileged = needs.contains(&Permission::Privileged);
+            if needs.contains(&Permission::CapAdd) {
+                spec.containers[0].security_context.capabilities.add.insert(cube_api::pod::Capability::NetAdmin);
+            }
+            let container = &mut spec.containers[0];
+            container.resources.requests.disk = (disk > 0).then_some(Bytes(disk * MI));
+            container.ports = ports
+                .into_iter()
+                .map(|HostPort { port, protocol, ip }| cube_api::pod::Port {
+                    name: None,
+                    container_port: 80,
+                    host_port: Some(port),
+                    protocol,
+                    host_ip: ip,
+                })
+                .collect();
+            if srv {
+                let volume = serde_json::json!({"name": "host", "hostPath": {"path": "/srv"}});
+                spec.volumes.push(serde_json::from_value(volume).expect("a volume"));
+            }
+            if ssd {
+                spec.node_selector.insert("disk".to_owned(), "ssd".to_owned());
+            }
+            spec
+        },
+    )
 }
 
 /// What a pod is beside its need.
