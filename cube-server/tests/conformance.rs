@@ -28,6 +28,8 @@ const PROMISES: &[(&str, u32)] = &[
     ("SCALE", 7),
     ("PL", 6),
     // Resources that are neither pods nor nodes.
+    // Host ports, and what containers are told.
+    ("PO", 5),
     ("OB", 4),
     // Pods' files.
     ("VO", 10),
