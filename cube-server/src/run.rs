@@ -32,7 +32,7 @@ use crate::follower::runtime::docker::{self, Docker};
 use crate::follower::{self, AgentConfig};
 use crate::hollow::Hollows;
 use crate::leader::{self, control, store};
-use crate::net::Network;
+use crate::net::{self, Network};
 use crate::options::{CommonOptions, FollowerOptions, HollowOptions, LeaderOptions, Options, RoleOptions};
 use crate::tasks::Tasks;
 use crate::{hollow, reset, serve, upkeep};
@@ -242,6 +242,8 @@ async fn start_node(
         machine: Some(Arc::new(ThisMachine)),
         host_paths: HostPaths::new(common.allow_host_path.iter().cloned()).map_err(anyhow::Error::msg)?,
         spare_sandboxes: common.spare_sandboxes.into(),
+        free_ports: common.free_ports,
+        address: common.address.or_else(net::own_address),
     };
     follower::start(config, Arc::new(runtime), dialer, ambient, tasks).await.map_err(remedy)?;
     Ok(())

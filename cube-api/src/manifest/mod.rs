@@ -280,10 +280,11 @@ fn resource_of(mut node: Node, room: usize) -> Result<Resource, Vec<Problem>> {
 fn decoded(kind: ResourceKind, node: &mut Node, room: usize, findings: &mut Vec<Finding>) -> Option<Resource> {
     findings.extend(forms::bring_to_one_form(node));
     match kind {
-        ResourceKind::Pod => checked(node, room, findings, validate::pod).map(|mut pod: PodManifest| {
-            pod.spec.containers.iter_mut().for_each(|container| container.env.normalize());
-            Resource::Pod(pod)
-        }),
+        ResourceKind::Pod => {
+            let mut pod = checked(node, room, findings, validate::pod)?;
+            normalize(&mut pod);
+            Some(Resource::Pod(pod))
+        }
         ResourceKind::Secret => {
             findings.extend(forms::hide_values(node));
             checked(node, room, findings, validate::secret).map(Resource::Secret)
@@ -291,6 +292,11 @@ fn decoded(kind: ResourceKind, node: &mut Node, room: usize, findings: &mut Vec<
         ResourceKind::Config => checked(node, room, findings, validate::config).map(Resource::Config),
         ResourceKind::Node | ResourceKind::Volume => None,
     }
+}
+
+/// One way to say each thing that can be said in several: specs that mean the same are equal.
+fn normalize(pod: &mut PodManifest) {
+    pod.spec.containers.iter_mut().for_each(|container| container.env.normalize());
 }
 
 fn checked<T: DeserializeOwned>(node: &mut Node, room: usize, findings: &mut Vec<Finding>, validate: fn(&T) -> Vec<Finding>) -> Option<T> {

@@ -382,8 +382,32 @@ fn the_rules_beyond_the_shape_hold() {
     let long_word = "x".repeat(131_072);
     for (lines, expected) in [
         ("ports: [{containerPort: 0}]", "ports[0].containerPort: 0 is no port"),
-        ("ports: [{containerPort: 1, hostPort: 0}]", "ports[0].hostPort: 0 is no port"),
-        ("ports: [{containerPort: 1, hostIP: 127.0.0.1}]", "ports[0].hostIP: an address to publish on needs a `hostPort`"),
+        (
+            "ports: [{containerPort: 1, hostPort: 0}, {containerPort: 1, hostPort: 0}]",
+            "ports[1].hostPort: [0] publishes this port on a free one",
+        ),
+        ("ports: [{containerPort: 0, hostPort: 0}]", "ports[0].containerPort: 0 is no port"),
+        ("env: [{name: A, value: x, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]", "env[0]: `value` and `valueFrom` together"),
+        (
+            "env: [{name: A, valueFrom: {fieldRef: {fieldPath: metadata.nmae}}}]",
+            "fieldPath: `metadata.nmae` is no fact of a pod; there are metadata.name,",
+        ),
+        ("env: [{name: A, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}]", "fieldPath: cube has no namespaces"),
+        ("env: [{name: A, valueFrom: {fieldRef: {fieldPath: \"metadata.labels['-']\"}}}]", "fieldPath: `-` is no label key"),
+        (
+            "env: [{name: A, valueFrom: {resourceFieldRef: {containerName: b, resource: limits.cpu}}}]",
+            "containerName: the pod has no container `b`; it has",
+        ),
+        (
+            "env: [{name: A, valueFrom: {resourceFieldRef: {resource: limits.cpus}}}]",
+            "resource: `limits.cpus` is not allowed; did you mean `limits.cpu`?",
+        ),
+        ("env: [{name: A, valueFrom: {resourceFieldRef: {resource: limits.cpu, divisor: 0}}}]", "divisor: nothing can be divided by 0"),
+        ("env: [{name: A, valueFrom: {resourceFieldRef: {resource: limits.cpu, divisor: 1Mi}}}]", "divisor: '1Mi' is not an amount of cpu"),
+        (
+            "env: [{name: A, valueFrom: {fieldRef: {fieldPath: spec.nodeName}, resourceFieldRef: {resource: limits.cpu}}}]",
+            "valueFrom: `fieldRef` and `resourceFieldRef` together",
+        ),
         ("ports: [{containerPort: 1, hostPort: 1, hostIP: here}]", "ports[0].hostIP: invalid IP address syntax"),
         ("ports: [{containerPort: 1, name: a}, {containerPort: 2, name: a}]", "ports[1].name: `a` is the name of another port"),
         ("ports: [{containerPort: 1, hostPort: 9}, {containerPort: 2, hostPort: 9}]", "is taken by spec.containers[0].ports[0] already"),
@@ -414,6 +438,8 @@ fn the_rules_beyond_the_shape_hold() {
 fn host_ports_that_do_not_meet_are_allowed() {
     for ports in [
         "[{containerPort: 1, hostPort: 9}, {containerPort: 1, hostPort: 9, protocol: UDP}]",
+        "[{containerPort: 1, hostPort: 0}, {containerPort: 2, hostPort: 0}, {containerPort: 1, hostPort: 0, protocol: UDP}]",
+        "[{containerPort: 1, hostIP: 127.0.0.1}, {containerPort: 1, hostIP: 127.0.0.2}, {containerPort: 1, hostPort: 9}]",
         "[{containerPort: 1, hostPort: 9, hostIP: 127.0.0.1}, {containerPort: 1, hostPort: 9, hostIP: 127.0.0.2}]",
         "[{containerPort: 1}, {containerPort: 1}]",
     ] {

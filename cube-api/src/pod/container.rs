@@ -73,13 +73,14 @@ pub struct Port {
     pub name: Option<Name>,
     /// Where the process listens, 1 to 65535.
     pub container_port: u16,
-    /// Publishes it on this port of the node, 1 to 65535. Without it the port is reached inside the pod and by the pod's address only.
+    /// Publishes it on this port of the node, 1 to 65535, or with 0 on a free one that the node chooses. Without it (and without `host_ip`) the
+    /// port is reached inside the pod and by the pod's address only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_port: Option<u16>,
     /// The transport.
     #[serde(default)]
     pub protocol: Protocol,
-    /// The node's address to publish on; all when absent.
+    /// The node's address to publish on; all when absent. Alone it means a free port of that address.
     #[serde(default, rename = "hostIP", skip_serializing_if = "Option::is_none")]
     pub host_ip: Option<IpAddr>,
 }

@@ -39,6 +39,12 @@ impl Env {
         self.0.iter().find(|variable| variable.name == name)
     }
 
+    /// Whether a container can't be made before its pod has an address.
+    pub fn asks_for_the_pods_address(&self) -> bool {
+        let asks = |source: &EnvSource| source.field_ref.as_ref().is_some_and(|field| field.field_path == FieldPath::PodIp);
+        self.0.iter().filter_map(|variable| variable.value_from.as_ref()).any(asks)
+    }
+
     /// The plain value of a name.
     pub fn value(&self, name: &str) -> Option<&str> {
         self.get(name).and_then(|variable| variable.value.as_deref())

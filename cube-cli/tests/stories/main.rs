@@ -7,6 +7,7 @@ mod commands;
 mod faults;
 mod nodes;
 mod pods;
+mod ports;
 mod refusals;
 mod reset;
 mod spares;

@@ -25,8 +25,8 @@ pub struct Facts<'a> {
     pub host_ip: Option<IpAddr>,
     /// The pod's address.
     pub pod_ip: Option<IpAddr>,
-    /// What the node gives to pods.
-    pub allocatable: Capacity,
+    /// What the node gives to pods; none before the engine was asked.
+    pub allocatable: Option<Capacity>,
     /// The values that the pod takes from secrets and configs; none where it takes none.
     pub sources: Option<&'a Sources>,
 }
@@ -118,7 +118,7 @@ fn field_value(path: &FieldPath, facts: Facts<'_>) -> Result<String, String> {
         FieldPath::Uid => Ok(facts.uid.to_string()),
         FieldPath::Label(key) => Ok(facts.labels.get(key).cloned().unwrap_or_default()),
         FieldPath::NodeName => Ok(facts.node.to_string()),
-        FieldPath::HostIp => address(facts.host_ip, "this node's address"),
+        FieldPath::HostIp => address(facts.host_ip, "this node's address (start its cube-server with --address)"),
         FieldPath::PodIp => address(facts.pod_ip, "the pod's address"),
         FieldPath::Unknown(path) => Err(format!("version {} of this node knows no {path}", env!("CARGO_PKG_VERSION"))),
     }
@@ -132,12 +132,14 @@ fn amount(field: &ResourceFieldRef, container: &Container, facts: Facts<'_>) -> 
         Some(name) => other(name).ok_or_else(|| format!("the pod has no container {name}"))?,
     };
     let resources = &of.resources;
+    let unknown = || format!("{} is not limited, and what this node has is not known yet", of.name);
+    let allocatable = || facts.allocatable.ok_or_else(unknown);
     let value = match field.resource {
         ResourceField::RequestsCpu => resources.reserved_cpu().0,
         ResourceField::RequestsMemory => resources.reserved_memory().0,
         ResourceField::RequestsDisk => resources.reserved_disk().0,
-        ResourceField::LimitsCpu => resources.limits.cpu.unwrap_or(facts.allocatable.cpu).0,
-        ResourceField::LimitsMemory => resources.limits.memory.unwrap_or(facts.allocatable.memory).0,
+        ResourceField::LimitsCpu => resources.limits.cpu.map_or_else(|| allocatable().map(|all| all.cpu), Ok)?.0,
+        ResourceField::LimitsMemory => resources.limits.memory.map_or_else(|| allocatable().map(|all| all.memory), Ok)?.0,
     };
     Ok(value.div_ceil(field.unit()?).to_string())
 }
@@ -172,7 +174,7 @@ mod tests {
             node: &name("n1"),
             host_ip: None,
             pod_ip: None,
-            allocatable: Capacity::default(),
+            allocatable: Some(Capacity::default()),
             sources,
         };
         environment(&container, BTreeMap::new(), facts)

@@ -19,6 +19,7 @@ pub mod machine;
 mod observe;
 mod plan;
 mod pods;
+pub mod ports;
 mod record;
 mod reporter;
 pub mod reserve;

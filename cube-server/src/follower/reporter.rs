@@ -305,6 +305,7 @@ mod tests {
             trouble: None,
             capacity: Default::default(),
             allocatable: None,
+            address: None,
             host_paths: Vec::new(),
         };
         let (_membership, membership) = latest::channel(opened.membership);
@@ -329,6 +330,7 @@ mod tests {
             trouble: None,
             capacity: Default::default(),
             allocatable: None,
+            address: None,
             host_paths: Vec::new(),
         };
         let (_facts, facts) = latest::channel(facts);

@@ -6,7 +6,7 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use cube_api::meta::{ClusterId, Name, Uid};
-use cube_api::pod::{Amounts, Port, Resources};
+use cube_api::pod::{Amounts, PublishedPort, Resources};
 use cube_api::quantity::Bytes;
 use cube_server::ambient::Ambient;
 use cube_server::follower::runtime::docker::{Docker, default_socket};
@@ -93,14 +93,9 @@ impl Rig {
     }
 
     /// The pod's sandbox.
-    pub fn sandbox_spec(&self, published: Vec<Port>) -> SandboxSpec {
-        SandboxSpec {
-            scope: self.scope.clone(),
-            identity: self.identity(None, 0),
-            hostname: Some("web".to_owned()),
-            published,
-            holds: Vec::new(),
-        }
+    pub fn sandbox_spec(&self, published: Vec<PublishedPort>) -> SandboxSpec {
+        let (identity, hostname) = (self.identity(None, 0), Some("web".to_owned()));
+        SandboxSpec { scope: self.scope.clone(), identity, hostname, published, holds: Vec::new() }
     }
 
     /// A container of the pod.

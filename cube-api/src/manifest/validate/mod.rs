@@ -120,14 +120,19 @@ impl Checks {
             let path = path.index(index);
             let from_one = || "0 is no port; a whole number from 1 to 65535 is expected".to_owned();
             self.check(port.container_port != 0, || path.key("containerPort"), from_one);
-            self.check(port.host_port != Some(0), || path.key("hostPort"), from_one);
-            let ip_has_port = port.host_ip.is_none() || port.host_port.is_some();
-            self.check(ip_has_port, || path.key("hostIP"), || "an address to publish on needs a `hostPort`".to_owned());
             if let Some(name) = &port.name {
                 self.check(names.insert(name), || path.key("name"), || format!("`{name}` is the name of another port of this container"));
             }
+            // Which of the two would a variable or a script mean?
+            let is_free_twice = |other: &&Port| {
+                let both = other.wants_free_host_port() && port.wants_free_host_port();
+                both && (other.container_port, other.protocol, other.host_ip) == (port.container_port, port.protocol, port.host_ip)
+            };
+            if let Some(first) = ports[..index].iter().position(|other| is_free_twice(&other)) {
+                self.refuse(path.key("hostPort"), format!("[{first}] publishes this port on a free one of the node already"));
+            }
             if let Some(other) = host_ports.take(port, &path) {
-                let number = port.host_port.unwrap_or_default();
+                let number = port.fixed_host_port().unwrap_or_default();
                 self.refuse(path.key("hostPort"), format!("{number} is taken by {other} already"));
             }
         }
@@ -230,9 +235,9 @@ struct Holders {
 impl HostPorts {
     /// Takes the port's host port, if it has one; where it is taken on an address that overlaps, says by whom.
     fn take(&mut self, port: &Port, path: &Path) -> Option<Path> {
-        let number = port.host_port.filter(|number| *number != 0)?;
+        let number = port.fixed_host_port()?;
         let holders = self.taken.entry((number, port.protocol)).or_default();
-        match port.host_ip.filter(|ip| !ip.is_unspecified()) {
+        match port.published_on() {
             None => {
                 let other = holders.every_address.clone().or_else(|| holders.one_address.values().next().cloned());
                 holders.every_address.get_or_insert_with(|| path.clone());

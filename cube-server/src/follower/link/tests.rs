@@ -37,6 +37,7 @@ fn report() -> Report {
         trouble: None,
         capacity: Capacity::default(),
         allocatable: None,
+        address: None,
         host_paths: Vec::new(),
     };
     Report {

@@ -1,12 +1,11 @@
 //! Doing one action: from the plan's words to the runtime's calls.
 
-use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cube_api::meta::{Labels, Name};
-use cube_api::node::Capacity;
-use cube_api::pod::{Container, expand};
+use cube_api::meta::Name;
+use cube_api::pod::{Container, PublishedPort, expand};
 use cube_api::session::AssignedPod;
 use futures::StreamExt;
 
@@ -14,6 +13,7 @@ use super::{Context, volumes};
 use crate::follower::env::{Facts, environment};
 use crate::follower::images::Pull;
 use crate::follower::plan::{Action, Outcome};
+use crate::follower::ports::{self, Wish, variables};
 use crate::follower::runtime::{ContainerId, ContainerSpec, Identity, LogRequest, RuntimeError, SandboxSpec, Scope};
 
 /// The last lines of a container that failed: so many, in so many bytes, read within so long.
@@ -26,6 +26,10 @@ pub(super) struct Work {
     pub context: Arc<Context>,
     pub scope: Scope,
     pub pod: AssignedPod,
+    /// The host ports that were chosen for it.
+    pub chosen_ports: Vec<PublishedPort>,
+    /// Its address, once it has one.
+    pub pod_ip: Option<IpAddr>,
     /// The pull that a `Pull` waits for.
     pub pull: Option<Pull>,
 }
@@ -42,6 +46,11 @@ impl Work {
                 let pull = self.pull.clone().ok_or(RuntimeError::Gone)?;
                 let (id, took) = pull.wait().await?;
                 Ok(Outcome::Pulled(id, took))
+            }
+            Action::ChoosePorts { after } => {
+                let (uid, spec, random) = (self.pod.uid, &self.pod.spec, self.context.ambient.random());
+                let wish = Wish { uid, spec, before: &self.chosen_ports, after: *after, random };
+                self.context.ports.choose(runtime.as_ref(), wish).await.map(Outcome::Ports)
             }
             Action::CreateSandbox { attempt } => Ok(Outcome::Created(runtime.create_sandbox(&self.sandbox_spec(*attempt)).await?)),
             Action::ClaimSandbox { attempt, spare } => {
@@ -103,7 +112,8 @@ impl Work {
     }
 
     fn sandbox_spec(&self, attempt: u32) -> SandboxSpec {
-        let published: Vec<_> = self.pod.spec.published().cloned().collect();
+        // The plan has seen to it that each has a number by now.
+        let published: Vec<_> = ports::of(&self.pod.spec, &self.chosen_ports);
         // One that publishes nothing and asks for no name has the engine's own, as a spare sandbox has: no program can tell in which kind it runs.
         let own = (!published.is_empty()).then_some(&self.pod.name);
         let hostname = self.pod.spec.hostname.as_ref().or(own).map(Name::to_string);
@@ -112,18 +122,22 @@ impl Work {
     }
 
     fn container_spec(&self, spec: &Container, attempt: u32, sandbox: ContainerId) -> Result<ContainerSpec, RuntimeError> {
+        let (host_ip, allocatable) = {
+            let facts = self.context.facts.borrow();
+            (facts.address, facts.allocatable)
+        };
         let facts = Facts {
             name: &self.pod.name,
             uid: self.pod.uid,
-            labels: &Labels::new(),
+            labels: &self.pod.labels,
             spec: &self.pod.spec,
             node: &self.scope.node,
-            host_ip: None,
-            pod_ip: None,
-            allocatable: Capacity::default(),
+            host_ip,
+            pod_ip: self.pod_ip,
+            allocatable,
             sources: self.pod.sources.as_deref(),
         };
-        let env = environment(spec, BTreeMap::new(), facts)
+        let env = environment(spec, variables(&ports::of(&self.pod.spec, &self.chosen_ports)), facts)
             .map_err(|problem| RuntimeError::Refused { operation: "create a container", problem })?;
         let expanded = |words: &[String]| words.iter().map(|word| expand(word, &env)).collect();
         Ok(ContainerSpec {

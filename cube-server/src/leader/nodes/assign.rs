@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use cube_api::ApiError;
-use cube_api::meta::{Name, NodeId, Revision, Uid};
+use cube_api::meta::{Labels, Name, NodeId, Revision, Uid};
 use cube_api::routes::node;
 use cube_api::session::{Assignment, AssignmentAccepted, Want};
 use cube_api::sources::{Sources, Values};
@@ -58,14 +58,14 @@ pub async fn keep_assigned(store: Store, ambient: Ambient, poke: Poke, node: Nam
 struct Delivery {
     node: Name,
     client: SendRequest<Body>,
-    /// Which pods it took, what it is to do with each and with which values, whether more may come, and which volumes go. Specs belong to the
+    /// Which pods it took, what it is to do with each, with which values and labels, whether more may come, and which volumes go. Specs belong to the
     /// uids, and values to their revisions: kept as well, they would be a copy of the cluster.
     sent: Option<Sent>,
 }
 
 #[derive(PartialEq, Eq)]
 struct Sent {
-    pods: Vec<(Uid, Want, Versions)>,
+    pods: Vec<(Uid, Want, Versions, Labels)>,
     cordoned: bool,
     drop_volumes: Vec<Uid>,
 }
@@ -75,7 +75,7 @@ type Versions = (Vec<(bool, Name, Revision)>, Vec<Uid>);
 
 impl Sent {
     fn of<Spec>(assignment: &Assignment<Spec>) -> Self {
-        let pods = assignment.pods.iter().map(|pod| (pod.uid, pod.want.clone(), versions(pod.sources.as_deref())));
+        let pods = assignment.pods.iter().map(|pod| (pod.uid, pod.want.clone(), versions(pod.sources.as_deref()), pod.labels.clone()));
         Self { pods: pods.collect(), cordoned: assignment.cordoned, drop_volumes: assignment.drop_volumes.clone() }
     }
 }

@@ -74,6 +74,7 @@ fn welcome_new(draft: &mut Draft<'_>, announcement: Announcement) {
         host_paths: announcement.facts.host_paths,
         version: announcement.facts.version,
         engine: announcement.facts.engine,
+        address: announcement.facts.address,
         created_at: draft.now,
         seen_at: draft.now,
         condition,
@@ -118,6 +119,7 @@ pub(super) fn with_facts(node: &Node, facts: &NodeFacts) -> Node {
         host_paths: facts.host_paths.clone(),
         version: facts.version.clone(),
         engine: facts.engine.clone(),
+        address: facts.address,
         ..node.clone()
     }
 }

@@ -191,7 +191,9 @@ async fn remove_unused(docker: &Docker, wanted: &PodVolumes, name: &str) -> Resu
     }
     match remove_named(docker, name).await {
         Ok(()) | Err(RuntimeError::Refused { .. }) => Ok(()),
-        Err(other @ (RuntimeError::Unavailable { .. } | RuntimeError::Gone | RuntimeError::Image { .. })) => Err(other),
+        Err(
+            other @ (RuntimeError::Unavailable { .. } | RuntimeError::Gone | RuntimeError::Image { .. } | RuntimeError::PortTaken { .. }),
+        ) => Err(other),
     }
 }
 

@@ -4,7 +4,8 @@ use cube_api::meta::Labels;
 use cube_api::pod::{HostPath, PodSpec, Strategy};
 
 use super::Pin;
-use crate::leader::store::{HostPort, Reserved};
+use crate::leader::store::Reserved;
+use cube_api::pod::HostPort;
 
 /// All of a pod that its placing depends on; pods for which this is equal are placed alike.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
