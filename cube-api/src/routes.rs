@@ -150,7 +150,6 @@ pub struct AppliedItem {
 /// A resource that was applied.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[expect(clippy::large_enum_variant, reason = "an answer has a few of them, mostly pods, and they are taken apart at once")]
 #[expect(clippy::large_enum_variant, reason = "most are pods: a box for each would cost more than the room that the others leave")]
 pub enum AppliedResource {
     /// A pod.
