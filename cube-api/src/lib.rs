@@ -20,8 +20,10 @@ pub mod quantity;
 pub mod routes;
 pub mod secret;
 pub mod session;
+pub mod sources;
 pub mod status;
 pub mod stream;
+pub mod volume;
 
 pub use address::LeaderAddress;
 pub use error::{ApiError, ErrorCode};

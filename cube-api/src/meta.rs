@@ -217,11 +217,13 @@ pub enum ResourceKind {
     Secret,
     /// Values that anybody may see.
     Config,
+    /// Data of its own name, on one node.
+    Volume,
 }
 
 impl ResourceKind {
     /// All, in the order in which they are told.
-    pub const ALL: [Self; 4] = [Self::Pod, Self::Node, Self::Secret, Self::Config];
+    pub const ALL: [Self; 5] = [Self::Pod, Self::Node, Self::Secret, Self::Config, Self::Volume];
 
     /// The word in manifests and references: `pod`.
     pub fn as_str(self) -> &'static str {
@@ -230,6 +232,7 @@ impl ResourceKind {
             Self::Node => "node",
             Self::Secret => "secret",
             Self::Config => "config",
+            Self::Volume => "volume",
         }
     }
 
@@ -240,6 +243,7 @@ impl ResourceKind {
             Self::Node => "nodes",
             Self::Secret => "secrets",
             Self::Config => "configs",
+            Self::Volume => "volumes",
         }
     }
 
@@ -248,7 +252,7 @@ impl ResourceKind {
         match self {
             Self::Pod => &["po"],
             Self::Node => &["no"],
-            Self::Secret | Self::Config => &[],
+            Self::Secret | Self::Config | Self::Volume => &[],
         }
     }
 
@@ -324,7 +328,7 @@ mod tests {
         {
             assert_eq!(text.parse(), Ok(kind));
         }
-        let unknown = "unknown resource type 'task': the types are pod, node, secret, config";
+        let unknown = "unknown resource type 'task': the types are pod, node, secret, config, volume";
         assert_eq!("task".parse::<ResourceKind>(), Err(unknown.to_owned()));
     }
 

@@ -1,5 +1,7 @@
 //! The node: a machine that runs pods.
 
+use std::net::IpAddr;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -33,11 +35,17 @@ pub struct Node {
     /// That a person wants no new pods on it, whatever its condition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cordon: Option<Cordon>,
+    /// Folders of its machine that pods may have, with all below them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_paths: Vec<String>,
     /// cube-server's version there.
     pub version: String,
     /// Docker's version there; empty while Docker doesn't answer.
     #[serde(default)]
     pub engine: String,
+    /// The machine's address, by its `--address` or its default route; none where it has none, and from a node of before that was told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
     /// When it first joined.
     pub created_at: Timestamp,
     /// When the leader last heard from it.

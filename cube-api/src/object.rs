@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Config;
 use crate::meta::{Metadata, ResourceKind, ResourceRef};
 use crate::secret::Secret;
+use crate::volume::NamedVolume;
 
 /// A resource that is neither a pod nor a node, as the store keeps it and the API answers it ([`Object::shown`]).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -16,6 +17,8 @@ pub enum Object {
     Secret(Secret),
     /// A config.
     Config(Config),
+    /// A named volume.
+    Volume(NamedVolume),
 }
 
 /// One type of such resources.
@@ -32,6 +35,7 @@ impl Object {
         match self {
             Self::Secret(_) => ResourceKind::Secret,
             Self::Config(_) => ResourceKind::Config,
+            Self::Volume(_) => ResourceKind::Volume,
         }
     }
 
@@ -40,6 +44,7 @@ impl Object {
         match self {
             Self::Secret(secret) => &secret.metadata,
             Self::Config(config) => &config.metadata,
+            Self::Volume(volume) => &volume.metadata,
         }
     }
 
@@ -48,6 +53,7 @@ impl Object {
         match self {
             Self::Secret(secret) => &mut secret.metadata,
             Self::Config(config) => &mut config.metadata,
+            Self::Volume(volume) => &mut volume.metadata,
         }
     }
 
@@ -59,7 +65,7 @@ impl Object {
     /// Whether a loop looks after what it owns: such a resource is there until what it owns is gone.
     pub fn is_owner(&self) -> bool {
         match self {
-            Self::Secret(_) | Self::Config(_) => false,
+            Self::Secret(_) | Self::Config(_) | Self::Volume(_) => false,
         }
     }
 
@@ -67,7 +73,7 @@ impl Object {
     pub fn shown(&self) -> Self {
         match self {
             Self::Secret(secret) => Self::Secret(secret.shown()),
-            Self::Config(_) => self.clone(),
+            Self::Config(_) | Self::Volume(_) => self.clone(),
         }
     }
 }

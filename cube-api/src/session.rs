@@ -8,6 +8,10 @@
 //! Leader and nodes are of different versions while a cluster is upgraded, in either order. So what a peer says beyond what we know is let be,
 //! and a field that came later is optional. (Manifests are strict: [`crate::manifest`].)
 
+use std::net::IpAddr;
+
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +19,7 @@ use crate::event::EventKind;
 use crate::meta::{ClusterId, Instance, Labels, LifeId, Name, NodeId, Uid};
 use crate::node::{Capacity, NodeRole, Usage};
 use crate::pod::{PodSpec, PodStatus};
+use crate::sources::Sources;
 
 /// The protocol's name in the `Upgrade` header. The number moves when an old peer would misunderstand.
 pub const UPGRADE: &str = "cube-session/1";
@@ -88,6 +93,12 @@ pub struct NodeFacts {
     /// What pods may reserve of it; none from a node that keeps nothing back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allocatable: Option<Capacity>,
+    /// The machine's address; none where it has none, and from a node that doesn't tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
+    /// Folders of the machine that pods may have, and what is below them; a `hostPath` outside of all of them is refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_paths: Vec<String>,
 }
 
 /// Who answers.
@@ -121,6 +132,9 @@ pub struct Assignment<Spec = PodSpec> {
     /// No new pods are to come: the node keeps no sandboxes ready for them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cordoned: bool,
+    /// Named volumes that were deleted: the node removes their data and then reports them as `dropped`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drop_volumes: Vec<Uid>,
 }
 
 /// A pod as its node is told of it.
@@ -131,10 +145,17 @@ pub struct AssignedPod<Spec = PodSpec> {
     pub uid: Uid,
     /// The pod's name.
     pub name: Name,
+    /// Those of its labels that its containers ask for.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
     /// What to run.
     pub spec: Spec,
     /// What to do with it.
     pub want: Want,
+    /// The newest values of what its spec names of secrets, configs and named volumes. A container has those of its creation: other values stop
+    /// and start nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sources: Option<Arc<Sources>>,
 }
 
 /// What a node should do with a pod.
@@ -177,6 +198,9 @@ pub struct Report {
     /// Events in order of their sequence.
     #[serde(default)]
     pub events: Vec<NodeEvent>,
+    /// Deleted named volumes of which nothing is left on the node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dropped: Vec<Uid>,
 }
 
 /// The newest status of one pod.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use cube_api::manifest::{self, Resource};
 use cube_api::pod::{
-    Amounts, Container, ContainerState, ContainerStatus, EndReason, HttpGetProbe, HttpHeader, ImagePullPolicy, OnNodeLoss, Phase,
-    Placement, Port, Probe, ProbePort, Protocol, Resources, RestartPolicy, RestartRules, Running, Scheme, Strategy, Terminated, WaitReason,
-    Waiting,
+    Amounts, Container, ContainerState, ContainerStatus, EndReason, Env, HttpGetProbe, HttpHeader, ImagePullPolicy, OnNodeLoss, Phase,
+    Placement, Port, Probe, ProbePort, Protocol, PublishedPort, Resources, RestartPolicy, RestartRules, Running, Scheme, Strategy,
+    Terminated, WaitReason, Waiting,
 };
 use cube_api::quantity::{Bytes, MilliCpu};
 use cube_api::session::{Announcement, Assignment, AssignmentAccepted, PodReport, Report, ReportAccepted, Welcome};
@@ -68,7 +68,9 @@ fn full_pod() -> Pod {
         image: "nginx:latest".to_owned(),
         command: vec!["sh".to_owned()],
         args: vec!["-c".to_owned(), "true".to_owned()],
-        env: BTreeMap::from([("A".to_owned(), "b".to_owned())]),
+        env: Env::plain([("A", "b")]),
+        env_from: Vec::new(),
+        volume_mounts: Vec::new(),
         working_dir: Some("/tmp".to_owned()),
         ports: vec![port],
         resources: Resources {
@@ -110,6 +112,7 @@ fn full_pod() -> Pod {
             on_node_loss: OnNodeLoss::Wait,
             strategy: Some(Strategy::RoundRobin),
             hostname: Some(name("front")),
+            volumes: Vec::new(),
         }),
         placement: Placement { node: Some(name("node-1")), bound_at: Some(second(1)), waiting_for: None, avoids: vec![name("node-2")] },
         status: PodStatus {
@@ -117,6 +120,15 @@ fn full_pod() -> Pod {
             reason: None,
             message: None,
             pod_ip: Some("172.17.0.2".parse().expect("an address")),
+            host_ports: [PublishedPort {
+                container: name("app"),
+                name: Some(name("http")),
+                container_port: 80,
+                protocol: Protocol::Tcp,
+                host_ip: Some("127.0.0.1".parse().expect("an address")),
+                host_port: 8080,
+            }]
+            .into(),
             started_at: Some(second(3)),
             ready_since: Some(second(6)),
             finished_at: None,

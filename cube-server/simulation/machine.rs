@@ -11,6 +11,7 @@ use cube_api::node::NodeRole;
 use cube_server::disk::Disk;
 use cube_server::disk::scripted::Scripted;
 use cube_server::follower::dial::Dialer;
+use cube_server::follower::host_paths::HostPaths;
 use cube_server::follower::reserve::{Part, Reserve};
 use cube_server::follower::runtime::fake::Fake;
 use cube_server::follower::{self, AgentConfig};
@@ -138,6 +139,8 @@ impl Machine {
                 let node = Name::new(&self.name)?;
                 let dialer = Dialer::new(leader_address(), node.clone(), keys, Network::new(Simulated), ambient.clone());
                 let config = AgentConfig {
+                    free_ports: Default::default(),
+                    address: None,
                     node,
                     role: NodeRole::Follower,
                     labels: labels.clone(),
@@ -148,6 +151,7 @@ impl Machine {
                     reserve: Reserve { cpu: Part::Amount(500), memory: Part::Percent(25), disk: Part::Amount(10 << 30) },
                     machine: None,
                     network: Some(Network::new(Simulated)),
+                    host_paths: HostPaths::default(),
                     spare_sandboxes: *spares,
                 };
                 follower::start(config, Arc::new(engine.clone()), dialer, ambient, tasks).await?;

@@ -12,6 +12,7 @@ use cube_api::node::{Capacity, NodeRole};
 
 use crate::ambient::Ambient;
 use crate::follower::dial::Dialer;
+use crate::follower::host_paths::HostPaths;
 use crate::follower::reserve::Reserve;
 use crate::follower::{self, AgentConfig};
 use crate::net::Network;
@@ -67,6 +68,8 @@ impl Hollows {
         let node = Name::new(format!("{name_prefix}-{number}"))?;
         let dialer = Dialer::new(self.leader.clone(), node.clone(), self.keys.clone(), Network::system(), self.ambient.clone());
         let config = AgentConfig {
+            free_ports: Default::default(),
+            address: None,
             // A later process takes the names over as one on the same machine does whose data folder is new.
             machine_id: format!("hollow-{node}"),
             node,
@@ -76,6 +79,7 @@ impl Hollows {
             data_dir: "(none: a hollow node)".into(),
             max_pods: *max_pods,
             reserve: Reserve::NOTHING,
+            host_paths: HostPaths::default(),
             spare_sandboxes: 0,
             machine: None,
             network: None,

@@ -1,5 +1,6 @@
 //! The command line of `cube-server`. Each flag is also a `CUBE_*` variable.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use cube_api::pod::Strategy;
 use cube_api::quantity::{Bytes, MilliCpu};
 use jiff::{Span, SpanRelativeTo};
 
+use crate::follower::ports::FreePorts;
 use crate::follower::reserve::{Part, Reserve};
 
 /// A container cluster on machines with Docker: a leader (control plane, and a node) and any number of followers (nodes).
@@ -274,10 +276,19 @@ pub struct CommonOptions {
     /// Disk space that pods may not reserve: 20Gi, or 10%
     #[arg(long, env = "CUBE_RESERVE_DISK", value_name = "BYTES", default_value = "10%", value_parser = Part::of_bytes)]
     pub reserve_disk: Part,
+    /// A folder of this machine that pods may have by `hostPath`, with all below it; may be repeated. Without it they get none
+    #[arg(long, env = "CUBE_ALLOW_HOST_PATH", value_name = "PATH", value_delimiter = ',')]
+    pub allow_host_path: Vec<String>,
     /// How many sandboxes are kept ready for pods that publish no port and ask for no hostname: such a pod starts in a third of the time. 0
     /// keeps none
     #[arg(long, env = "CUBE_SPARE_SANDBOXES", value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(..=16))]
     pub spare_sandboxes: u8,
+    /// The host ports that pods get which publish a port and leave the number to the node (`hostPort: 0`). Followers on one machine may share a range
+    #[arg(long, env = "CUBE_FREE_PORTS", value_name = "FIRST-LAST", default_value_t)]
+    pub free_ports: FreePorts,
+    /// This machine's address, as pods are told it (status.hostIP) and `cube nodes -o wide` shows it [default: that of the default route]
+    #[arg(long, env = "CUBE_ADDRESS", value_name = "IP")]
+    pub address: Option<IpAddr>,
 }
 
 impl CommonOptions {

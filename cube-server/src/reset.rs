@@ -1,4 +1,4 @@
-//! `cube-server reset`: takes a node's containers and its database off a machine. For a node that isn't to be one any more, or is to be another.
+//! `cube-server reset`: takes a node's containers, its volumes and its database off a machine. For a node that isn't to be one any more, or is to be another.
 //!
 //! Chooses whose, says what goes, asks, and removes: containers first, then files, so that a run that was stopped goes on in the next. Knows no
 //! leader: that it forgets the node is said at the end, for a person to do.
@@ -197,7 +197,7 @@ struct Plan {
 }
 
 impl Plan {
-    fn told(&self, OfNode { pods, spares }: &OfNode) -> String {
+    fn told(&self, OfNode { pods, spares, volumes }: &OfNode) -> String {
         let mut text = "this goes:\n".to_owned();
         if let Some(Scope { cluster, node }) = &self.scope {
             let containers: usize = pods.values().map(|pod| pod.containers).sum();
@@ -210,6 +210,10 @@ impl Plan {
                 count => text.push_str(&format!(" and {count} sandboxes that were kept ready")),
             }
             text.push('\n');
+            if !volumes.kept.is_empty() {
+                let names: Vec<_> = volumes.kept.iter().map(|kept| kept.name.as_str()).collect();
+                text.push_str(&format!("  with ALL DATA of its named volumes: {}\n", names.join(", ")));
+            }
         }
         for file in &self.files {
             text.push_str(&format!("  {}: {}\n", self.folder.join(file).display(), what(file)));

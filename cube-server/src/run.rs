@@ -25,13 +25,14 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::ambient::Ambient;
 use crate::data_dir::{self, DataDir, DataDirError};
 use crate::follower::dial::Dialer;
+use crate::follower::host_paths::HostPaths;
 use crate::follower::ledger::{self, LEDGER};
 use crate::follower::machine::{Load, Machine, ThisMachine};
 use crate::follower::runtime::docker::{self, Docker};
 use crate::follower::{self, AgentConfig};
 use crate::hollow::Hollows;
 use crate::leader::{self, control, store};
-use crate::net::Network;
+use crate::net::{self, Network};
 use crate::options::{CommonOptions, FollowerOptions, HollowOptions, LeaderOptions, Options, RoleOptions};
 use crate::tasks::Tasks;
 use crate::{hollow, reset, serve, upkeep};
@@ -240,7 +241,10 @@ async fn start_node(
         reserve: common.reserve(),
         machine: Some(Arc::new(ThisMachine)),
         network: Some(Network::system()),
+        host_paths: HostPaths::new(common.allow_host_path.iter().cloned()).map_err(anyhow::Error::msg)?,
         spare_sandboxes: common.spare_sandboxes.into(),
+        free_ports: common.free_ports,
+        address: common.address.or_else(net::own_address),
     };
     follower::start(config, Arc::new(runtime), dialer, ambient, tasks).await.map_err(remedy)?;
     Ok(())

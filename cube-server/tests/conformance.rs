@@ -9,9 +9,10 @@ use source::{Source, Token, rust_files, tokens, workspace};
 
 /// What has to be listed: what was asked for, word by word (A), the invariants (I), what comes to pass when faults have stopped (L), and the faults
 /// that are tried: on the leader (EL), followers (EF), Docker (ED), the network (EN) and by clients (EC); then the rules of scheduling (SC), of
-/// what nodes have and give (RS), of nodes that people look after (ND), of many nodes and pods (SCALE), of spare sandboxes (PL), and of
+/// what nodes have and give (RS), of nodes that people look after (ND), of many nodes and pods (SCALE), of spare sandboxes (PL), of resources that are
+/// neither pods nor nodes (OB), of pods' files (VO), and of
 /// probes (PR).
-const PROMISES: [(&str, u32); 14] = [
+const PROMISES: [(&str, u32); 16] = [
     ("A", 15),
     ("I", 15),
     ("L", 4),
@@ -25,6 +26,8 @@ const PROMISES: [(&str, u32); 14] = [
     ("ND", 7),
     ("SCALE", 7),
     ("PL", 6),
+    ("OB", 4),
+    ("VO", 10),
     ("PR", 9),
 ];
 

@@ -1,11 +1,11 @@
 //! The other ways to write a thing, brought to the one that the types know, before decoding.
 //!
-//! Works on trees, so that the marks stay those of what was typed. Knows the few places where people have a choice: labels as a list, a
-//! container's environment as Kubernetes' list.
+//! Works on trees, so that the marks stay those of what was typed. Knows the few places where people have a choice: labels as a list; and the one
+//! field whose default depends on others. (A container's environment in its two forms is its type's to read.)
 
 use std::collections::{HashMap, HashSet};
 
-use super::decode::{Finding, near_or_all};
+use super::decode::Finding;
 use super::path::{Path, Step};
 use super::tree::{Entry, Node, Value};
 
@@ -44,26 +44,39 @@ fn repeated(entries: &mut Vec<Entry>) -> Vec<Entry> {
     again
 }
 
-/// A pod's labels and environments become maps.
-pub(super) fn bring_to_maps(pod: &mut Node) -> Vec<Finding> {
+/// A pod's labels become a map. Of an environment, what stands where a map or a variable should is taken out without being shown: it may be
+/// `PASSWORD=secret`, and messages end up in logs.
+pub(super) fn bring_to_one_form(pod: &mut Node) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some(labels) = pod.get_mut("metadata").and_then(|metadata| metadata.get_mut("labels")) {
         bring_to_map(labels, &Path::default().key("metadata").key("labels"), label, &mut findings);
     }
+    pod.get_mut("spec").into_iter().for_each(wait_for_claims);
     let containers = pod.get_mut("spec").and_then(|spec| spec.get_mut("containers"));
     if let Some(Node { value: Value::List(containers), .. }) = containers {
         for (index, container) in containers.iter_mut().enumerate() {
             if let Some(env) = container.get_mut("env") {
                 let path = Path::default().key("spec").key("containers").index(index).key("env");
-                if matches!(env.value, Value::Scalar { .. }) && !env.is_null() {
-                    findings.push(Finding::at(env.mark, path.clone(), "found a text; a map of names and values is expected".to_owned()));
-                    env.value = Value::StandIn;
-                }
-                bring_to_map(env, &path, variable, &mut findings);
+                take_texts(env, &path, &mut findings);
             }
         }
     }
     findings
+}
+
+/// A pod with a named volume waits for the node that has it, unless it says otherwise, which is then refused. Written into the tree, because what was
+/// decoded doesn't tell a default from the same word.
+fn wait_for_claims(spec: &mut Node) {
+    let Some(Node { value: Value::List(volumes), .. }) = spec.get("volumes") else { return };
+    let claims = volumes.iter().any(|volume| volume.get("persistentVolumeClaim").is_some_and(|claim| !claim.is_null()));
+    if !claims || spec.get("onNodeLoss").is_some() {
+        return;
+    }
+    let mark = spec.mark;
+    if let Value::Map(fields) = &mut spec.value {
+        let value = Value::Scalar { text: "wait".to_owned(), plain: true };
+        fields.push(Entry { key: "onNodeLoss".to_owned(), mark, node: Node { mark, value } });
+    }
 }
 
 /// What stands where a secret's maps are expected is not shown by the decoder's own words: it may be the secret.
@@ -107,23 +120,22 @@ fn label(item: &Node) -> Result<Entry, String> {
     Ok(Entry { key: key.to_owned(), mark: item.mark, node: Node { mark: item.mark, value } })
 }
 
-/// Kubernetes' `{name, value}`; without `value` it is empty. What was found instead isn't shown, nor for an environment that is a mere text: it may
-/// be `PASSWORD=secret`, and messages end up in logs.
-fn variable(item: &Node) -> Result<Entry, String> {
-    let Value::Map(fields) = &item.value else {
-        let found = if matches!(item.value, Value::Scalar { .. }) && !item.is_null() { "a text".to_owned() } else { item.found() };
-        return Err(format!("found {found}; a map with name and value is expected"));
-    };
-    if let Some(unknown) = fields.iter().find(|field| field.key != "name" && field.key != "value") {
-        return Err(match unknown.key.as_str() {
-            "valueFrom" => "`valueFrom` is not in this version; write the value itself".to_owned(),
-            key => format!("unknown field `{key}`; {}", near_or_all(key, &["name", "value"], "the fields")),
-        });
+/// Stands in for a text that is to be an environment, or a variable in its list.
+fn take_texts(env: &mut Node, path: &Path, findings: &mut Vec<Finding>) {
+    let found = |node: &Node| if node.is_null() { "nothing" } else { "a text" };
+    match &mut env.value {
+        Value::Scalar { .. } => {
+            let message = format!("found {}; a map of names and values is expected, or a list of variables", found(env));
+            findings.push(Finding::at(env.mark, path.clone(), message));
+            env.value = Value::StandIn;
+        }
+        Value::List(items) => {
+            for (index, item) in items.iter_mut().enumerate().filter(|(_, item)| matches!(item.value, Value::Scalar { .. })) {
+                let message = format!("found {}; a map with name and value is expected", found(item));
+                findings.push(Finding::at(item.mark, path.index(index), message));
+                item.value = Value::StandIn;
+            }
+        }
+        Value::Map(_) | Value::Refused | Value::StandIn => {}
     }
-    let Some(Node { value: Value::Scalar { text: name, .. }, .. }) = item.get("name") else {
-        return Err("the field `name` is missing".to_owned());
-    };
-    let empty = || Node { mark: item.mark, value: Value::Scalar { text: String::new(), plain: false } };
-    let value = item.get("value").cloned().unwrap_or_else(empty);
-    Ok(Entry { key: name.clone(), mark: item.mark, node: value })
 }

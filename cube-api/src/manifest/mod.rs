@@ -278,24 +278,34 @@ fn resource_of(mut node: Node, room: usize) -> Result<Resource, Vec<Problem>> {
 
 /// A resource of a type. A node isn't one: [`take_type`] has refused it.
 fn decoded(kind: ResourceKind, node: &mut Node, room: usize, findings: &mut Vec<Finding>) -> Option<Resource> {
-    findings.extend(forms::bring_to_maps(node));
+    findings.extend(forms::bring_to_one_form(node));
     match kind {
-        ResourceKind::Pod => checked(node, room, findings, validate::pod).map(Resource::Pod),
+        ResourceKind::Pod => {
+            let mut pod = checked(node, room, findings, validate::pod)?;
+            normalize(&mut pod);
+            Some(Resource::Pod(pod))
+        }
         ResourceKind::Secret => {
             findings.extend(forms::hide_values(node));
             checked(node, room, findings, validate::secret).map(Resource::Secret)
         }
         ResourceKind::Config => checked(node, room, findings, validate::config).map(Resource::Config),
-        ResourceKind::Node => None,
+        ResourceKind::Node | ResourceKind::Volume => None,
     }
+}
+
+/// One way to say each thing that can be said in several: specs that mean the same are equal.
+fn normalize(pod: &mut PodManifest) {
+    pod.spec.containers.iter_mut().for_each(|container| container.env.normalize());
 }
 
 fn checked<T: DeserializeOwned>(node: &mut Node, room: usize, findings: &mut Vec<Finding>, validate: fn(&T) -> Vec<Finding>) -> Option<T> {
     let (resource, found) = decode::decode::<T>(node, room);
     findings.extend(found);
     if let Some(resource) = &resource {
+        let invalid = validate(resource).into_iter().map(|finding| Finding { path: node.spelled(&finding.path), ..finding });
         // What was said of a field that couldn't be read isn't said again of what stands in for it.
-        findings.extend(validate(resource).into_iter().filter(|finding| !node.locate(&finding.path).1));
+        findings.extend(invalid.filter(|finding| !node.locate(&finding.path).1));
     }
     resource
 }
@@ -335,6 +345,9 @@ fn type_of(kind: &Node) -> Result<ResourceKind, String> {
     let all = || format!("the types are {}", TYPES.join(", "));
     let Value::Scalar { text, .. } = &kind.value else { return Err(format!("found {}; {}", kind.found(), all())) };
     match ResourceKind::ALL.into_iter().find(|kind| kind.as_str() == text) {
+        Some(ResourceKind::Volume) => {
+            Err("a volume is not applied: the first pod that names it in a `persistentVolumeClaim` makes it, on the pod's node".to_owned())
+        }
         Some(ResourceKind::Node) => Err("a node is not applied: it announces itself when `cube-server follower` starts".to_owned()),
         Some(known) => Ok(known),
         None if LATER_TYPES.contains(&text.as_str()) => Err(format!("`{text}` is not in this version; {}", all())),

@@ -70,6 +70,11 @@ pub async fn run(args: Args, client: impl FnOnce() -> Result<Client>) -> Result<
                 Ok(_) => print(&format!("{reference} deleted\n"))?,
                 Err(error) => return Err(error.into()),
             },
+            ResourceKind::Volume => match client.delete_object(&reference, &query).await {
+                Ok(_) => print(&format!("{reference} is being deleted\n"))?,
+                Err(error) if error.code() == Some(ErrorCode::NotFound) => refusals.push(error),
+                Err(error) => return Err(error.into()),
+            },
             ResourceKind::Secret | ResourceKind::Config => match client.delete_object(&reference, &query).await {
                 Ok(_) => print(&format!("{reference} deleted\n"))?,
                 Err(error) if error.code() == Some(ErrorCode::NotFound) => refusals.push(error),

@@ -7,6 +7,7 @@ use cube_api::event::Event;
 use cube_api::meta::{ResourceKind, ResourceRef};
 use cube_api::routes::EventQuery;
 use cube_api::secret::Secret;
+use cube_api::volume::NamedVolume;
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -91,6 +92,7 @@ async fn one(reference: &ResourceRef, format: Option<Format>, client: &Client) -
         }
         ResourceKind::Secret => of_type::<Secret>(reference, format, client).await,
         ResourceKind::Config => of_type::<Config>(reference, format, client).await,
+        ResourceKind::Volume => of_type::<NamedVolume>(reference, format, client).await,
     }
 }
 

@@ -9,6 +9,7 @@ use cube_api::object::ObjectType;
 use cube_api::pod::Pod;
 use cube_api::routes::{List, ListQuery, WatchEvent};
 use cube_api::secret::Secret;
+use cube_api::volume::NamedVolume;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -27,7 +28,7 @@ use crate::wait::is_expired;
   cube list pod -l app=web -o wide  those with a label; also address, node and images
   cube list pod -w                  go on with every change")]
 pub struct Args {
-    /// pod, node, secret, config
+    /// pod, node, secret, config, volume
     #[arg(value_name = "TYPE")]
     kind: ResourceKind,
     #[command(flatten)]
@@ -60,6 +61,7 @@ pub async fn all(kind: ResourceKind, options: &Options, client: &Client) -> Resu
         ResourceKind::Node => show::<Node>(options, client).await,
         ResourceKind::Secret => show::<Secret>(options, client).await,
         ResourceKind::Config => show::<Config>(options, client).await,
+        ResourceKind::Volume => show::<NamedVolume>(options, client).await,
     }
 }
 

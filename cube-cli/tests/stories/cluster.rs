@@ -374,6 +374,13 @@ impl Drop for Cluster {
         for container in self.nodes.iter().flat_map(|node| self.listing(node).stdout.lines().map(str::to_owned).collect::<Vec<_>>()) {
             run(docker_command(self.sockets.test.as_deref()).args(["rm", "-f", &container]));
         }
+        for node in &self.nodes {
+            let filter = format!("label=io.cube.node={node}");
+            let listed = run(docker_command(self.sockets.test.as_deref()).args(["volume", "ls", "-q", "--filter", &filter])).stdout;
+            for volume in listed.lines() {
+                run(docker_command(self.sockets.test.as_deref()).args(["volume", "rm", volume]));
+            }
+        }
     }
 }
 

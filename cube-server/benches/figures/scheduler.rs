@@ -12,10 +12,11 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use cube_api::meta::{Name, Uid};
 use cube_api::node::{Capacity, Node};
+use cube_api::pod::HostPort;
 use cube_api::pod::{PodSpec, Strategy};
 use cube_api::quantity::{Bytes, MilliCpu};
 use cube_server::leader::plan::schedule::{Candidate, Decided, Rules, Unplaced, schedule};
-use cube_server::leader::store::{HostPort, NodeLoad, Placing, Reserved};
+use cube_server::leader::store::{NodeLoad, Placing, Reserved};
 use serde_json::json;
 
 use crate::report::{Figure, Report};
@@ -172,7 +173,8 @@ fn round(mut nodes: Vec<Kept>, specs: &[PodSpec], strategy: Strategy, at_once: u
     let (mut making, mut deciding, mut passes, mut decided, mut bound) = (Duration::ZERO, Duration::ZERO, 0, 0, 0);
     for (pass, specs) in specs.chunks(at_once).enumerate() {
         let number = |index: usize| Uid(uuid::Uuid::from_u128((pass * at_once + index) as u128));
-        let unplaced = |(index, spec)| Unplaced { uid: number(index), name: &web, spec, waiting_for: None, avoids: &[], predecessor: None };
+        let unplaced =
+            |(index, spec)| Unplaced { uid: number(index), name: &web, spec, waiting_for: None, avoids: &[], pins: &[], predecessor: None };
         let pods: Vec<_> = specs.iter().enumerate().map(unplaced).collect();
         let began = thread_time();
         let candidates: Vec<_> = nodes.iter().map(|(node, load)| Candidate::new(node, load.as_deref())).collect();

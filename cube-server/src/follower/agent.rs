@@ -1,6 +1,7 @@
 //! The handle that the session and the router hold on the node agent.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -16,11 +17,14 @@ use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 
 use crate::ambient::Ambient;
 use crate::follower::assignments::{Assignments, Pods, Request};
+use crate::follower::host_paths::HostPaths;
 use crate::follower::images::Images;
+use crate::follower::kept::Drops;
 use crate::follower::ledger::{Home, LEDGER, Ledger, LedgerError, Membership, Opened};
 use crate::follower::machine::Machine;
 use crate::follower::observe::Observer;
 use crate::follower::pods::{Context, STARTS_AT_ONCE, Snapshot};
+use crate::follower::ports::{FreePorts, Ports};
 use crate::follower::probes::Prober;
 use crate::follower::reporter::{Reporter, Sources};
 use crate::follower::reserve::Reserve;
@@ -54,8 +58,14 @@ pub struct AgentConfig {
     pub machine: Option<Arc<dyn Machine>>,
     /// How its pods are probed; none for a node whose pods are only pretended: all their probes succeed.
     pub network: Option<Network>,
+    /// Which files of its machine pods may have.
+    pub host_paths: HostPaths,
     /// How many sandboxes it keeps ready.
     pub spare_sandboxes: usize,
+    /// The host ports that it gives to pods that leave the choice to it.
+    pub free_ports: FreePorts,
+    /// The machine's address, if it has one.
+    pub address: Option<IpAddr>,
 }
 
 /// How reports reach the leader.
@@ -165,6 +175,8 @@ impl Agent {
             trouble: Some("docker was not asked yet".to_owned()),
             capacity: Capacity { pods: config.max_pods, ..Capacity::default() },
             allocatable: None,
+            address: config.address,
+            host_paths: config.host_paths.announced(),
         };
         let (facts, facts_seen) = latest::channel(facts);
         let (membership, membership_seen) = latest::channel(opened.membership);
@@ -172,7 +184,10 @@ impl Agent {
         let pods = Arc::new(RwLock::new(Pods::new()));
         let reporter = Reporter::new(opened.starts);
         let promised = opened.pods.values().filter_map(|pod| pod.record.sandbox.spare.clone());
+        let kept = opened.pods.iter().map(|(uid, pod)| (*uid, &pod.assigned.spec, &pod.record));
+        let ports = Ports::new(config.free_ports, kept);
         let (spares, admission) = (Spares::new(promised.collect()), Arc::new(Semaphore::new(STARTS_AT_ONCE)));
+        let drops = Drops::default();
         let keeper = Keeper {
             spares: spares.clone(),
             runtime: runtime.clone(),
@@ -188,7 +203,11 @@ impl Agent {
             reporter: reporter.clone(),
             probes: Prober::new(runtime.clone(), config.network.clone(), ambient.clone(), tasks.clone()),
             spares,
+            ports,
+            facts: facts_seen.clone(),
             admission,
+            host_paths: config.host_paths.clone(),
+            drops: drops.clone(),
             assignments: requests.clone(),
         };
         let assignments = Assignments {
@@ -197,6 +216,7 @@ impl Agent {
             kept: opened.pods,
             census: None,
             silent: BTreeSet::new(),
+            volumes: BTreeMap::new(),
             moved,
             pods: pods.clone(),
             context: Arc::new(context),
@@ -225,6 +245,7 @@ impl Agent {
         tasks.spawn_droppable("assignments", assignments.run(waiting));
         tasks.spawn_droppable("engine watcher", observer.run());
         tasks.spawn_droppable("spare sandboxes", keeper.run());
+        tasks.spawn_droppable("deleted volumes", drops.run(runtime.clone(), reporter.clone(), sources.ambient.clone()));
         tasks.spawn_droppable("reporter", reporter.run(sources));
         let (facts, membership, tasks) = (facts_seen, membership_seen, tasks.clone());
         Ok(Self { inner: Arc::new(Inner { config, node_id, instance, facts, membership, requests, pods, runtime, tasks }) })

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, RwLock};
 
-use cube_api::meta::{Name, Uid};
+use cube_api::meta::{Labels, Name, Uid};
 use cube_api::pod::{DEFAULT_GRACE_SECONDS, PodSpec, RestartPolicy, RestartRules};
 use cube_api::session::{AssignedPod, Assignment, AssignmentAccepted, Epoch, Generation, HeldPod, Want, Welcome};
 use cube_api::{ApiError, ErrorCode};
@@ -50,6 +50,8 @@ pub struct Assignments {
     pub kept: BTreeMap<Uid, KeptPod>,
     /// The containers of pods without a task, as of the newest list; none before the first.
     pub census: Option<BTreeMap<Uid, Vec<Observed>>>,
+    /// The pods that have volumes, as of the newest list.
+    pub volumes: BTreeMap<Uid, Name>,
     /// Where the data folder is used now, if it was another machine before: nothing begins before this life's first assignment.
     pub moved: Option<Home>,
     /// Pods of which the newest list doesn't tell all: their tasks look themselves before they do anything.
@@ -120,7 +122,7 @@ impl Assignments {
         if let Some(newer) = self.check(&assignment)? {
             return Ok(AssignmentAccepted { generation: newer });
         }
-        let Assignment { cluster_id: cluster, epoch, generation, pods, cordoned, node: _ } = assignment;
+        let Assignment { cluster_id: cluster, epoch, generation, pods, cordoned, drop_volumes, node: _ } = assignment;
         let assigned: BTreeSet<_> = pods.iter().map(|pod| pod.uid).collect();
         let mut changed: Vec<KeptPod> = pods.into_iter().filter_map(|pod| self.newly_assigned(pod)).collect();
         let gone: Vec<_> = self.kept.keys().filter(|uid| !assigned.contains(uid)).copied().collect();
@@ -133,11 +135,15 @@ impl Assignments {
             membership.generation = Some(generation);
         });
         self.arrive().await?;
+        // All of them, before the first may be given one of these ports as a free one.
+        changed.iter().for_each(|pod| self.context.ports.expect(pod.assigned.uid, &pod.assigned.spec));
         for pod in changed {
             self.take(pod);
         }
         self.forget(done).await;
-        self.context.spares.tend(Scope { cluster, node: self.node.clone() }, cordoned);
+        let scope = Scope { cluster, node: self.node.clone() };
+        self.context.drops.want(scope.clone(), drop_volumes);
+        self.context.spares.tend(scope, cordoned);
         Ok(AssignmentAccepted { generation })
     }
 
@@ -228,6 +234,7 @@ impl Assignments {
         }
         by_pod.retain(|uid, _| !listed.silent.contains(uid));
         self.silent = listed.silent;
+        self.volumes = listed.volumes;
         for (uid, handle) in &*self.pods.read().expect("nothing panics while it is held") {
             let seen = by_pod.remove(uid).unwrap_or_default();
             if !self.silent.contains(uid) && differs(&handle.snapshot.borrow().containers, &seen) {
@@ -245,21 +252,23 @@ impl Assignments {
         }
     }
 
-    /// Containers of ours whose pod is neither assigned nor kept are stopped and removed.
+    /// Containers and volumes of ours whose pod is neither assigned nor kept are stopped and removed.
     async fn take_orphans(&mut self) {
-        let unknown = self.census.iter().flatten().filter(|(uid, _)| !self.kept.contains_key(uid));
-        let orphans: Vec<_> = unknown.filter_map(|(uid, containers)| orphan(*uid, containers)).collect();
+        let with_containers = self.census.iter().flatten().filter_map(|(uid, seen)| Some((*uid, seen.first()?.identity.pod.clone())));
+        let left: BTreeMap<_, _> = self.volumes.clone().into_iter().chain(with_containers).collect();
+        let unknown = left.into_iter().filter(|(uid, _)| !self.kept.contains_key(uid));
+        let orphans: Vec<_> = unknown.map(|(uid, name)| orphan(uid, name)).collect();
         if orphans.is_empty() {
             return;
         }
         // Kept like any pod, so that the grace of one that doesn't stop is not begun anew by every restart.
         if let Err(error) = self.context.ledger.keep(orphans.clone()).await {
-            tracing::error!(error = cube_api::error::chain(&error), "containers that nobody wants stay until the next list");
+            tracing::error!(error = cube_api::error::chain(&error), "what nobody wants stays until the next list");
             return;
         }
         for pod in orphans {
             let AssignedPod { name, uid, .. } = &pod.assigned;
-            tracing::warn!(pod = %name, %uid, "found containers of a pod that isn't assigned to this node: removing them");
+            tracing::warn!(pod = %name, %uid, "found what is left of a pod that isn't assigned to this node: removing it");
             self.take(pod);
         }
     }
@@ -289,8 +298,7 @@ impl Assignments {
 }
 
 /// What is left of a pod that nobody knows, as something to stop.
-fn orphan(uid: Uid, containers: &[Observed]) -> Option<KeptPod> {
-    let name = containers.first()?.identity.pod.clone();
+fn orphan(uid: Uid, name: Name) -> KeptPod {
     let spec = PodSpec {
         containers: Vec::new(),
         restart_policy: RestartPolicy::Never,
@@ -300,10 +308,11 @@ fn orphan(uid: Uid, containers: &[Observed]) -> Option<KeptPod> {
         on_node_loss: Default::default(),
         strategy: None,
         hostname: None,
+        volumes: Vec::new(),
     };
     let want = Want::Stop { grace_seconds: DEFAULT_GRACE_SECONDS, reason: UNASSIGNED.to_owned() };
-    let assigned = AssignedPod { uid, name, spec, want };
-    Some(KeptPod { record: PodRecord::new(&assigned), assigned, current: false })
+    let assigned = AssignedPod { uid, name, labels: Labels::new(), spec, want, sources: None };
+    KeptPod { record: PodRecord::new(&assigned), assigned, current: false }
 }
 
 fn differs(known: &[Observed], seen: &[Observed]) -> bool {

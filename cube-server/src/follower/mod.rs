@@ -1,14 +1,17 @@
 //! The node agent: keeps what it is told in its ledger, runs it through Docker, restarts what crashes and reports.
 //!
 //! Its tasks: one per pod (`pods`), one that takes assignments (`assignments`), one that watches the engine (`observe`), one that reports
-//! (`reporter`), one that writes the ledger (`ledger`), one that keeps sandboxes ready (`spares`), one per image that is being pulled (`images`), one per pod that
-//! has probes (`probes`).
+//! (`reporter`), one that writes the ledger (`ledger`), one that keeps sandboxes ready (`spares`), one per image that is being pulled (`images`), one that removes deleted
+//! volumes (`kept`), one per pod that has probes (`probes`).
 
 pub mod agent;
 mod assignments;
 pub mod dial;
+mod env;
 mod exec;
+pub mod host_paths;
 mod images;
+mod kept;
 pub(crate) mod ledger;
 pub mod link;
 mod logs;
@@ -16,6 +19,7 @@ pub mod machine;
 mod observe;
 mod plan;
 mod pods;
+pub mod ports;
 mod probes;
 mod record;
 mod reporter;

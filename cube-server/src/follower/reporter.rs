@@ -1,7 +1,7 @@
 //! Tells the leader: the newest status of each pod, events in order, the node's facts. Sent again until accepted; one report at a time, and the
 //! next at once when there is something newer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -57,6 +57,8 @@ struct Outgoing {
     /// What the newest report said of it.
     told_usage: Option<Usage>,
     sequence: u64,
+    /// Deleted named volumes that are gone, until the leader has it.
+    dropped: BTreeSet<Uid>,
 }
 
 struct Entry {
@@ -88,7 +90,15 @@ pub struct Sources {
 impl Reporter {
     /// Pod reports get sequences from `starts << 32`: they rise over restarts without a write for each.
     pub fn new(starts: u64) -> Self {
-        let outgoing = Outgoing { pods: BTreeMap::new(), events: true, facts: true, usage: None, told_usage: None, sequence: starts << 32 };
+        let outgoing = Outgoing {
+            pods: BTreeMap::new(),
+            events: true,
+            facts: true,
+            usage: None,
+            told_usage: None,
+            sequence: starts << 32,
+            dropped: BTreeSet::new(),
+        };
         Self { shared: Arc::new(Shared { outgoing: Mutex::new(outgoing), poke: Notify::new(), hurry: Notify::new() }) }
     }
 
@@ -114,6 +124,12 @@ impl Reporter {
             Some(entry) if entry.unsent => entry.last = true,
             Some(_) | None => drop(outgoing.pods.remove(&uid)),
         }
+    }
+
+    /// Nothing is left of a deleted named volume.
+    pub fn dropped(&self, volume: Uid) {
+        self.outgoing().dropped.insert(volume);
+        self.shared.poke.notify_one();
     }
 
     /// Events were written to the ledger.
@@ -221,20 +237,22 @@ impl Reporter {
         outgoing.events |= !events.is_empty();
         let unsent = outgoing.pods.values().filter(|entry| entry.unsent);
         let pods: Vec<_> = unsent.take(PODS_AT_ONCE).map(|entry| entry.report.clone()).collect();
-        if pods.is_empty() && events.is_empty() && !outgoing.facts {
+        if pods.is_empty() && events.is_empty() && outgoing.dropped.is_empty() && !outgoing.facts {
             return None;
         }
         outgoing.facts = false;
         let usage = outgoing.usage;
         outgoing.told_usage = usage;
         let facts = sources.facts.borrow().clone();
+        let dropped = outgoing.dropped.iter().copied().collect();
         let Sources { node_id, instance, .. } = *sources;
-        Some(Report { node_id, instance: Some(instance), cluster_id: cluster, facts, usage, pods, events })
+        Some(Report { node_id, instance: Some(instance), cluster_id: cluster, facts, usage, pods, events, dropped })
     }
 
     async fn accepted(&self, sources: &Sources, report: &Report, accepted: ReportAccepted) {
         {
             let mut outgoing = self.outgoing();
+            outgoing.dropped.retain(|volume| !report.dropped.contains(volume));
             for sent in &report.pods {
                 let Some(entry) = outgoing.pods.get_mut(&sent.uid) else { continue };
                 if entry.report.sequence == sent.sequence {
@@ -281,8 +299,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let ambient = Ambient::system();
         let (ledger, opened) = Ledger::open(&folder.path().join("follower.db"), &ambient, &Tasks::default()).await.unwrap();
-        let facts =
-            NodeFacts { version: String::new(), engine: String::new(), trouble: None, capacity: Default::default(), allocatable: None };
+        let facts = NodeFacts {
+            version: String::new(),
+            engine: String::new(),
+            trouble: None,
+            capacity: Default::default(),
+            allocatable: None,
+            address: None,
+            host_paths: Vec::new(),
+        };
         let (_membership, membership) = latest::channel(opened.membership);
         let (_facts, facts) = latest::channel(facts);
         let link = Arc::new(Leader::default());
@@ -299,8 +324,15 @@ mod tests {
         let (ambient, tasks, link) = (Ambient::system(), Tasks::default(), Arc::new(Leader::default()));
         let (ledger, opened) = Ledger::in_memory(&ambient);
         let (_membership, membership) = latest::channel(Membership { cluster: Some(CLUSTER), ..opened.membership });
-        let facts =
-            NodeFacts { version: String::new(), engine: String::new(), trouble: None, capacity: Default::default(), allocatable: None };
+        let facts = NodeFacts {
+            version: String::new(),
+            engine: String::new(),
+            trouble: None,
+            capacity: Default::default(),
+            allocatable: None,
+            address: None,
+            host_paths: Vec::new(),
+        };
         let (_facts, facts) = latest::channel(facts);
         let instance = Instance(ambient.uuid());
         let sources = Sources { node_id: opened.node_id, instance, membership, facts, ledger, link: link.clone(), ambient };

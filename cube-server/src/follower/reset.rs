@@ -1,4 +1,4 @@
-//! Takes a node's containers off its engine while no agent runs them: signal, wait, kill, remove.
+//! Takes a node's containers and volumes off its engine while no agent runs them: signal, wait, kill, remove.
 //!
 //! It looks at the engine alone, so it may be stopped anywhere and run again. It touches what carries the node's labels and nothing else.
 
@@ -11,7 +11,7 @@ use futures::StreamExt;
 use futures::stream;
 use tokio::time::Instant;
 
-use super::runtime::{ContainerId, Observed, RunState, Runtime, RuntimeError, Scope, StopSignal};
+use super::runtime::{ContainerId, Observed, RunState, Runtime, RuntimeError, Scope, StopSignal, Volumes};
 
 /// Pods that are stopped at a time.
 const AT_ONCE: usize = 8;
@@ -70,12 +70,14 @@ pub struct OfNode {
     pub pods: BTreeMap<Uid, Found>,
     /// The sandboxes that it kept ready and that no pod has.
     pub spares: Vec<ContainerId>,
+    /// Its pods' volumes, and the named ones with their data.
+    pub volumes: Volumes,
 }
 
 impl OfNode {
     /// Whether there is nothing.
     pub fn is_empty(&self) -> bool {
-        self.pods.is_empty() && self.spares.is_empty()
+        self.pods.is_empty() && self.spares.is_empty() && self.volumes.is_empty()
     }
 }
 
@@ -90,7 +92,7 @@ pub async fn find(runtime: &dyn Runtime, scope: &Scope, grace: &Graces) -> Resul
         pod.runs |= is_live_app(&container);
     }
     let spares = runtime.spares(scope).await?.into_iter().map(|spare| spare.id).collect();
-    Ok(OfNode { pods: found, spares })
+    Ok(OfNode { pods: found, spares, volumes: runtime.volumes(scope).await? })
 }
 
 /// Removes all of it. `tell` hears what is done.
@@ -100,7 +102,7 @@ pub async fn remove_all(runtime: &Arc<dyn Runtime>, scope: &Scope, grace: &Grace
         if found.is_empty() {
             return Ok(());
         }
-        let OfNode { pods, spares } = found;
+        let OfNode { pods, spares, volumes } = found;
         for spare in &spares {
             runtime.remove(spare).await?;
         }
@@ -108,6 +110,12 @@ pub async fn remove_all(runtime: &Arc<dyn Runtime>, scope: &Scope, grace: &Grace
         let removals = stream::iter(pods).map(|(uid, pod)| async move { remove(runtime.as_ref(), scope, uid, pod, tell).await });
         let ends: Vec<_> = removals.buffer_unordered(AT_ONCE).collect().await;
         ends.into_iter().collect::<Result<(), _>>()?;
+        for uid in volumes.pods.keys() {
+            runtime.remove_volumes(scope, *uid).await?;
+        }
+        for kept in &volumes.kept {
+            runtime.remove_kept(scope, kept.uid).await?;
+        }
     }
     match runtime.list(scope).await?.len() + runtime.spares(scope).await?.len() {
         0 => Ok(()),

@@ -1,8 +1,8 @@
 //! A node agent on the engine in memory, with a leader that only takes reports. Time is tokio's, paused.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -22,8 +22,10 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::agent::{Agent, AgentConfig, LeaderLink, LinkError, StartError};
+use super::host_paths::HostPaths;
 use super::ledger::{LEDGER, Ledger};
 use super::machine::Machine;
+use super::ports::FreePorts;
 use super::reserve::Reserve;
 use super::runtime::Observed;
 use super::runtime::fake::{Fake, Resident, Script};
@@ -59,6 +61,7 @@ pub struct Leader {
     pub pods: Mutex<BTreeMap<Uid, PodReport>>,
     pub events: Mutex<BTreeMap<u64, NodeEvent>>,
     pub trouble: Mutex<Option<String>>,
+    pub dropped: Mutex<BTreeSet<Uid>>,
     /// What the newest report said of the node and of its machine.
     pub node: Mutex<Option<(NodeFacts, Option<Usage>)>>,
 }
@@ -73,6 +76,7 @@ impl LeaderLink for Leader {
         if self.refuses.load(Ordering::Relaxed) {
             return Err(LinkError::Refused(ApiError::new(ErrorCode::Conflict, "superseded")));
         }
+        self.dropped.lock().unwrap().extend(&report.dropped);
         *self.trouble.lock().unwrap() = report.facts.trouble.clone();
         *self.node.lock().unwrap() = Some((report.facts.clone(), report.usage));
         let mut pods = self.pods.lock().unwrap();
@@ -163,6 +167,7 @@ pub struct Bench {
     machine: &'static str,
     spares: usize,
     peer: Peer,
+    free_ports: FreePorts,
     folder: TempDir,
     disk: Arc<Scripted>,
     tasks: Tasks,
@@ -202,6 +207,12 @@ impl Bench {
         self.peer.asked.lock().unwrap().clone()
     }
 
+    /// Kills the agent and starts another one that gives these ports away.
+    pub async fn give_ports(&mut self, range: &str) {
+        self.free_ports = range.parse().unwrap();
+        self.kill_and_restart().await;
+    }
+
     /// The sandboxes that run and that no pod has.
     pub fn spares(&self) -> Vec<Resident> {
         self.fake.residents().into_iter().filter(|resident| resident.spare && resident.live).collect()
@@ -225,6 +236,7 @@ impl Bench {
             machine: "machine",
             spares: 0,
             peer,
+            free_ports: FreePorts::default(),
             agent,
             folder,
             disk,
@@ -239,7 +251,7 @@ impl Bench {
     pub async fn kill_and_restart(&mut self) {
         self.kill().await;
         self.tasks = Tasks::default();
-        let config = config(&self.folder, self.machine, self.spares, &self.peer);
+        let config = AgentConfig { free_ports: self.free_ports, ..config(&self.folder, self.machine, self.spares, &self.peer) };
         self.agent = start(config, &self.disk, &self.fake, &self.leader, &self.ambient, &self.tasks).await;
     }
 
@@ -282,6 +294,13 @@ impl Bench {
         assert!(!self.tasks.has_panicked());
     }
 
+    /// As [`Bench::lose_ledger`], and meanwhile a person removes all containers.
+    pub async fn lose_ledger_and_containers(&mut self) {
+        self.kill().await;
+        self.fake.everything().iter().for_each(|container| self.fake.remove_by_hand(&container.id));
+        self.lose_ledger().await;
+    }
+
     /// Kills the agent and starts another one, whose data folder is empty.
     pub async fn lose_ledger(&mut self) {
         self.kill().await;
@@ -299,7 +318,15 @@ impl Bench {
     /// The next assignment.
     pub fn assignment(&self, pods: &[AssignedPod]) -> Assignment {
         let generation = Generation(self.generation.fetch_add(1, Ordering::Relaxed) + 1);
-        Assignment { cluster_id: CLUSTER, epoch: Epoch(1), node: node(), generation, pods: pods.to_vec(), cordoned: false }
+        Assignment {
+            cluster_id: CLUSTER,
+            epoch: Epoch(1),
+            node: node(),
+            generation,
+            pods: pods.to_vec(),
+            cordoned: false,
+            drop_volumes: Vec::new(),
+        }
     }
 
     /// The status that the leader has.
@@ -360,6 +387,8 @@ async fn start(config: AgentConfig, disk: &Arc<Scripted>, fake: &Fake, leader: &
 
 fn config(folder: &TempDir, machine: &str, spare_sandboxes: usize, peer: &Peer) -> AgentConfig {
     AgentConfig {
+        free_ports: Default::default(),
+        address: Some(IpAddr::from([192, 0, 2, 7])),
         node: node(),
         role: NodeRole::Follower,
         labels: Labels::new(),
@@ -370,6 +399,7 @@ fn config(folder: &TempDir, machine: &str, spare_sandboxes: usize, peer: &Peer) 
         reserve: Reserve::NOTHING,
         machine: None,
         network: Some(Network::new(peer.clone())),
+        host_paths: HostPaths::default(),
         spare_sandboxes,
     }
 }
@@ -394,8 +424,16 @@ pub fn pod(number: u128, policy: RestartPolicy) -> AssignedPod {
         on_node_loss: Default::default(),
         strategy: None,
         hostname: None,
+        volumes: Vec::new(),
     };
-    AssignedPod { uid: Uid(Uuid::from_u128(number)), name: name(&format!("pod-{number}")), spec, want: Want::Run { restarts: 0 } }
+    AssignedPod {
+        uid: Uid(Uuid::from_u128(number)),
+        name: name(&format!("pod-{number}")),
+        labels: Labels::new(),
+        spec,
+        want: Want::Run { restarts: 0 },
+        sources: None,
+    }
 }
 
 /// The pod, to be stopped.

@@ -5,10 +5,12 @@ mod clock;
 mod disk;
 mod home;
 mod leader;
+mod ports;
 mod probes;
 mod resources;
 mod spares;
 mod streams;
+mod volumes;
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

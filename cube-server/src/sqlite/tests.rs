@@ -142,7 +142,7 @@ fn what_the_reader_of_the_rows_refuses_stays_byte_for_byte_though_it_is_of_an_ol
     let older = |connection: &Connection| {
         add_node(connection);
         let back = "CREATE INDEX events_by_object ON events (object, revision); CREATE INDEX events_by_age ON events (last_at);
-                    ALTER TABLE meta DROP COLUMN fence; PRAGMA user_version = 1";
+                    ALTER TABLE meta DROP COLUMN fence; DROP TABLE objects; PRAGMA user_version = 1";
         connection.execute_batch(back).expect("the first schema");
     };
     let plain = |connection: &Connection| connection.execute_batch("PRAGMA journal_mode = DELETE").expect("one file");

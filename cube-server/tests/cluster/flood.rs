@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use cube_api::meta::Uid;
+use cube_api::pod::HostPort;
 use cube_server::follower::runtime::fake::Fake;
 use cube_server::follower::runtime::{
-    ContainerId, ContainerSpec, EngineInfo, ExecHandle, ExecRequest, Hint, LogBatch, LogLine, LogRequest, Observed, PullProgress, Runtime,
-    RuntimeError, SandboxSpec, Scope, StopSignal,
+    ContainerId, ContainerSpec, EngineInfo, ExecHandle, ExecRequest, Hint, LogBatch, LogLine, LogRequest, Observed, PodVolumes,
+    PullProgress, Runtime, RuntimeError, SandboxSpec, Scope, StopSignal, Volumes,
 };
 use cube_server::latest;
 use futures::StreamExt;
@@ -67,8 +68,28 @@ impl Runtime for Flood {
         self.fake.pull(image, progress).await
     }
 
+    async fn port_is_free(&self, port: HostPort) -> bool {
+        self.fake.port_is_free(port).await
+    }
+
     async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<ContainerId, RuntimeError> {
         self.fake.create_sandbox(spec).await
+    }
+
+    async fn prepare_volumes(&self, wanted: &PodVolumes) -> Result<(), RuntimeError> {
+        self.fake.prepare_volumes(wanted).await
+    }
+
+    async fn volumes(&self, scope: &Scope) -> Result<Volumes, RuntimeError> {
+        self.fake.volumes(scope).await
+    }
+
+    async fn remove_volumes(&self, scope: &Scope, uid: Uid) -> Result<(), RuntimeError> {
+        self.fake.remove_volumes(scope, uid).await
+    }
+
+    async fn remove_kept(&self, scope: &Scope, volume: Uid) -> Result<(), RuntimeError> {
+        self.fake.remove_kept(scope, volume).await
     }
 
     async fn create_container(&self, spec: &ContainerSpec) -> Result<ContainerId, RuntimeError> {

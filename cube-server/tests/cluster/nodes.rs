@@ -202,7 +202,16 @@ async fn a_clone_of_a_connected_node_is_refused_and_neither_disturbs_it_nor_runs
     assert!(error.message.contains("copy") && error.hint.is_some_and(|hint| hint.contains("/etc/machine-id")), "{}", error.message);
     let link = HttpLink::new(dialer.clone());
     let (facts, cluster_id) = (third.facts.clone(), leader.cluster_id());
-    let report = Report { node_id, instance: third.instance, cluster_id, facts, usage: None, pods: Vec::new(), events: Vec::new() };
+    let report = Report {
+        node_id,
+        instance: third.instance,
+        cluster_id,
+        facts,
+        usage: None,
+        pods: Vec::new(),
+        events: Vec::new(),
+        dropped: Vec::new(),
+    };
     let Err(LinkError::Refused(error)) = link.report(&report).await else { panic!("a copy's report was taken") };
     assert!(error.message.contains("copy"), "{}", error.message);
     let events = leader.client.events(&EventQuery { object: Some("node/n1".to_owned()), ..EventQuery::default() }).await.expect("events");

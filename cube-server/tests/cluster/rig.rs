@@ -15,6 +15,7 @@ use cube_api::pod::{Phase, Pod};
 use cube_server::ambient::Ambient;
 use cube_server::disk::Space;
 use cube_server::follower::dial::Dialer;
+use cube_server::follower::host_paths::HostPaths;
 use cube_server::follower::machine::{self, scripted::Scripted};
 use cube_server::follower::reserve::Reserve;
 use cube_server::follower::runtime::Runtime;
@@ -296,12 +297,15 @@ impl Follower {
     ) -> Self {
         let (ambient, keys, Engine { fake, runtime, tasks, measured }) = (Ambient::system(), Keys::new(&token()), engine);
         let config = AgentConfig {
+            free_ports: Default::default(),
+            address: None,
             node: name(node),
             role: NodeRole::Follower,
             labels: Labels::new(),
             machine_id: machine.id.to_owned(),
             boot_id: machine.boot.to_owned(),
             data_dir: folder.path().to_owned(),
+            host_paths: HostPaths::default(),
             spare_sandboxes: 0,
             max_pods: 100,
             reserve: Reserve::default(),

@@ -5,6 +5,7 @@ mod hang_up;
 mod rig;
 mod shared;
 mod spares;
+mod volumes;
 mod wire;
 
 /// Makes each of the shared cases a test on each engine, so that a failure names both.
@@ -42,6 +43,8 @@ on_both_engines! {
     logs_come_in_order_by_tail_and_since,
     a_followed_log_ends_with_its_container,
     two_nodes_on_one_engine_do_not_see_each_other,
+    a_host_port_is_free_until_something_has_it_on_that_address_and_protocol,
+    one_port_of_two_addresses_and_protocols_is_published_three_times,
     a_taken_host_port_is_refused,
     a_foreign_container_with_our_name_is_left_alone_and_named,
     an_end_is_hinted,
@@ -55,6 +58,13 @@ on_both_engines! {
     a_spare_that_is_gone_or_does_not_run_or_whose_name_is_taken_is_refused,
     a_nodes_spares_are_its_own,
     the_end_of_a_sandbox_that_was_a_spare_is_hinted;
+
+    volumes:
+    a_repeated_preparation_finds_what_it_made,
+    a_pods_volumes_go_with_it_and_named_ones_stay,
+    a_volume_that_a_container_has_stays_and_is_not_made_anew,
+    a_foreign_volume_with_our_name_is_left_alone_and_named,
+    a_nodes_volumes_are_its_own;
 
     hang_up:
     a_create_whose_caller_hung_up_is_carried_out,

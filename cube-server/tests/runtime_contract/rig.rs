@@ -6,7 +6,7 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use cube_api::meta::{ClusterId, Name, Uid};
-use cube_api::pod::{Amounts, Port, Resources};
+use cube_api::pod::{Amounts, PublishedPort, Resources};
 use cube_api::quantity::Bytes;
 use cube_server::ambient::Ambient;
 use cube_server::follower::runtime::docker::{Docker, default_socket};
@@ -93,8 +93,9 @@ impl Rig {
     }
 
     /// The pod's sandbox.
-    pub fn sandbox_spec(&self, published: Vec<Port>) -> SandboxSpec {
-        SandboxSpec { scope: self.scope.clone(), identity: self.identity(None, 0), hostname: Some("web".to_owned()), published }
+    pub fn sandbox_spec(&self, published: Vec<PublishedPort>) -> SandboxSpec {
+        let (identity, hostname) = (self.identity(None, 0), Some("web".to_owned()));
+        SandboxSpec { scope: self.scope.clone(), identity, hostname, published, holds: Vec::new() }
     }
 
     /// A container of the pod.
@@ -120,6 +121,7 @@ impl Rig {
             resources: Resources { limits, ..Resources::default() },
             tty: false,
             stdin: false,
+            mounts: Vec::new(),
         }
     }
 
@@ -174,6 +176,13 @@ impl Drop for Rig {
                     let spares = docker.spares(&scope).await?.into_iter().map(|spare| spare.id);
                     for id in left.chain(spares) {
                         docker.remove(&id).await?;
+                    }
+                    let volumes = docker.volumes(&scope).await?;
+                    for uid in volumes.pods.keys() {
+                        docker.remove_volumes(&scope, *uid).await?;
+                    }
+                    for kept in volumes.kept {
+                        docker.remove_kept(&scope, kept.uid).await?;
                     }
                 }
                 Ok::<_, RuntimeError>(())

@@ -27,17 +27,21 @@ pub(in crate::manifest) fn config(config: &ConfigManifest) -> Vec<Finding> {
     checks.findings
 }
 
+/// Whether a text can be a key: each may be a file's name.
+pub(super) fn is_key(key: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    (1..=MAX_KEY).contains(&key.len()) && key.bytes().all(allowed) && key != "." && !key.starts_with("..")
+}
+
+/// Why a text is none.
+pub(super) fn no_key(key: &str) -> String {
+    format!("`{}` is no key: 1 to {MAX_KEY} letters, digits, '-', '_' and '.', and not beginning with '..'", excerpt(key))
+}
+
 impl Checks {
     fn keys<'a>(&mut self, path: &Path, keys: impl Iterator<Item = &'a String>) {
         for key in keys {
-            let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-            // Each may be a file's name.
-            let right = (1..=MAX_KEY).contains(&key.len()) && key.bytes().all(allowed) && key != "." && !key.starts_with("..");
-            self.check(
-                right,
-                || path.key(key),
-                || format!("`{}` is no key: 1 to {MAX_KEY} letters, digits, '-', '_' and '.', and not beginning with '..'", excerpt(key)),
-            );
+            self.check(is_key(key), || path.key(key), || no_key(key));
         }
     }
 

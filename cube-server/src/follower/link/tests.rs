@@ -31,8 +31,15 @@ fn link(listener: &TcpListener) -> HttpLink {
 }
 
 fn report() -> Report {
-    let facts =
-        NodeFacts { version: String::new(), engine: String::new(), trouble: None, capacity: Capacity::default(), allocatable: None };
+    let facts = NodeFacts {
+        version: String::new(),
+        engine: String::new(),
+        trouble: None,
+        capacity: Capacity::default(),
+        allocatable: None,
+        address: None,
+        host_paths: Vec::new(),
+    };
     Report {
         node_id: NodeId(Uuid::nil()),
         instance: None,
@@ -41,6 +48,7 @@ fn report() -> Report {
         usage: None,
         pods: Vec::new(),
         events: Vec::new(),
+        dropped: Vec::new(),
     }
 }
 

@@ -63,7 +63,8 @@ impl Step<'_> {
         }
         let all: Vec<_> = self.view.containers.keys().cloned().collect();
         self.drop_spare();
-        if all.is_empty() && self.record.sandbox.spare.is_none() && self.view.is_settled() {
+        let are_gone = all.is_empty() && self.record.sandbox.spare.is_none() && self.view.is_settled();
+        if are_gone && self.has_dropped_volumes() {
             self.notes.push(Note::normal("Stopped", "its containers are gone"));
             self.record.stage = Stage::Stopped { end };
         }

@@ -11,6 +11,7 @@ mod sandbox;
 #[cfg(test)]
 mod tests;
 mod view;
+mod volumes;
 
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ use crate::follower::runtime::{ContainerId, StopSignal};
 pub use outcome::{Came, Outcome, take_in};
 pub use probes::{News, Tally, Tried, Wanted, failing, heed, is_started, ready_since, wanted};
 pub use view::{Key, Signalled, Trouble, View};
+pub use volumes::holds_volumes;
 
 /// Everything that a decision is made from.
 #[derive(Clone, Copy)]
@@ -68,11 +70,12 @@ pub struct Note {
 }
 
 impl Decision {
-    /// Whether a sandbox is to be made for this pod that a spare one could be as well: one without ports and without a name that it asked for, which
-    /// Docker gives at creation only.
+    /// Whether a sandbox is to be made for this pod that a spare one could be as well: one without ports, without a name that it asked for and without
+    /// volumes that it holds, which Docker gives at creation only.
     pub fn could_take_a_spare(&self, pod: &AssignedPod, view: &View) -> bool {
         let makes_one = self.actions.iter().any(|action| matches!(action, Action::CreateSandbox { .. }));
-        makes_one && view.spare.is_none() && !view.spare_refused && pod.spec.hostname.is_none() && pod.spec.published().next().is_none()
+        let plain = pod.spec.hostname.is_none() && pod.spec.published().next().is_none() && !holds_volumes(&pod.spec);
+        makes_one && plain && view.spare.is_none() && !view.spare_refused
     }
 }
 
@@ -95,6 +98,11 @@ pub enum Action {
     FindImage(Name),
     /// Pull a container's image.
     Pull(Name),
+    /// Choose the host ports that the manifest leaves to the node.
+    ChoosePorts {
+        /// One that the engine found taken.
+        after: Option<u16>,
+    },
     /// Make the sandbox.
     CreateSandbox {
         /// Which.
@@ -109,6 +117,13 @@ pub enum Action {
     },
     /// Start the sandbox.
     StartSandbox(ContainerId),
+    /// Make the pod's volumes, or find them.
+    PrepareVolumes {
+        /// No container of the pod was made yet.
+        first: bool,
+    },
+    /// Remove the pod's own volumes.
+    DropVolumes,
     /// Make an app container.
     CreateApp {
         /// Which.
@@ -144,7 +159,8 @@ impl Action {
     pub fn key(&self) -> Key {
         match self {
             Self::FindImage(name) | Self::Pull(name) => Key::Image(name.clone()),
-            Self::CreateSandbox { .. } | Self::ClaimSandbox { .. } | Self::StartSandbox(_) => Key::Sandbox,
+            Self::ChoosePorts { .. } | Self::CreateSandbox { .. } | Self::ClaimSandbox { .. } | Self::StartSandbox(_) => Key::Sandbox,
+            Self::PrepareVolumes { .. } | Self::DropVolumes => Key::Volumes,
             Self::CreateApp { name, .. } | Self::StartApp { name, .. } => Key::App(name.clone()),
             Self::Inspect(id) | Self::Signal(id, _) | Self::Remove(id) | Self::DropSpare(id) | Self::ReadLines(id) => Key::Id(id.clone()),
             Self::List => Key::List,
@@ -157,15 +173,18 @@ impl Action {
             Self::CreateSandbox { .. }
             | Self::ClaimSandbox { .. }
             | Self::StartSandbox(_)
+            | Self::PrepareVolumes { .. }
             | Self::CreateApp { .. }
             | Self::StartApp { .. } => true,
             Self::FindImage(_)
             | Self::Pull(_)
+            | Self::ChoosePorts { .. }
             | Self::Inspect(_)
             | Self::Signal(..)
             | Self::Remove(_)
             | Self::DropSpare(_)
             | Self::ReadLines(_)
+            | Self::DropVolumes
             | Self::List => false,
         }
     }
@@ -191,9 +210,12 @@ pub fn begun(pod: &AssignedPod, record: &PodRecord, view: &View, action: &Action
             Some(Note::warning("Killing", format!("container '{name}' did not stop within {grace}s: killing it")))
         }
         Action::FindImage(_)
+        | Action::ChoosePorts { .. }
         | Action::CreateSandbox { .. }
         | Action::ClaimSandbox { .. }
         | Action::StartSandbox(_)
+        | Action::PrepareVolumes { .. }
+        | Action::DropVolumes
         | Action::CreateApp { .. }
         | Action::StartApp { .. }
         | Action::Inspect(_)

@@ -1,10 +1,12 @@
 //! What an action came to: changes of the view and, where something was refused, of the record.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use cube_api::meta::Name;
-use cube_api::pod::{EndReason, RestartPolicy, Terminated};
+use cube_api::pod::{EndReason, PublishedPort, RestartPolicy, Terminated};
 use cube_api::session::AssignedPod;
+use cube_api::sources::Sources;
 use jiff::Timestamp;
 
 use super::containers::seconds;
@@ -24,8 +26,12 @@ pub enum Outcome {
     Image(Option<String>),
     /// `Pull`: the content id, and how long it took.
     Pulled(String, Duration),
+    /// `ChoosePorts`.
+    Ports(Vec<PublishedPort>),
     /// `CreateSandbox`, `CreateApp`: Docker's id.
     Created(ContainerId),
+    /// `PrepareVolumes`: with which values.
+    Prepared(Option<Arc<Sources>>),
     /// `ClaimSandbox`: the spare, as the pod's.
     Claimed(Box<Observed>),
     /// `Inspect`.
@@ -43,6 +49,7 @@ pub fn take_in(pod: &AssignedPod, record: &mut PodRecord, view: &mut View, came:
     let Came { action, result, now, jitter } = came;
     view.busy.remove(&action.key());
     match result {
+        Ok(Outcome::Ports(chosen)) => ports_chosen(record, view, chosen),
         Ok(outcome) => {
             if let Action::DropSpare(id) = &action {
                 record.sandbox.spare.take_if(|spare| *spare == *id);
@@ -51,6 +58,18 @@ pub fn take_in(pod: &AssignedPod, record: &mut PodRecord, view: &mut View, came:
         }
         Err(error) => failed(Failure { pod, action, error, now, jitter }, record, view),
     }
+}
+
+fn ports_chosen(record: &mut PodRecord, view: &mut View, chosen: Vec<PublishedPort>) -> Vec<Note> {
+    let note = |port: &PublishedPort| {
+        let PublishedPort { container, container_port, host_port, .. } = port;
+        Note::normal("HostPortChosen", format!("port {container_port} of container '{container}' gets host port {host_port}"))
+    };
+    let before = record.chosen_ports().to_vec();
+    let notes = chosen.iter().filter(|port| !before.contains(port)).map(note).collect();
+    record.choose_ports(chosen);
+    view.ports_for = Some(record.sandbox.attempt);
+    notes
 }
 
 /// An action's end.
@@ -80,7 +99,10 @@ fn succeeded(pod: &AssignedPod, view: &mut View, action: Action, outcome: Outcom
             made(pod, view, Made { container: None, attempt, id, sandbox: None });
         }
         (Action::ClaimSandbox { spare, .. }, Outcome::Claimed(sandbox)) => drop(view.containers.insert(spare, sandbox)),
+        (Action::PrepareVolumes { .. }, Outcome::Prepared(sources)) => view.prepared = Some(sources),
+        (Action::DropVolumes, _) => view.volumes_gone = true,
         (Action::CreateApp { name, attempt, sandbox }, Outcome::Created(id)) => {
+            view.prepared = None;
             let note = Note::normal("Created", format!("created container '{name}'"));
             made(pod, view, Made { container: Some(name), attempt, id, sandbox: Some(sandbox) });
             return vec![note];
@@ -141,7 +163,7 @@ fn made(pod: &AssignedPod, view: &mut View, made: Made) {
     let image_id = container.as_ref().and_then(|name| view.images.remove(name)).unwrap_or_default();
     let tty = container.as_ref().and_then(|name| pod.spec.containers.iter().find(|spec| spec.name == *name)).is_some_and(|spec| spec.tty);
     let identity = Identity { uid: pod.uid, pod: pod.name.clone(), container, attempt };
-    let observed = Observed { id: id.clone(), identity, sandbox, image_id, tty, ip: None, state: RunState::Created };
+    let observed = Observed { id: id.clone(), identity, sandbox, image_id, tty, ip: None, bindings: Vec::new(), state: RunState::Created };
     view.containers.insert(id, Box::new(observed));
 }
 
@@ -179,22 +201,44 @@ fn failed(failure: Failure<'_>, record: &mut PodRecord, view: &mut View) -> Vec<
             view.images.remove(&name);
             no_image(failure, record, view, &name, problem)
         }
-        (RuntimeError::Refused { .. }, Action::FindImage(name) | Action::Pull(name)) => no_image(failure, record, view, &name, problem),
-        (RuntimeError::Refused { .. } | RuntimeError::Image { .. }, Action::CreateSandbox { .. } | Action::StartSandbox(_)) => {
-            sandbox_refused(failure, record, view, problem)
+        (RuntimeError::Refused { .. } | RuntimeError::PortTaken { .. }, Action::FindImage(name) | Action::Pull(name)) => {
+            no_image(failure, record, view, &name, problem)
         }
+        (
+            RuntimeError::Refused { .. } | RuntimeError::Image { .. } | RuntimeError::Gone | RuntimeError::PortTaken { .. },
+            Action::PrepareVolumes { .. },
+        ) => sandbox_refused(failure, record, view, "volumes can't be made", problem),
+        // A foreign container has one of them: it is asked again until it is gone.
+        (RuntimeError::Refused { .. } | RuntimeError::PortTaken { .. }, Action::DropVolumes) => {
+            let note = Note::warning("VolumesInUse", format!("the pod's volumes can't be removed: {problem}"));
+            if trouble(view, failure.now, failure.jitter) { vec![note] } else { Vec::new() }
+        }
+        (RuntimeError::PortTaken { port, .. }, Action::StartSandbox(_)) => {
+            let port = *port;
+            port_taken(failure, record, view, port, problem)
+        }
+        (
+            RuntimeError::Refused { .. } | RuntimeError::Image { .. } | RuntimeError::PortTaken { .. },
+            Action::ChoosePorts { .. } | Action::CreateSandbox { .. } | Action::StartSandbox(_),
+        ) => sandbox_refused(failure, record, view, SANDBOX, problem),
         // It ended while nobody had it, or the name is taken: that is nothing against the pod.
-        (RuntimeError::Refused { .. } | RuntimeError::Image { .. } | RuntimeError::Gone, Action::ClaimSandbox { .. }) => {
+        (
+            RuntimeError::Refused { .. } | RuntimeError::PortTaken { .. } | RuntimeError::Image { .. } | RuntimeError::Gone,
+            Action::ClaimSandbox { .. },
+        ) => {
             view.spare_refused = true;
             Vec::new()
         }
-        (RuntimeError::Refused { .. }, Action::CreateApp { name, .. }) => app_refused(failure, record, view, &name, problem),
-        (RuntimeError::Refused { .. } | RuntimeError::Image { .. }, Action::StartApp { name, .. }) => {
+        (RuntimeError::Refused { .. } | RuntimeError::PortTaken { .. }, Action::CreateApp { name, .. }) => {
+            app_refused(failure, record, view, &name, problem)
+        }
+        (RuntimeError::Refused { .. } | RuntimeError::PortTaken { .. } | RuntimeError::Image { .. }, Action::StartApp { name, .. }) => {
             view.look = true;
             app_refused(failure, record, view, &name, problem)
         }
-        (
-            RuntimeError::Refused { .. } | RuntimeError::Image { .. },
+        (RuntimeError::Image { .. }, Action::DropVolumes)
+        | (
+            RuntimeError::Refused { .. } | RuntimeError::PortTaken { .. } | RuntimeError::Image { .. },
             Action::Inspect(_) | Action::Signal(..) | Action::Remove(_) | Action::DropSpare(_) | Action::List,
         )
         | (RuntimeError::Gone, _) => {
@@ -237,21 +281,45 @@ fn no_image(failure: Failure<'_>, record: &mut PodRecord, view: &View, name: &Na
     }
 }
 
-fn sandbox_refused(failure: Failure<'_>, record: &mut PodRecord, view: &View, problem: String) -> Vec<Note> {
+/// So many host ports may turn out to be taken one after the other before a pod waits as after any refusal: what a bind found free is taken by rules
+/// of a packet filter, or by a program that was quicker.
+const PORTS_IN_A_ROW: u32 = 4;
+
+/// A port that the node chose is replaced by another at once; one that the manifest asks for can only be waited for.
+fn port_taken(failure: Failure<'_>, record: &mut PodRecord, view: &View, port: u16, problem: String) -> Vec<Note> {
+    let Some(ports) = record.sandbox.ports.as_mut().filter(|ports| ports.chosen.iter().any(|chosen| chosen.host_port == port)) else {
+        return sandbox_refused(failure, record, view, SANDBOX, problem);
+    };
+    ports.refused = Some(port);
+    ports.refusals = ports.refusals.saturating_add(1);
+    let refusals = ports.refusals;
+    // What was made publishes the port that is taken, and no engine changes that.
+    record.sandbox.attempt += 1;
+    if refusals.is_multiple_of(PORTS_IN_A_ROW) {
+        return sandbox_refused(failure, record, view, SANDBOX, problem);
+    }
+    vec![Note::warning("HostPortTaken", format!("host port {port} is taken after all ({problem}): another one is chosen"))]
+}
+
+/// What is refused when the network namespace of a pod can't be had.
+const SANDBOX: &str = "sandbox can't be started";
+
+/// `what` the engine refuses of what a pod has before its containers.
+fn sandbox_refused(failure: Failure<'_>, record: &mut PodRecord, view: &View, what: &str, problem: String) -> Vec<Note> {
     let Failure { pod, now, jitter, .. } = failure;
     let verdict = restart::after_crash(&mut record.sandbox.streak, pod.spec.restart.limit, now, jitter);
     let times = record.sandbox.streak.failures;
     record.sandbox.problem = Some(problem.clone());
     match verdict {
         Verdict::Again(wait) => {
-            let message = format!("the pod's sandbox can't be started: {problem}; next try in {}", seconds(wait));
+            let message = format!("the pod's {what}: {problem}; next try in {}", seconds(wait));
             vec![Note::warning("CreateContainerError", message)]
         }
         Verdict::GiveUp => given_up(
             Input { pod, record, view, now, jitter },
             record.clone(),
             "CrashLimit",
-            &format!("the pod's sandbox could not be started {times} times in a row: {problem}"),
+            &format!("the pod's {what}, {times} times in a row: {problem}"),
         )
         .apply(record),
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cube_api::meta::Name;
-use cube_api::pod::{EndReason, Probe, ProbeKind, RestartPolicy};
+use cube_api::pod::{EndReason, Probe, ProbeKind, PublishedPort, RestartPolicy};
 use cube_api::session::{AssignedPod, Want};
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
@@ -70,6 +70,8 @@ struct Engine {
     late: Vec<ContainerId>,
     /// Spare sandboxes that were handed to the pod and that it has not taken.
     spares: Vec<ContainerId>,
+    /// The pod's volumes are there.
+    has_volumes: bool,
 }
 
 struct World {
@@ -91,7 +93,14 @@ struct World {
 impl World {
     fn new(pod: AssignedPod) -> Self {
         let record = PodRecord::new(&pod);
-        let engine = Engine { containers: BTreeMap::new(), made: 0, starts: BTreeMap::new(), late: Vec::new(), spares: Vec::new() };
+        let engine = Engine {
+            containers: BTreeMap::new(),
+            made: 0,
+            starts: BTreeMap::new(),
+            late: Vec::new(),
+            spares: Vec::new(),
+            has_volumes: false,
+        };
         let now = Timestamp::UNIX_EPOCH;
         let (saved, view) = (record.clone(), View::default());
         Self { pod, saved, record, view, flying: Vec::new(), engine, now, probes: Vec::new(), has_spares: false, allowed: 1 }
@@ -305,6 +314,7 @@ impl Engine {
         match action {
             Action::FindImage(_) => Ok(Outcome::Image(Some("sha256:app".to_owned()))),
             Action::Pull(_) => Ok(Outcome::Pulled("sha256:app".to_owned(), Duration::ZERO)),
+            Action::ChoosePorts { after } => Ok(Outcome::Ports(chosen(pod, after.map_or(30_000, |after| after + 1)))),
             Action::CreateSandbox { attempt } => Ok(Outcome::Created(self.create(pod, None, *attempt, None))),
             Action::ClaimSandbox { attempt, spare } => self.claim(pod, *attempt, spare, now).ok_or(RuntimeError::Gone),
             Action::DropSpare(id) => {
@@ -312,7 +322,19 @@ impl Engine {
                 self.containers.remove(id);
                 Ok(Outcome::Done)
             }
+            Action::PrepareVolumes { first } => {
+                let made = self.containers.values().any(|container| container.identity.container.is_some());
+                assert!(!(*first && made), "what its containers have is not to be made anew");
+                self.has_volumes = true;
+                Ok(Outcome::Prepared(pod.sources.clone()))
+            }
+            Action::DropVolumes => {
+                assert!(self.containers.is_empty(), "a container has them: {:?}", self.containers);
+                self.has_volumes = false;
+                Ok(Outcome::Done)
+            }
             Action::CreateApp { name, attempt, sandbox } => {
+                assert!(self.has_volumes || pod.spec.volumes.is_empty(), "an engine would make a volume of nobody's");
                 Ok(Outcome::Created(self.create(pod, Some(name.clone()), *attempt, Some(sandbox.clone()))))
             }
             Action::StartSandbox(id) | Action::StartApp { id, .. } => self.start(id, now),
@@ -338,7 +360,8 @@ impl Engine {
         self.made += 1;
         let id = ContainerId(format!("{:04}", self.made));
         let image_id = "sha256:app".to_owned();
-        let observed = Observed { id: id.clone(), identity, sandbox, image_id, tty: false, ip: None, state: RunState::Created };
+        let observed =
+            Observed { id: id.clone(), identity, sandbox, image_id, tty: false, ip: None, bindings: Vec::new(), state: RunState::Created };
         self.containers.insert(id.clone(), observed);
         id
     }
@@ -348,7 +371,16 @@ impl Engine {
         if let Some(place) = self.spares.iter().position(|other| other == spare) {
             let id = self.spares.remove(place);
             let (image_id, state) = (String::new(), RunState::Running { since: now });
-            let observed = Observed { id: id.clone(), identity: identity.clone(), sandbox: None, image_id, tty: false, ip: None, state };
+            let observed = Observed {
+                id: id.clone(),
+                identity: identity.clone(),
+                sandbox: None,
+                image_id,
+                tty: false,
+                ip: None,
+                bindings: Vec::new(),
+                state,
+            };
             self.containers.insert(id, observed);
         }
         let taken = self.containers.get(spare).filter(|taken| taken.identity == identity)?;
@@ -406,6 +438,12 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 0..120)
 }
 
+/// This one for each port that the pod leaves to the node.
+fn chosen(pod: &AssignedPod, number: u16) -> Vec<PublishedPort> {
+    let free = pod.spec.published().filter(|(_, port)| port.wants_free_host_port());
+    free.map(|(container, port)| PublishedPort::new(container, port, number)).collect()
+}
+
 fn two_containers(policy: RestartPolicy) -> AssignedPod {
     let mut pod = pod(1, policy);
     let mut side = pod.spec.containers[0].clone();
@@ -418,6 +456,7 @@ fn two_containers(policy: RestartPolicy) -> AssignedPod {
         container.readiness_probe = (index == 0).then(|| Box::new(probe.clone()));
         container.startup_probe = (index == 0).then(|| Box::new(probe.clone()));
     }
+    pod.spec.volumes = vec![serde_json::from_value(serde_json::json!({ "name": "shared", "emptyDir": {} })).unwrap()];
     pod
 }
 
@@ -750,6 +789,7 @@ proptest! {
         world.calm();
         prop_assert!(world.record.is_stopped(), "{:?}", world.record);
         prop_assert!(world.engine.containers.is_empty(), "{:?}", world.engine.containers);
+        prop_assert!(!world.engine.has_volumes, "{:?}", world.record);
         prop_assert!(world.engine.spares.is_empty(), "a spare that was handed out is nobody's: {:?} {:?}", world.engine.spares, world.record);
     }
 

@@ -1,8 +1,10 @@
 //! What a pod's task knows that is not durable: what Docker showed, what is on its way.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use cube_api::meta::Name;
+use cube_api::sources::Sources;
 use jiff::{SignedDuration, Timestamp};
 
 use super::probes::Health;
@@ -35,6 +37,12 @@ pub struct View {
     pub spare: Option<ContainerId>,
     /// The engine refused to make a spare the pod's: it makes one of its own.
     pub spare_refused: bool,
+    /// The sandbox for which this life has seen to the host ports that the node chooses.
+    pub ports_for: Option<u32>,
+    /// With which values the pod's volumes were made for the next container; none where they are to be made or looked after again.
+    pub prepared: Option<Option<Arc<Sources>>>,
+    /// The pod's own volumes are known to be gone.
+    pub volumes_gone: bool,
     /// What is being done.
     pub busy: BTreeSet<Key>,
     /// The containers are to be listed again.
@@ -70,6 +78,8 @@ pub enum Key {
     Image(Name),
     /// Creating or starting the sandbox.
     Sandbox,
+    /// Making or removing the pod's volumes.
+    Volumes,
     /// Creating or starting an app container.
     App(Name),
     /// Inspecting, signalling or removing a container, or reading its log.
@@ -134,6 +144,11 @@ impl View {
         self.all().find(|seen| seen.identity.container.is_none() && seen.identity.attempt == attempt)
     }
 
+    /// Whether the pod may publish ports: it has a sandbox, or that isn't known.
+    pub fn may_publish(&self) -> bool {
+        self.unlisted || self.is_making() || self.all().any(|seen| seen.identity.container.is_none())
+    }
+
     /// An app container of an attempt.
     pub fn app<'a>(&'a self, name: &'a Name, attempt: u32) -> Option<&'a Observed> {
         self.attempts(name).find(|c| c.identity.attempt == attempt)
@@ -169,10 +184,10 @@ impl View {
         self.signalled.get(id).is_some_and(|signalled| signalled.signal == StopSignal::Kill)
     }
 
-    /// Whether a call that makes or starts a container is on its way.
+    /// Whether a call that makes or starts a container, or what it needs, is on its way.
     pub fn is_making(&self) -> bool {
         self.busy.iter().any(|key| match key {
-            Key::Sandbox | Key::App(_) => true,
+            Key::Sandbox | Key::App(_) | Key::Volumes => true,
             Key::Image(_) | Key::Id(_) | Key::List => false,
         })
     }
@@ -186,7 +201,7 @@ impl View {
     pub fn is_changing(&self) -> bool {
         self.busy.iter().any(|key| match key {
             Key::Sandbox | Key::App(_) | Key::Id(_) => true,
-            Key::Image(_) | Key::List => false,
+            Key::Image(_) | Key::Volumes | Key::List => false,
         })
     }
 }

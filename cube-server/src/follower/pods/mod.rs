@@ -4,14 +4,15 @@
 //! each action.
 
 mod perform;
+mod volumes;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cube_api::meta::Name;
-use cube_api::pod::PodStatus;
-use cube_api::session::AssignedPod;
+use cube_api::pod::{PodStatus, PublishedPort};
+use cube_api::session::{AssignedPod, NodeFacts};
 use futures::StreamExt;
 use futures::future::{AbortHandle, Abortable, BoxFuture};
 use futures::stream::FuturesUnordered;
@@ -22,9 +23,12 @@ use tokio::time::Instant;
 use crate::ambient::{Ambient, WatchedClock};
 use crate::backoff::Jitter;
 use crate::follower::assignments::Request;
+use crate::follower::host_paths::HostPaths;
 use crate::follower::images::Images;
+use crate::follower::kept::Drops;
 use crate::follower::ledger::Ledger;
 use crate::follower::plan::{self, Action, Came, Input, Key, Note, Outcome, View};
+use crate::follower::ports::{self, Ports};
 use crate::follower::probes::{PodProbes, Prober};
 use crate::follower::record::PodRecord;
 use crate::follower::reporter::Reporter;
@@ -62,8 +66,16 @@ pub struct Context {
     pub probes: Prober,
     /// Sandboxes that were made before anybody needed them.
     pub spares: Spares,
+    /// The host ports of all pods.
+    pub ports: Ports,
+    /// What the node is.
+    pub facts: latest::Receiver<NodeFacts>,
     /// Bounds the pods that are starting.
     pub admission: Arc<Semaphore>,
+    /// Which files of this machine pods may have.
+    pub host_paths: HostPaths,
+    /// Named volumes that are to go.
+    pub drops: Drops,
     /// Told when a pod is stopped.
     pub assignments: mpsc::Sender<Request>,
 }
@@ -113,6 +125,8 @@ struct Driver {
     /// The record as it is in the ledger.
     saved: PodRecord,
     view: View,
+    /// The ports that are held for it.
+    held_ports: Vec<PublishedPort>,
     /// The spare that the ledger promises to it.
     promised: Option<ContainerId>,
     /// Events that are not in the ledger yet.
@@ -148,6 +162,7 @@ pub fn spawn(
     let (snapshot, snapshot_seen) = latest::channel(Arc::new(first));
     let poke = Arc::new(Notify::new());
     let name = format!("pod {}", pod.name);
+    let held_ports = ports::of(&pod.spec, record.chosen_ports());
     let driver = Driver {
         clock: WatchedClock::new(context.ambient.clone()),
         context,
@@ -157,6 +172,7 @@ pub fn spawn(
         snapshot,
         pod,
         saved: record.clone(),
+        held_ports,
         promised: record.sandbox.spare.clone(),
         record,
         view,
@@ -267,6 +283,7 @@ impl Driver {
             }
             self.record = decision.record;
             self.settle_spare();
+            self.settle_ports();
             if self.record.is_over() {
                 self.give_up_pulls();
             }
@@ -306,6 +323,16 @@ impl Driver {
             && !promised
         {
             self.context.spares.discard(spare);
+        }
+    }
+
+    /// A pod that is over holds its ports until its sandbox is gone; one that begins again wants them again.
+    fn settle_ports(&mut self) {
+        let holds = !self.record.is_over() || self.view.may_publish();
+        let held = if holds { ports::of(&self.pod.spec, self.record.chosen_ports()) } else { Vec::new() };
+        if held != self.held_ports {
+            self.context.ports.hold(self.pod.uid, held.iter().map(PublishedPort::taken));
+            self.held_ports = held;
         }
     }
 
@@ -371,7 +398,7 @@ impl Driver {
                 self.view.look = false;
                 self.list_is_stale = false;
             }
-            Action::FindImage(_) | Action::Pull(_) => {}
+            Action::FindImage(_) | Action::Pull(_) | Action::ChoosePorts { .. } | Action::PrepareVolumes { .. } | Action::DropVolumes => {}
             Action::CreateSandbox { .. }
             | Action::ClaimSandbox { .. }
             | Action::StartSandbox(_)
@@ -384,7 +411,15 @@ impl Driver {
             | Action::ReadLines(_) => self.list_is_stale = true,
         }
         self.view.busy.insert(action.key());
-        let mut work = perform::Work { context: self.context.clone(), scope: self.scope.clone(), pod: self.pod.clone(), pull: None };
+        let pod_ip = self.view.sandbox(self.record.sandbox.attempt).and_then(|sandbox| sandbox.ip);
+        let mut work = perform::Work {
+            context: self.context.clone(),
+            scope: self.scope.clone(),
+            pod: self.pod.clone(),
+            chosen_ports: self.record.chosen_ports().to_vec(),
+            pod_ip,
+            pull: None,
+        };
         let (give_up, until_given_up) = AbortHandle::new_pair();
         if let Some((name, pull)) = work.join_pull(&action) {
             self.pulls.insert(name.clone(), Pulling { progress: pull.progress(), give_up });
@@ -464,8 +499,6 @@ mod tests {
     use cube_api::pod::RestartPolicy;
     use std::collections::BTreeSet;
 
-    use cube_api::session::NodeFacts;
-
     use super::*;
     use crate::follower::ledger::Membership;
     use crate::follower::reporter::Sources;
@@ -481,6 +514,15 @@ mod tests {
         let runtime: Arc<dyn Runtime> = Arc::new(Fake::new(ambient.clone(), &tasks));
         let reporter = Reporter::new(1);
         let (assignments, mut told) = mpsc::channel(1);
+        let (_facts, facts) = latest::channel(NodeFacts {
+            version: String::new(),
+            engine: String::new(),
+            trouble: None,
+            capacity: Default::default(),
+            allocatable: None,
+            address: None,
+            host_paths: Vec::new(),
+        });
         let context = Context {
             runtime: runtime.clone(),
             ledger: ledger.clone(),
@@ -489,17 +531,14 @@ mod tests {
             reporter: reporter.clone(),
             probes: Prober::new(runtime, None, ambient.clone(), tasks.clone()),
             spares: Spares::new(BTreeSet::new()),
+            ports: Ports::new(Default::default(), std::iter::empty()),
+            facts: facts.clone(),
             admission: Arc::new(Semaphore::new(1)),
+            host_paths: HostPaths::default(),
+            drops: Drops::default(),
             assignments,
         };
         let (_membership, membership) = latest::channel(Membership { cluster: Some(CLUSTER), ..opened.membership });
-        let (_facts, facts) = latest::channel(NodeFacts {
-            version: String::new(),
-            engine: String::new(),
-            trouble: None,
-            capacity: Default::default(),
-            allocatable: None,
-        });
         let instance = cube_api::meta::Instance(ambient.uuid());
         let sources = Sources { node_id: opened.node_id, instance, membership, facts, ledger, link: leader.clone(), ambient };
         tasks.spawn_droppable("reporter", reporter.clone().run(sources));

@@ -99,7 +99,9 @@ impl Try<'_> {
         let mut handle = match self.runtime.exec(&self.of.run.id, &request).await {
             Ok(handle) => handle,
             Err(RuntimeError::Unavailable { .. } | RuntimeError::Gone) => return Tried::NotMade,
-            Err(RuntimeError::Refused { problem, .. } | RuntimeError::Image { problem }) => return Tried::Failed(problem),
+            Err(error @ (RuntimeError::Refused { .. } | RuntimeError::Image { .. } | RuntimeError::PortTaken { .. })) => {
+                return Tried::Failed(error.to_string());
+            }
         };
         let mut output = Vec::new();
         let ended = async {

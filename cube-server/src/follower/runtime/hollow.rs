@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use cube_api::duration;
 use cube_api::meta::Uid;
 use cube_api::node::Capacity;
+use cube_api::pod::HostPort;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use jiff::Timestamp;
@@ -19,8 +20,8 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 
 use super::{
-    ContainerId, ContainerSpec, EngineInfo, ExecHandle, ExecRequest, Hint, Identity, LogBatch, LogRequest, Observed, PullProgress,
-    RunState, Runtime, RuntimeError, SandboxSpec, Scope, StopSignal,
+    ContainerId, ContainerSpec, EngineInfo, ExecHandle, ExecRequest, Hint, Identity, LogBatch, LogRequest, Observed, PodVolumes,
+    PullProgress, RunState, Runtime, RuntimeError, SandboxSpec, Scope, StopSignal, Volumes,
 };
 use crate::ambient::Ambient;
 use crate::latest;
@@ -214,16 +215,40 @@ impl Runtime for Hollow {
         Ok(image_id(image))
     }
 
+    async fn port_is_free(&self, _port: HostPort) -> bool {
+        true
+    }
+
     async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<ContainerId, RuntimeError> {
         let (identity, state) = (spec.identity.clone(), RunState::Created);
         let (ip, image_id) = (Some(address_of(self.containers().len())), image_id("pause"));
-        Ok(self.create(&spec.identity, None, |id| Observed { id, identity, sandbox: None, image_id, tty: false, ip, state }))
+        // A hollow node loses its ledger only with its containers, so nothing is ever found out from them.
+        let bindings = Vec::new();
+        Ok(self.create(&spec.identity, None, |id| Observed { id, identity, sandbox: None, image_id, tty: false, ip, bindings, state }))
+    }
+
+    // What only pretends to run writes nothing.
+    async fn prepare_volumes(&self, _: &PodVolumes) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
+    async fn volumes(&self, _: &Scope) -> Result<Volumes, RuntimeError> {
+        Ok(Volumes::default())
+    }
+
+    async fn remove_volumes(&self, _: &Scope, _: Uid) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
+    async fn remove_kept(&self, _: &Scope, _: Uid) -> Result<(), RuntimeError> {
+        Ok(())
     }
 
     async fn create_container(&self, spec: &ContainerSpec) -> Result<ContainerId, RuntimeError> {
         let exit = read_exit(&spec.args)?;
         let (identity, sandbox, image_id) = (spec.identity.clone(), Some(spec.sandbox.clone()), image_id(&spec.image));
-        let new = |id| Observed { id, identity, sandbox, image_id, tty: spec.tty, ip: None, state: RunState::Created };
+        let new =
+            |id| Observed { id, identity, sandbox, image_id, tty: spec.tty, ip: None, bindings: Vec::new(), state: RunState::Created };
         Ok(self.create(&spec.identity, exit, new))
     }
 

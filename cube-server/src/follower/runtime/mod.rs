@@ -8,6 +8,7 @@ pub mod docker;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 pub mod hollow;
+mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -18,13 +19,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cube_api::meta::{ClusterId, Name, Uid};
 use cube_api::node::Capacity;
-use cube_api::pod::{Port, Resources};
+use cube_api::pod::{HostPort, PublishedPort, Resources};
 use cube_api::stream::TerminalSize;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+pub use self::volumes::{FileSpec, KeptVolume, Mount, MountFrom, PodVolumes, VolumeKind, Volumes, pod_volume_name};
 use crate::latest;
 
 /// Whose containers: a node touches only those that carry its own cluster id and node name, also where nodes share an engine.
@@ -81,8 +83,10 @@ pub struct SandboxSpec {
     pub identity: Identity,
     /// The pod's host name; the engine makes one up if there is none.
     pub hostname: Option<String>,
-    /// The ports of all the pod's containers that have a host port.
-    pub published: Vec<Port>,
+    /// The host ports of all the pod's containers.
+    pub published: Vec<PublishedPort>,
+    /// Volumes that are to outlive each single app container, by the engine's names: those in memory are gone once nothing runs that has them.
+    pub holds: Vec<String>,
 }
 
 /// What to create an app container from.
@@ -110,6 +114,8 @@ pub struct ContainerSpec {
     pub tty: bool,
     /// Keep its standard input open.
     pub stdin: bool,
+    /// Files that aren't its image's.
+    pub mounts: Vec<Mount>,
 }
 
 /// Docker's id of a container.
@@ -132,8 +138,19 @@ pub struct Observed {
     pub tty: bool,
     /// For a sandbox: its address.
     pub ip: Option<IpAddr>,
+    /// For a sandbox: the host ports that it was made with.
+    pub bindings: Vec<Binding>,
     /// What it does.
     pub state: RunState,
+}
+
+/// A port of a sandbox that leads to one of its machine's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Binding {
+    /// Where the process listens.
+    pub container_port: u16,
+    /// The machine's port.
+    pub host: HostPort,
 }
 
 /// A sandbox that no pod has yet, made before any needs it.
@@ -177,13 +194,15 @@ pub enum RunState {
     Removing,
 }
 
-/// What the engine tells of a scope's containers, whether or not it tells of each.
+/// What the engine tells of a scope's containers and its pods' volumes, whether or not it tells of each.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Census {
     /// Those that it tells of, ended ones too.
     pub containers: Vec<Observed>,
     /// Pods of which it has a container that it is silent about: what is known of them is not all.
     pub silent: BTreeSet<Uid>,
+    /// Pods that have volumes of their own.
+    pub volumes: BTreeMap<Uid, Name>,
 }
 
 /// What an engine is.
@@ -312,6 +331,14 @@ pub enum RuntimeError {
         /// The engine's words.
         problem: String,
     },
+    /// A host port that a sandbox is to publish is taken, by whatever it may be.
+    #[error("{problem}")]
+    PortTaken {
+        /// The port.
+        port: u16,
+        /// The engine's words.
+        problem: String,
+    },
     /// The container isn't there (any more).
     #[error("the container is gone")]
     Gone,
@@ -328,7 +355,7 @@ impl RuntimeError {
     pub fn is_engine_trouble(&self) -> bool {
         match self {
             Self::Unavailable { .. } => true,
-            Self::Refused { .. } | Self::Gone | Self::Image { .. } => false,
+            Self::Refused { .. } | Self::PortTaken { .. } | Self::Gone | Self::Image { .. } => false,
         }
     }
 }
@@ -344,7 +371,7 @@ pub trait Runtime: Send + Sync + 'static {
     async fn list(&self, scope: &Scope) -> Result<Vec<Observed>, RuntimeError>;
     /// As [`Runtime::list`], but an engine that is silent about one container still tells of the others.
     async fn census(&self, scope: &Scope) -> Result<Census, RuntimeError> {
-        Ok(Census { containers: self.list(scope).await?, silent: BTreeSet::new() })
+        Ok(Census { containers: self.list(scope).await?, volumes: self.volumes(scope).await?.pods, silent: BTreeSet::new() })
     }
     /// Every container of one pod.
     async fn list_pod(&self, scope: &Scope, uid: Uid) -> Result<Vec<Observed>, RuntimeError>;
@@ -356,6 +383,8 @@ pub trait Runtime: Send + Sync + 'static {
     async fn image(&self, image: &str) -> Result<Option<String>, RuntimeError>;
     /// Pulls an image; progress goes to `progress`; the content id.
     async fn pull(&self, image: &str, progress: latest::Sender<PullProgress>) -> Result<String, RuntimeError>;
+    /// Whether nothing listens on a port of the engine's machine, as far as a try shows: only the start of what publishes it decides.
+    async fn port_is_free(&self, port: HostPort) -> bool;
     /// Creates a sandbox (making the pause image if need be), or finds the one of that identity.
     async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<ContainerId, RuntimeError>;
     /// Creates a spare sandbox (making the pause image if need be). It belongs to the scope and to no pod, and is in no list but [`Runtime::spares`].
@@ -373,6 +402,14 @@ pub trait Runtime: Send + Sync + 'static {
     async fn claim_spare(&self, _scope: &Scope, _spare: &ContainerId, _identity: &Identity) -> Result<Observed, RuntimeError> {
         Err(RuntimeError::Gone)
     }
+    /// Makes a pod's volumes, or finds them.
+    async fn prepare_volumes(&self, wanted: &PodVolumes) -> Result<(), RuntimeError>;
+    /// What volumes there are of a scope.
+    async fn volumes(&self, scope: &Scope) -> Result<Volumes, RuntimeError>;
+    /// Removes a pod's own volumes, which no container may have any more; those that are gone are fine.
+    async fn remove_volumes(&self, scope: &Scope, uid: Uid) -> Result<(), RuntimeError>;
+    /// Removes a named volume with its data; one that is gone is fine. [`RuntimeError::Refused`] while a container has it.
+    async fn remove_kept(&self, scope: &Scope, volume: Uid) -> Result<(), RuntimeError>;
     /// Creates an app container, or finds the one of that identity. The sandbox need not run yet.
     async fn create_container(&self, spec: &ContainerSpec) -> Result<ContainerId, RuntimeError>;
     /// Starts a container; one that runs already is fine.

@@ -20,7 +20,9 @@ async fn strangers(fake: &Fake) -> usize {
     for (cluster, node, uid) in [(other, "node-1", STRANGERS[0]), (CLUSTER, "node-2", STRANGERS[1])] {
         let identity = Identity { uid, pod: name("web"), container: None, attempt: 0 };
         let scope = Scope { cluster, node: name(node) };
-        fake.create_sandbox(&SandboxSpec { scope, identity, hostname: Some("web".to_owned()), published: Vec::new() }).await.unwrap();
+        fake.create_sandbox(&SandboxSpec { scope, identity, hostname: Some("web".to_owned()), published: Vec::new(), holds: Vec::new() })
+            .await
+            .unwrap();
     }
     2
 }

@@ -43,8 +43,14 @@ pub(super) async fn get(State(api): State<Api>, Path((types, name)): Path<(Strin
         let hint = format!("'cube list {}' shows what there is", reference.kind);
         ApiError::new(ErrorCode::NotFound, format!("{reference} not found")).hint(hint)
     };
-    let found = api.store.read(|state| state.object(reference.kind, &reference.name).cloned()).ok_or_else(absent)?;
-    Ok(Json(found.shown()))
+    let found = api.store.read(|state| {
+        let mut found = state.object(reference.kind, &reference.name)?.shown();
+        if let Object::Volume(volume) = &mut found {
+            volume.used_by = state.users_of(&reference.name);
+        }
+        Some(found)
+    });
+    Ok(Json(found.ok_or_else(absent)?))
 }
 
 pub(super) async fn delete(

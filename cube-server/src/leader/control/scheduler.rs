@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cube_api::meta::{Name, Uid};
+use cube_api::meta::{Name, ResourceKind, Uid};
 use cube_api::pod::{Placement, Strategy};
 use cube_api::{Node, Pod};
 use tokio::time::Instant;
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::{AGAIN_AFTER, log_failure};
 use crate::blocking;
 use crate::leader::plan::fence::{self, Again, Waits};
-use crate::leader::plan::schedule::{Candidate, Decided, Predecessor, Rules, Unplaced, hold, must_wait, schedule};
+use crate::leader::plan::schedule::{Candidate, Decided, Pin, Predecessor, Rules, Unplaced, hold, must_wait, schedule};
 use crate::leader::store::{Change, Changed, Changes, Fence, NodeLoad, Placing, PodRow, State, Store};
 
 /// Between two looks at a fence: nobody wakes the loop when its time is over.
@@ -179,11 +179,18 @@ impl Matters {
             }
             Changed::Pod { before: _, after: None } => Self::ToAll,
             Changed::Node { before: Some(before), after: Some(after) } => {
-                let facts = |node: &Node| (node.condition.clone(), node.allocatable, node.labels.clone(), node.cordon.is_some());
+                let facts = |node: &Node| {
+                    let Node { condition, allocatable, labels, host_paths, .. } = node.clone();
+                    (condition, allocatable, labels, host_paths, node.cordon.is_some())
+                };
                 if facts(before) == facts(after) { Self::Not } else { Self::ToAll }
             }
             Changed::Node { before: _, after: _ } => Self::ToAll,
-            Changed::Object { .. } => Self::Not,
+            // What a pod named may be there now, or a volume that was on its way out is gone.
+            Changed::Object { before, after } => match after.as_ref().or(before.as_ref()).map(|object| object.kind()) {
+                Some(ResourceKind::Secret | ResourceKind::Config | ResourceKind::Volume) => Self::ToAll,
+                Some(ResourceKind::Pod | ResourceKind::Node) | None => Self::Not,
+            },
         }
     }
 
@@ -219,8 +226,7 @@ async fn lift(store: &Store, sweep: &mut Sweep, every: Duration) -> Duration {
 /// What a pass looks at, as of one revision. Taken out of the state, because commits wait for whoever reads there, and a pass over many pods and
 /// nodes takes a while.
 struct Snapshot {
-    /// Each with the pod of its name that it has to wait for.
-    unbound: Vec<(Arc<PodRow>, Option<Old>)>,
+    unbound: Vec<Unbound>,
     /// Whether there are fresh ones besides.
     has_more_fresh: bool,
     /// The last of the sweep that is in it; none where it has come to its end, or isn't going on.
@@ -229,6 +235,17 @@ struct Snapshot {
     nodes: Vec<(Arc<Node>, Option<Arc<NodeLoad>>)>,
     /// The nodes that a restored leader waits for; none where it wasn't restored, or waits no more.
     awaited: Option<Vec<Name>>,
+}
+
+/// A pod that waits for a node.
+struct Unbound {
+    row: Arc<PodRow>,
+    /// The pod of its name that it has to wait for.
+    predecessor: Option<Old>,
+    /// What it waits for whatever the nodes are.
+    lacks: Option<String>,
+    /// Where its named volumes are.
+    pins: Vec<Pin>,
 }
 
 /// A pod whose name another one has.
@@ -250,7 +267,7 @@ impl Snapshot {
         // In the order in which they were accepted: what has waited longest comes first.
         rows.extend(swept);
         rows.sort_by_key(|row| row.pod.metadata.uid);
-        let unbound: Vec<_> = rows.into_iter().map(|row| (row.clone(), predecessor(state, row))).collect();
+        let unbound: Vec<_> = rows.into_iter().map(|row| unbound(state, row)).collect();
         let with_load = |node: &Arc<Node>| (node.clone(), state.load(&node.name).cloned());
         let nodes = if unbound.is_empty() { Vec::new() } else { state.nodes.values().map(with_load).collect() };
         // One that was deleted since doesn't come back.
@@ -260,10 +277,10 @@ impl Snapshot {
 
     fn decide(&self, since_start: Duration, waits: Waits, rules: Rules<'_>) -> Decided {
         let (mut placings, mut free) = (Vec::new(), Vec::new());
-        for (row, predecessor) in &self.unbound {
-            let pod = unplaced(row, predecessor.as_ref());
+        for unbound in &self.unbound {
+            let pod = unplaced(unbound);
             let held = self.awaited.as_ref().and_then(|awaited| fence::holds(awaited, since_start, waits, Again::of(pod.spec)));
-            match held {
+            match held.or_else(|| unbound.lacks.clone()) {
                 Some(reason) => placings.extend(hold(&pod, reason)),
                 None => free.push(pod),
             }
@@ -287,6 +304,13 @@ async fn write(store: &Store, placings: Vec<Placing>) -> Result<(), ()> {
     written.map(drop).map_err(|error| log_failure("placing pods", &error))
 }
 
+fn unbound(state: &State, row: &Arc<PodRow>) -> Unbound {
+    let spec = &row.pod.spec;
+    let pin = |volume: &Name| Some(Pin { volume: volume.clone(), node: state.volume(volume)?.node.clone() });
+    let pins = spec.claims().filter_map(pin).collect();
+    Unbound { row: row.clone(), predecessor: predecessor(state, row), lacks: state.lacks(spec), pins }
+}
+
 fn predecessor(state: &State, row: &PodRow) -> Option<Old> {
     let metadata = &row.pod.metadata;
     let mut others = state.namesakes(&metadata.name).into_iter().filter(|other| other.pod.metadata.uid != metadata.uid);
@@ -297,15 +321,15 @@ fn predecessor(state: &State, row: &PodRow) -> Option<Old> {
     })
 }
 
-fn unplaced<'a>(row: &'a PodRow, predecessor: Option<&'a Old>) -> Unplaced<'a> {
+fn unplaced(Unbound { row, predecessor, pins, .. }: &Unbound) -> Unplaced<'_> {
     let metadata = &row.pod.metadata;
-    let predecessor = predecessor.and_then(|Old { row, on_lost_node }| {
+    let predecessor = predecessor.as_ref().and_then(|Old { row, on_lost_node }| {
         let Pod { metadata, placement, .. } = &row.pod;
         Some(Predecessor { uid: metadata.uid, node: placement.node.as_ref()?, on_lost_node: *on_lost_node })
     });
     let Placement { waiting_for, avoids, .. } = &row.pod.placement;
     let (uid, name, spec) = (metadata.uid, &metadata.name, &row.pod.spec);
-    Unplaced { uid, name, spec, waiting_for: waiting_for.as_deref(), avoids, predecessor }
+    Unplaced { uid, name, spec, waiting_for: waiting_for.as_deref(), avoids, pins, predecessor }
 }
 
 #[cfg(test)]

@@ -110,6 +110,7 @@ impl Leader {
             usage: None,
             pods,
             events: Vec::new(),
+            dropped: Vec::new(),
         };
         self.store.report(name("n1"), report).await.expect("a report");
     }

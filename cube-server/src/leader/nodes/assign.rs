@@ -2,13 +2,16 @@
 //!
 //! Woken by the store's changes ([`super::pokes`]), not by time: a commit reaches the node at once.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use cube_api::ApiError;
-use cube_api::meta::{Name, NodeId, Uid};
+use cube_api::meta::{Labels, Name, NodeId, Revision, Uid};
 use cube_api::routes::node;
 use cube_api::session::{Assignment, AssignmentAccepted, Want};
+use cube_api::sources::{Sources, Values};
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::client::conn::http2::SendRequest;
@@ -55,9 +58,34 @@ pub async fn keep_assigned(store: Store, ambient: Ambient, poke: Poke, node: Nam
 struct Delivery {
     node: Name,
     client: SendRequest<Body>,
-    /// Which pods it took, what it is to do with each, and whether more may come. Their specs belong to the uids: kept as well, they would be a
-    /// copy of the cluster.
-    sent: Option<(Vec<(Uid, Want)>, bool)>,
+    /// Which pods it took, what it is to do with each, with which values and labels, whether more may come, and which volumes go. Specs belong to the
+    /// uids, and values to their revisions: kept as well, they would be a copy of the cluster.
+    sent: Option<Sent>,
+}
+
+#[derive(PartialEq, Eq)]
+struct Sent {
+    pods: Vec<(Uid, Want, Versions, Labels)>,
+    cordoned: bool,
+    drop_volumes: Vec<Uid>,
+}
+
+/// Of the values that a pod takes, by secret (true) and name; and of its named volumes.
+type Versions = (Vec<(bool, Name, Revision)>, Vec<Uid>);
+
+impl Sent {
+    fn of<Spec>(assignment: &Assignment<Spec>) -> Self {
+        let pods = assignment.pods.iter().map(|pod| (pod.uid, pod.want.clone(), versions(pod.sources.as_deref()), pod.labels.clone()));
+        Self { pods: pods.collect(), cordoned: assignment.cordoned, drop_volumes: assignment.drop_volumes.clone() }
+    }
+}
+
+fn versions(sources: Option<&Sources>) -> Versions {
+    let Some(Sources { secrets, configs, volumes }) = sources else { return Versions::default() };
+    let of = |is_secret: bool, values: &BTreeMap<Name, Arc<Values>>| -> Vec<_> {
+        values.iter().map(|(name, values)| (is_secret, name.clone(), values.revision)).collect()
+    };
+    ([of(true, secrets), of(false, configs)].concat(), volumes.values().copied().collect())
 }
 
 impl Delivery {
@@ -67,7 +95,7 @@ impl Delivery {
 
     /// Hands an assignment over, unless the node took the same set already.
     async fn deliver(&mut self, assignment: Assignment<impl Serialize>) -> Result<(), ApiError> {
-        let sent: (Vec<_>, bool) = (assignment.pods.iter().map(|pod| (pod.uid, pod.want.clone())).collect(), assignment.cordoned);
+        let sent = Sent::of(&assignment);
         if self.sent.as_ref() == Some(&sent) {
             return Ok(());
         }

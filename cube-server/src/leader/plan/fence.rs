@@ -36,7 +36,7 @@ pub enum Again {
 impl Again {
     /// By its spec.
     pub fn of(spec: &PodSpec) -> Self {
-        match (spec.on_node_loss, spec.restart_policy) {
+        match (spec.node_loss(), spec.restart_policy) {
             (OnNodeLoss::Wait, _) | (OnNodeLoss::Replace, RestartPolicy::Never) => Self::MustNot,
             (OnNodeLoss::Replace, RestartPolicy::Always | RestartPolicy::OnFailure) => Self::May,
         }

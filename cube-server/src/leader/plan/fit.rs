@@ -39,5 +39,5 @@ pub fn unfit(first: &[Asked<'_>], asked: &[Asked<'_>], nodes: Vec<Candidate<'_>>
 
 fn unplaced<'a>(asked: &Asked<'a>) -> Unplaced<'a> {
     let Asked { uid, name, spec } = *asked;
-    Unplaced { uid, name, spec, waiting_for: None, avoids: &[], predecessor: None }
+    Unplaced { uid, name, spec, waiting_for: None, avoids: &[], pins: &[], predecessor: None }
 }

@@ -43,8 +43,19 @@ pub struct Unplaced<'a> {
     pub waiting_for: Option<&'a str>,
     /// Nodes that it should get only where no other fits: pods of its name failed there.
     pub avoids: &'a [Name],
+    /// Where the named volumes are that it needs, as far as they are anywhere yet.
+    pub pins: &'a [Pin],
     /// A pod of its name that it has to wait for ([`must_wait`]).
     pub predecessor: Option<Predecessor<'a>>,
+}
+
+/// A named volume that is on a node: pods that need it go there.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Pin {
+    /// Its name.
+    pub volume: Name,
+    /// Where its data are.
+    pub node: Name,
 }
 
 /// A pod whose name another one has taken over.
@@ -61,7 +72,7 @@ pub struct Predecessor<'a> {
 /// Whether a pod must not start before `old`, which had its name, is known to have stopped. On a node that is lost that may be never, so only a
 /// pod that must not run twice waits for it, and any pod for such a one: `onNodeLoss: wait` is kept under a name over every change of the spec.
 pub fn must_wait(spec: &PodSpec, old: &PodRow, on_lost_node: bool) -> bool {
-    let waits = |spec: &PodSpec| match spec.on_node_loss {
+    let waits = |spec: &PodSpec| match spec.node_loss() {
         OnNodeLoss::Wait => true,
         OnNodeLoss::Replace => false,
     };
@@ -91,7 +102,7 @@ pub fn schedule(pods: &[Unplaced<'_>], nodes: Vec<Candidate<'_>>, rules: Rules<'
     let (mut known, mut groups, mut group_of) = (BTreeMap::new(), Vec::<Group<'_>>::new(), Vec::with_capacity(pods.len()));
     for pod in pods {
         let group = pod.predecessor.is_none().then(|| {
-            let need = Need::of(pod.spec, rules.strategy);
+            let need = Need::of(pod.spec, pod.pins, rules.strategy);
             let next = groups.len();
             let group = *known.entry(need.clone()).or_insert(next);
             if group == next {

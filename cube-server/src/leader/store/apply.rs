@@ -76,7 +76,7 @@ fn precondition(draft: &Draft<'_>, resource: &Resource) -> Result<(), Problem> {
     let (reference, wanted) = (resource.reference(), resource.metadata());
     let standing = match reference.kind {
         ResourceKind::Pod => draft.state().standing(&reference.name).map(|row| &row.pod.metadata),
-        kind @ (ResourceKind::Node | ResourceKind::Secret | ResourceKind::Config) => {
+        kind @ (ResourceKind::Node | ResourceKind::Secret | ResourceKind::Config | ResourceKind::Volume) => {
             draft.state().object(kind, &reference.name).map(|object| object.metadata())
         }
     };

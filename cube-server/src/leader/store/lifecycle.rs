@@ -10,7 +10,7 @@ use cube_api::routes::DeleteQuery;
 use cube_api::{ApiError, ErrorCode};
 
 use super::draft::Draft;
-use super::{Placing, PodRow, Retired, lost};
+use super::{Placing, PodRow, Retired, lost, volumes};
 
 fn standing(draft: &Draft<'_>, name: &Name) -> Result<Arc<PodRow>, ApiError> {
     draft.state().standing(name).cloned().ok_or_else(|| missing(name))
@@ -176,6 +176,9 @@ fn bind(draft: &mut Draft<'_>, uid: &Uid, node: Name, reason: &str) {
     let Some(known) = draft.state().nodes.get(&node).filter(is_open) else { return };
     // A restart, or a pod that was taken over, may have had the room since the scheduler looked.
     if draft.state().lacks_for(&node, &row.pod.spec, &known.allocatable).is_some() {
+        return;
+    }
+    if !volumes::claim(draft, &row, &node) {
         return;
     }
     let message = format!("on node {node}: {reason}");

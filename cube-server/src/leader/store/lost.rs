@@ -41,7 +41,7 @@ enum Fate {
 impl Fate {
     fn of(row: &PodRow) -> Self {
         let Pod { spec, .. } = &row.pod;
-        match (&row.retired, row.is_finished(), spec.on_node_loss, spec.restart_policy) {
+        match (&row.retired, row.is_finished(), spec.node_loss(), spec.restart_policy) {
             (_, false, OnNodeLoss::Wait, _) => Self::Waits,
             (Some(_), _, _, _) => Self::Leaves,
             (None, true, _, _) => Self::Stays,

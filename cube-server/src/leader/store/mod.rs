@@ -30,6 +30,7 @@ mod state;
 mod templates;
 #[cfg(test)]
 mod tests;
+mod volumes;
 mod watch;
 mod writer;
 
@@ -58,7 +59,8 @@ pub use self::error::StoreError;
 pub use self::fence::Fence;
 pub use self::metrics::StoreMetrics;
 pub use self::owned::{NewPod, OwnerPass};
-pub use self::state::{HostPort, NodeLoad, Reserved, State};
+pub(crate) use self::state::asked_labels;
+pub use self::state::{NodeLoad, Reserved, State};
 pub use self::watch::{Change, Changed, Changes};
 
 use self::backup::{BackupError, Contents};
@@ -166,7 +168,7 @@ impl PodRow {
 
     /// The node where alone it may run, and may run now (`onNodeLoss: wait`): only that node's word, or that it is dead, frees its name.
     pub fn pinned_to(&self) -> Option<&Name> {
-        match self.pod.spec.on_node_loss {
+        match self.pod.spec.node_loss() {
             OnNodeLoss::Wait if !self.is_finished() => self.pod.placement.node.as_ref(),
             OnNodeLoss::Wait | OnNodeLoss::Replace => None,
         }

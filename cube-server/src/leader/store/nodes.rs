@@ -9,7 +9,7 @@ use cube_api::{ApiError, ErrorCode};
 
 use super::draft::Draft;
 use super::state::{KeptNode, Machine};
-use super::{cordon, lost};
+use super::{cordon, lost, volumes};
 
 pub(super) fn known(draft: &Draft<'_>, name: &Name) -> Result<KeptNode, ApiError> {
     let missing = || ApiError::new(ErrorCode::NotFound, format!("node/{name} not found")).hint("`cube nodes` shows what there is");
@@ -71,8 +71,10 @@ fn welcome_new(draft: &mut Draft<'_>, announcement: Announcement) {
         allocatable: allocatable(&announcement.facts),
         usage: None,
         cordon: None,
+        host_paths: announcement.facts.host_paths,
         version: announcement.facts.version,
         engine: announcement.facts.engine,
+        address: announcement.facts.address,
         created_at: draft.now,
         seen_at: draft.now,
         condition,
@@ -114,8 +116,10 @@ pub(super) fn with_facts(node: &Node, facts: &NodeFacts) -> Node {
     Node {
         capacity: facts.capacity,
         allocatable: allocatable(facts),
+        host_paths: facts.host_paths.clone(),
         version: facts.version.clone(),
         engine: facts.engine.clone(),
+        address: facts.address,
         ..node.clone()
     }
 }
@@ -203,6 +207,7 @@ pub(super) fn delete(draft: &mut Draft<'_>, name: &Name, force: bool) -> Result<
     let view = draft.state().node_view(&known.node);
     lost::bury(draft, name, force);
     draft.drop_node(name);
+    volumes::node_gone(draft, name);
     draft.node_event(name, EventKind::Normal, "NodeDeleted", "deleted by the user");
     Ok(view)
 }

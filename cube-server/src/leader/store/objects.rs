@@ -13,7 +13,7 @@ use cube_api::secret::Secret;
 use cube_api::{ApiError, ErrorCode};
 
 use super::draft::Draft;
-use super::{apply, owned};
+use super::{apply, owned, volumes};
 
 /// Makes the resource, changes it in place, or leaves it; refused where it can't become what the manifest says.
 pub(super) fn apply(draft: &mut Draft<'_>, manifest: Resource) -> Result<(ApplyAction, Object), Problem> {
@@ -69,6 +69,9 @@ pub(super) fn delete(draft: &mut Draft<'_>, reference: &ResourceRef, query: &Del
         ApiError::new(ErrorCode::NotFound, format!("{reference} not found")).hint(hint)
     };
     let old = draft.state().object(reference.kind, &reference.name).cloned().ok_or_else(missing)?;
+    if let Object::Volume(volume) = &*old {
+        return volumes::delete(draft, volume);
+    }
     owned::stop_owned(draft, &old, query.grace_seconds);
     let mut new = Object::clone(&old);
     new.metadata_mut().deletion_requested_at.get_or_insert(draft.now);

@@ -158,7 +158,9 @@ pub(super) fn stop_owned(draft: &mut Draft<'_>, owner: &Object, grace_seconds: O
 /// The resources that are being deleted and own nothing any more, or own what isn't told to go yet.
 pub(super) fn leaving(state: &State) -> Vec<ResourceRef> {
     let all = ResourceKind::ALL.into_iter().flat_map(|kind| state.objects(kind, Bound::Unbounded));
-    all.filter(|(_, object)| object.metadata().deletion_requested_at.is_some()).map(|(_, object)| object.reference()).collect()
+    // A volume goes by its node's word.
+    let is_leaving = |object: &Object| object.is_owner() && object.metadata().deletion_requested_at.is_some();
+    all.filter(|(_, object)| is_leaving(object)).map(|(_, object)| object.reference()).collect()
 }
 
 /// Goes on with a delete: tells what the resource owns to go, and drops it once it owns nothing.

@@ -7,10 +7,10 @@ use cube_api::pod::{ContainerStatus, PodStatus};
 use cube_api::session::{NodeEvent, PodReport, Report, ReportAccepted};
 use cube_api::{ApiError, ErrorCode};
 
-use super::PodRow;
 use super::draft::Draft;
 use super::nodes::{same_cluster, with_facts};
 use super::state::{KeptNode, Machine};
+use super::{PodRow, volumes};
 
 /// Takes a report. Events come before the statuses: the end of a pod is the last thing that is said of it.
 pub(super) fn take(draft: &mut Draft<'_>, node: &Name, report: Report) -> Result<ReportAccepted, ApiError> {
@@ -19,6 +19,7 @@ pub(super) fn take(draft: &mut Draft<'_>, node: &Name, report: Report) -> Result
     if facts != *known.node || machine != known.machine {
         draft.put_node(Node { seen_at: draft.now, ..facts }, machine);
     }
+    volumes::dropped(draft, node, &report.dropped);
     let events_through = take_events(draft, &known, report.events);
     for pod in report.pods {
         take_pod(draft, node, pod);

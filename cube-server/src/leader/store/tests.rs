@@ -8,6 +8,7 @@ mod model;
 mod objects;
 mod report;
 mod space;
+mod volumes;
 mod watch;
 mod write;
 
@@ -85,6 +86,7 @@ impl Leader {
             usage: None,
             pods: Vec::new(),
             events: Vec::new(),
+            dropped: Vec::new(),
         }
     }
 

@@ -3,14 +3,17 @@
 //! * `translate.rs`: Docker's words into ours, once.
 //! * `streams.rs`: the answers that go on for long, on connections of their own.
 //! * `exec.rs`: a command in a container, and its end when its client is gone.
-//! * `pause.rs`: the sandbox's image.
+//! * `pause.rs`: the sandbox's image. `tar.rs`: how Docker takes files.
+//! * `volumes.rs`: volumes, and what they begin with.
 //!
 //! It keeps no state but the connection: every answer is asked for.
 
 mod exec;
 mod pause;
 mod streams;
+mod tar;
 mod translate;
+mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
@@ -28,6 +31,7 @@ use bollard::query_parameters::{
 };
 use cube_api::meta::Uid;
 use cube_api::node::Capacity;
+use cube_api::pod::HostPort;
 use cube_api::quantity::{Bytes, MilliCpu};
 use futures::FutureExt;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
@@ -38,9 +42,11 @@ use self::streams::JsonLines;
 use super::demux::LogLines;
 use super::{
     CALL_TIMEOUT, Census, ContainerId, ContainerSpec, EngineInfo, ExecHandle, ExecRequest, Hint, Identity, LogBatch, LogLine, LogRequest,
-    Observed, PULL_IDLE, PullProgress, RunState, Runtime, RuntimeError, SandboxSpec, Scope, Spare, StopSignal, spare_name,
+    Observed, PULL_IDLE, PodVolumes, PullProgress, RunState, Runtime, RuntimeError, SandboxSpec, Scope, Spare, StopSignal, Volumes,
+    spare_name,
 };
 use crate::latest;
+use crate::net;
 use crate::tasks::Tasks;
 
 /// Where Docker listens unless something else is said.
@@ -167,6 +173,17 @@ impl Docker {
         Ok(ContainerId(created.id))
     }
 
+    /// Of the pause image, which is put into the engine if need be.
+    async fn create_paused(&self, name: &str, body: ContainerCreateBody) -> Result<ContainerId, RuntimeError> {
+        match self.create_named(name, body.clone()).await {
+            Err(RuntimeError::Image { .. }) => {
+                self.load_pause().await?;
+                self.create_named(name, body).await
+            }
+            other => other,
+        }
+    }
+
     async fn create(&self, scope: &Scope, identity: &Identity, body: ContainerCreateBody) -> Result<ContainerId, RuntimeError> {
         let name = identity.container_name();
         let created = match self.create_named(&name, body).await {
@@ -256,7 +273,7 @@ fn absent_is_none<T>(answer: Result<T, RuntimeError>) -> Result<Option<T>, Runti
     match answer {
         Ok(value) => Ok(Some(value)),
         Err(RuntimeError::Gone | RuntimeError::Image { .. }) => Ok(None),
-        Err(other @ (RuntimeError::Unavailable { .. } | RuntimeError::Refused { .. })) => Err(other),
+        Err(other @ (RuntimeError::Unavailable { .. } | RuntimeError::Refused { .. } | RuntimeError::PortTaken { .. })) => Err(other),
     }
 }
 
@@ -323,7 +340,7 @@ impl Runtime for Docker {
         }
         let uid = |summary: &ContainerSummary| translate::pod_uid(summary.labels.as_ref()?, name_of(summary));
         let silent: BTreeSet<Uid> = silent.iter().filter_map(uid).collect();
-        Ok(Census { containers, silent })
+        Ok(Census { containers, silent, volumes: self.volumes(scope).await?.pods })
     }
 
     async fn list_pod(&self, scope: &Scope, uid: Uid) -> Result<Vec<Observed>, RuntimeError> {
@@ -376,7 +393,9 @@ impl Runtime for Docker {
         let found = absent_is_none(self.call("look for the image", |api| api.inspect_image(image)).await);
         match found {
             Ok(found) => Ok(found.and_then(|image| image.id)),
-            Err(RuntimeError::Refused { problem, .. }) => Err(RuntimeError::Image { problem: format!("'{image}': {problem}") }),
+            Err(RuntimeError::Refused { problem, .. } | RuntimeError::PortTaken { problem, .. }) => {
+                Err(RuntimeError::Image { problem: format!("'{image}': {problem}") })
+            }
             Err(other @ (RuntimeError::Unavailable { .. } | RuntimeError::Gone | RuntimeError::Image { .. })) => Err(other),
         }
     }
@@ -385,6 +404,11 @@ impl Runtime for Docker {
         self.pulled(image, &progress).await?;
         let problem = || RuntimeError::Image { problem: format!("'{image}' is not there after its pull") };
         self.image(image).await?.ok_or_else(problem)
+    }
+
+    /// Docker's machine is this one: its socket is a file here.
+    async fn port_is_free(&self, port: HostPort) -> bool {
+        net::is_free(port)
     }
 
     async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<ContainerId, RuntimeError> {
@@ -400,14 +424,7 @@ impl Runtime for Docker {
     }
 
     async fn create_spare(&self, scope: &Scope, number: Uuid) -> Result<ContainerId, RuntimeError> {
-        let (name, body) = (spare_name(number), translate::spare_body(scope, &pause::IMAGE));
-        match self.create_named(&name, body.clone()).await {
-            Err(RuntimeError::Image { .. }) => {
-                self.load_pause().await?;
-                self.create_named(&name, body).await
-            }
-            other => other,
-        }
+        self.create_paused(&spare_name(number), translate::spare_body(scope, &pause::IMAGE)).await
     }
 
     async fn spares(&self, scope: &Scope) -> Result<Vec<Spare>, RuntimeError> {
@@ -434,6 +451,22 @@ impl Runtime for Docker {
         }
     }
 
+    async fn prepare_volumes(&self, wanted: &PodVolumes) -> Result<(), RuntimeError> {
+        volumes::prepare(self, wanted).await
+    }
+
+    async fn volumes(&self, scope: &Scope) -> Result<Volumes, RuntimeError> {
+        volumes::list(self, scope).await
+    }
+
+    async fn remove_volumes(&self, scope: &Scope, uid: Uid) -> Result<(), RuntimeError> {
+        volumes::remove(self, scope, uid).await
+    }
+
+    async fn remove_kept(&self, scope: &Scope, volume: Uid) -> Result<(), RuntimeError> {
+        volumes::remove_kept(self, scope, volume).await
+    }
+
     async fn create_container(&self, spec: &ContainerSpec) -> Result<ContainerId, RuntimeError> {
         self.create(&spec.scope, &spec.identity, translate::container_body(spec)).await
     }
@@ -449,7 +482,7 @@ impl Runtime for Docker {
             Some(RunState::Running { .. }) => {}
             Some(RunState::Paused { .. }) => match self.call("resume the container", |api| api.unpause_container(&id.0)).await {
                 // Ended or resumed meanwhile: the signal finds out.
-                Ok(()) | Err(RuntimeError::Gone | RuntimeError::Refused { .. }) => {}
+                Ok(()) | Err(RuntimeError::Gone | RuntimeError::Refused { .. } | RuntimeError::PortTaken { .. }) => {}
                 Err(other @ (RuntimeError::Unavailable { .. } | RuntimeError::Image { .. })) => return Err(other),
             },
             Some(RunState::Created | RunState::Exited { .. } | RunState::Removing) | None => return Ok(()),
@@ -462,10 +495,12 @@ impl Runtime for Docker {
         match self.call("signal the container", |api| api.kill_container(&id.0, Some(options))).await {
             Ok(()) | Err(RuntimeError::Gone) => Ok(()),
             // Refused is `is not running`: it ended between the look and the signal. Anything else would still be running now.
-            Err(refused @ RuntimeError::Refused { .. }) => match self.inspect(id).await?.map(|container| container.state) {
-                Some(RunState::Running { .. } | RunState::Paused { .. }) => Err(refused),
-                Some(RunState::Created | RunState::Exited { .. } | RunState::Removing) | None => Ok(()),
-            },
+            Err(refused @ (RuntimeError::Refused { .. } | RuntimeError::PortTaken { .. })) => {
+                match self.inspect(id).await?.map(|container| container.state) {
+                    Some(RunState::Running { .. } | RunState::Paused { .. }) => Err(refused),
+                    Some(RunState::Created | RunState::Exited { .. } | RunState::Removing) | None => Ok(()),
+                }
+            }
             Err(other @ (RuntimeError::Unavailable { .. } | RuntimeError::Image { .. })) => Err(other),
         }
     }
@@ -476,7 +511,7 @@ impl Runtime for Docker {
             Ok(()) | Err(RuntimeError::Gone) => Ok(()),
             // `removal is already in progress`: not gone yet, so not done yet; the caller asks again.
             Err(RuntimeError::Refused { operation, problem }) => Err(RuntimeError::Unavailable { operation, problem }),
-            Err(other @ (RuntimeError::Unavailable { .. } | RuntimeError::Image { .. })) => Err(other),
+            Err(other @ (RuntimeError::Unavailable { .. } | RuntimeError::PortTaken { .. } | RuntimeError::Image { .. })) => Err(other),
         }
     }
 

@@ -7,11 +7,14 @@ use bollard::errors::Error;
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, HostConfig, HostConfigLogConfig, PortBinding,
 };
-use cube_api::meta::Uid;
-use cube_api::pod::{Port, Protocol};
+use cube_api::meta::{Name, Uid};
+use cube_api::pod::{HostPort, Protocol, PublishedPort};
 use jiff::Timestamp;
 
-use crate::follower::runtime::{ContainerId, ContainerSpec, Identity, Observed, RunState, RuntimeError, SandboxSpec, Scope, Spare};
+use super::volumes;
+use crate::follower::runtime::{
+    Binding, ContainerId, ContainerSpec, Identity, Observed, RunState, RuntimeError, SandboxSpec, Scope, Spare,
+};
 
 /// Whose cluster a container is.
 pub const CLUSTER: &str = "io.cube.cluster";
@@ -19,7 +22,8 @@ pub const CLUSTER: &str = "io.cube.cluster";
 pub const NODE: &str = "io.cube.node";
 /// Which life of a pod.
 pub const POD_UID: &str = "io.cube.pod.uid";
-const POD_NAME: &str = "io.cube.pod.name";
+/// The name of a pod.
+pub const POD_NAME: &str = "io.cube.pod.name";
 /// Absent on a sandbox.
 const CONTAINER: &str = "io.cube.container";
 const ATTEMPT: &str = "io.cube.attempt";
@@ -36,27 +40,31 @@ const MAX_WORDS: usize = 400;
 
 /// What to create a sandbox with.
 pub fn sandbox_body(spec: &SandboxSpec, image: &str) -> ContainerCreateBody {
-    let published: Vec<&Port> = spec.published.iter().filter(|port| port.host_port.is_some()).collect();
     let mut bindings: HashMap<String, Option<Vec<PortBinding>>> = HashMap::new();
-    for port in &published {
-        let binding =
-            PortBinding { host_ip: port.host_ip.map(|ip| ip.to_string()), host_port: port.host_port.map(|number| number.to_string()) };
+    for port in &spec.published {
+        let binding = PortBinding { host_ip: port.host_ip.map(|ip| ip.to_string()), host_port: Some(port.host_port.to_string()) };
         bindings.entry(port_key(port)).or_default().get_or_insert_default().push(binding);
     }
     ContainerCreateBody {
         hostname: spec.hostname.clone(),
         exposed_ports: Some(bindings.keys().cloned().collect()),
-        ..pause_body(labels(&spec.scope, &spec.identity, None), image, bindings)
+        ..pause_body(labels(&spec.scope, &spec.identity, None), image, bindings, &spec.holds)
     }
 }
 
 /// What to create a spare sandbox with: what a pod's would be that publishes no port and asks for no host name.
 pub fn spare_body(scope: &Scope, image: &str) -> ContainerCreateBody {
-    let labels = [(CLUSTER, scope.cluster.to_string()), (NODE, scope.node.to_string()), (ROLE, SPARE.to_owned())];
-    pause_body(labels.map(|(key, value)| (key.to_owned(), value)).into(), image, HashMap::new())
+    let mut labels = scope_map(scope);
+    labels.insert(ROLE.to_owned(), SPARE.to_owned());
+    pause_body(labels, image, HashMap::new(), &[])
 }
 
-fn pause_body(labels: HashMap<String, String>, image: &str, bindings: HashMap<String, Option<Vec<PortBinding>>>) -> ContainerCreateBody {
+fn pause_body(
+    labels: HashMap<String, String>,
+    image: &str,
+    bindings: HashMap<String, Option<Vec<PortBinding>>>,
+    holds: &[String],
+) -> ContainerCreateBody {
     ContainerCreateBody {
         image: Some(image.to_owned()),
         labels: Some(labels),
@@ -65,6 +73,7 @@ fn pause_body(labels: HashMap<String, String>, image: &str, bindings: HashMap<St
             // It writes nothing: a log driver would only cost a file and a copier.
             log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
             readonly_rootfs: Some(true),
+            mounts: Some(holds.iter().enumerate().map(|(place, name)| volumes::volume_mount(name, &format!("/v/{place}"), true)).collect()),
             // Not Kubernetes' oom_score_adj of -998: an engine without CAP_SYS_RESOURCE (rootless, nested) can't start such a container at
             // all, and a process of a few pages is the last that the kernel picks anyway.
             ..HostConfig::default()
@@ -73,7 +82,23 @@ fn pause_body(labels: HashMap<String, String>, image: &str, bindings: HashMap<St
     }
 }
 
-fn port_key(port: &Port) -> String {
+/// What `80/tcp` is bound to; what isn't to be read is no binding of ours.
+fn bindings_of(key: &str, bound: Vec<PortBinding>) -> Vec<Binding> {
+    let Some((container_port, protocol)) = key.split_once('/') else { return Vec::new() };
+    let protocol = match protocol {
+        "tcp" => Protocol::Tcp,
+        "udp" => Protocol::Udp,
+        _ => return Vec::new(),
+    };
+    let Ok(container_port) = container_port.parse() else { return Vec::new() };
+    let host = |binding: PortBinding| {
+        let ip = binding.host_ip.and_then(|ip| ip.parse::<IpAddr>().ok()).filter(|ip| !ip.is_unspecified());
+        Some(HostPort { port: binding.host_port?.parse().ok()?, protocol, ip })
+    };
+    bound.into_iter().filter_map(host).map(|host| Binding { container_port, host }).collect()
+}
+
+fn port_key(port: &PublishedPort) -> String {
     let protocol = match port.protocol {
         Protocol::Tcp => "tcp",
         Protocol::Udp => "udp",
@@ -87,6 +112,7 @@ pub fn container_body(spec: &ContainerSpec) -> ContainerCreateBody {
     let limits = &spec.resources.limits;
     let whole = |amount: u64| i64::try_from(amount).unwrap_or(i64::MAX);
     let memory = limits.memory.map(|bytes| whole(bytes.0));
+    let (binds, mounts) = volumes::mounts(&spec.mounts);
     let rotation = [("max-size", "10m"), ("max-file", "5")].map(|(key, value)| (key.to_owned(), value.to_owned()));
     ContainerCreateBody {
         image: Some(spec.image.clone()),
@@ -101,6 +127,8 @@ pub fn container_body(spec: &ContainerSpec) -> ContainerCreateBody {
         host_config: Some(HostConfig {
             network_mode: Some(format!("container:{}", spec.sandbox.0)),
             log_config: Some(HostConfigLogConfig { typ: Some("json-file".to_owned()), config: Some(HashMap::from(rotation)) }),
+            binds: Some(binds),
+            mounts: Some(mounts),
             nano_cpus: limits.cpu.map(|cpu| whole(cpu.0.saturating_mul(1_000_000))),
             memory,
             // Equal to memory: no swap on top, as a limit should be what it says.
@@ -114,9 +142,8 @@ pub fn container_body(spec: &ContainerSpec) -> ContainerCreateBody {
 }
 
 fn labels(scope: &Scope, identity: &Identity, sandbox: Option<&ContainerId>) -> HashMap<String, String> {
-    let mut labels = HashMap::from([
-        (CLUSTER.to_owned(), scope.cluster.to_string()),
-        (NODE.to_owned(), scope.node.to_string()),
+    let mut labels = scope_map(scope);
+    labels.extend([
         (POD_UID.to_owned(), identity.uid.to_string()),
         (POD_NAME.to_owned(), identity.pod.to_string()),
         (ATTEMPT.to_owned(), identity.attempt.to_string()),
@@ -126,7 +153,12 @@ fn labels(scope: &Scope, identity: &Identity, sandbox: Option<&ContainerId>) -> 
     labels
 }
 
-/// Whether a container carries this scope.
+/// The labels of everything that is a scope's.
+pub fn scope_map(scope: &Scope) -> HashMap<String, String> {
+    HashMap::from([(CLUSTER.to_owned(), scope.cluster.to_string()), (NODE.to_owned(), scope.node.to_string())])
+}
+
+/// Whether a container or a volume carries this scope.
 pub fn is_in(scope: &Scope, labels: &HashMap<String, String>) -> bool {
     labels.get(CLUSTER) == Some(&scope.cluster.to_string()) && labels.get(NODE).map(String::as_str) == Some(scope.node.as_str())
 }
@@ -150,9 +182,19 @@ fn identity(labels: &HashMap<String, String>) -> Option<Identity> {
     })
 }
 
-/// The labels, beside its scope's, that every spare has, taken or not.
+/// The label, beside its scope's, that every spare has, taken or not.
 pub fn spare_label() -> String {
-    format!("{ROLE}={SPARE}")
+    role_label(SPARE)
+}
+
+/// The label of what has a role.
+pub fn role_label(role: &str) -> String {
+    format!("{ROLE}={role}")
+}
+
+/// Whose volume it is, by its labels.
+pub fn pod_of(labels: &HashMap<String, String>) -> Option<(Uid, Name)> {
+    Some((labels.get(POD_UID)?.parse().ok()?, labels.get(POD_NAME)?.parse().ok()?))
 }
 
 /// Whose container it is, by its labels, or by its name where it was made as a spare.
@@ -189,7 +231,11 @@ pub fn observed(container: ContainerInspectResponse) -> Option<Observed> {
         let mut addresses = networks.into_values().filter_map(|network| network.ip_address?.parse::<IpAddr>().ok());
         addresses.next()
     });
+    let bindings = container.host_config.and_then(|config| config.port_bindings).unwrap_or_default();
+    let mut bindings: Vec<_> = bindings.into_iter().flat_map(|(key, bound)| bindings_of(&key, bound.unwrap_or_default())).collect();
+    bindings.sort_by_key(|binding| (binding.container_port, binding.host));
     Some(Observed {
+        bindings,
         id: ContainerId(container.id?),
         identity: if is_spare(&labels) { Identity::of_sandbox_name(plain_name(&name))? } else { identity(&labels)? },
         sandbox: labels.get(SANDBOX).cloned().map(ContainerId),
@@ -248,9 +294,20 @@ pub fn refusal(operation: &'static str, status: u16, message: &str) -> RuntimeEr
     match status {
         404 if message.contains("No such image") => RuntimeError::Image { problem: readable(message) },
         404 if message.contains("No such container") => RuntimeError::Gone,
+        // Its spelling is another one in newer engines.
+        404 if message.to_ascii_lowercase().contains("no such volume") => RuntimeError::Gone,
         500.. if !of_the_pod => RuntimeError::Unavailable { operation, problem: readable(message) },
+        500.. if let Some(port) = taken_port(message) => RuntimeError::PortTaken { port, problem: readable(message) },
         _ => RuntimeError::Refused { operation, problem: readable(message) },
     }
+}
+
+/// The host port that is taken, if that is what Docker says: by a container of its own (`Bind for 0.0.0.0:80 failed: port is already allocated`), or by
+/// a program (`listen tcp4 0.0.0.0:80: bind: address already in use`).
+fn taken_port(message: &str) -> Option<u16> {
+    let address =
+        [" failed: port is already allocated", ": bind: address already in use"].iter().find_map(|said| message.split_once(said))?.0;
+    address.rsplit_once(':')?.1.parse().ok()
 }
 
 /// What a failed pull means: whatever Docker or the registry answers is about the image, only a broken connection is the engine's trouble.
@@ -346,6 +403,7 @@ mod tests {
                 resources,
                 tty: false,
                 stdin: false,
+                mounts: Vec::new(),
             };
             container_body(&spec).host_config.expect("it has one")
         };
@@ -370,9 +428,13 @@ mod tests {
     fn a_taken_port_is_the_pod_s_trouble_and_says_which() {
         let words = "driver failed programming external connectivity on endpoint cube_web__x_0 (ab12): Bind for 0.0.0.0:80 failed: port is already allocated";
         match refusal("start the container", 500, words) {
-            RuntimeError::Refused { problem, .. } => assert_eq!(problem, "Bind for 0.0.0.0:80 failed: port is already allocated"),
+            RuntimeError::PortTaken { port: 80, problem } => assert_eq!(problem, "Bind for 0.0.0.0:80 failed: port is already allocated"),
             other => panic!("{other:?}"),
         }
+        let by_a_program = "driver failed programming external connectivity on endpoint x (ab12): Error starting userland proxy: listen tcp6 \
+                            [::]:30123: bind: address already in use";
+        let refused = refusal("start the container", 500, by_a_program);
+        assert!(matches!(refused, RuntimeError::PortTaken { port: 30_123, .. }), "{refused:?}");
     }
 
     #[test]

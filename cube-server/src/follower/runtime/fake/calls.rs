@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cube_api::meta::Uid;
 use cube_api::node::Capacity;
+use cube_api::pod::HostPort;
 use cube_api::quantity::{Bytes as Memory, MilliCpu};
 use futures::stream::BoxStream;
 use tokio::sync::oneshot;
@@ -15,11 +16,12 @@ use uuid::Uuid;
 
 use super::desk::{Call, Failure, Operation};
 use super::script::Pull;
+use super::volumes::Stored;
 use super::world::{By, Carry, Container, Moment, World};
 use super::{Fake, exec, image_id, streams};
 use crate::follower::runtime::{
-    CALL_TIMEOUT, ContainerId, ContainerSpec, EngineInfo, ExecHandle, ExecRequest, Hint, Identity, LogBatch, LogRequest, Observed,
-    PULL_IDLE, PullProgress, Runtime, RuntimeError, SandboxSpec, Scope, Spare, StopSignal,
+    Binding, CALL_TIMEOUT, ContainerId, ContainerSpec, EngineInfo, ExecHandle, ExecRequest, Hint, Identity, LogBatch, LogRequest, Observed,
+    PULL_IDLE, PodVolumes, PullProgress, Runtime, RuntimeError, SandboxSpec, Scope, Spare, StopSignal, VolumeKind, Volumes,
 };
 use crate::latest;
 
@@ -212,11 +214,23 @@ impl Runtime for Fake {
         pulled
     }
 
+    async fn port_is_free(&self, port: HostPort) -> bool {
+        let (world, _) = self.settled();
+        world.is_free(port)
+    }
+
     async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<ContainerId, RuntimeError> {
         let mut container = Container::new(Some(spec.scope.clone()), &spec.identity, "pause", image_id("pause"));
         container.published.clone_from(&spec.published);
+        let bindings = spec.published.iter().map(|port| Binding { container_port: port.container_port, host: port.taken() });
+        container.observed.bindings = bindings.collect();
         let order = Order::new(Operation::CreateSandbox, About::New(&spec.identity));
-        self.call(order, move |world, at| world.create(container, at)).await
+        let holds = spec.holds.clone();
+        let act = move |world: &mut World, at| {
+            container.volumes = world.mount(&[], &holds);
+            world.create(container, at)
+        };
+        self.call(order, act).await
     }
 
     async fn create_spare(&self, scope: &Scope, number: Uuid) -> Result<ContainerId, RuntimeError> {
@@ -239,12 +253,44 @@ impl Runtime for Fake {
         self.call(order, move |world, at| world.claim(&scope, &wanted, &identity, at)).await
     }
 
+    async fn prepare_volumes(&self, wanted: &PodVolumes) -> Result<(), RuntimeError> {
+        let wanted = wanted.clone();
+        let act = move |world: &mut World, at| world.prepare_volumes(&wanted, at);
+        self.call(Order::new(Operation::PrepareVolumes, About::Engine), act).await
+    }
+
+    async fn volumes(&self, scope: &Scope) -> Result<Volumes, RuntimeError> {
+        let scope = scope.clone();
+        self.call(Order::new(Operation::Volumes, About::Engine), move |world, _| Ok(world.volumes(&scope))).await
+    }
+
+    async fn remove_volumes(&self, scope: &Scope, uid: Uid) -> Result<(), RuntimeError> {
+        let scope = Some(scope.clone());
+        let of_pod = move |volume: &Stored| volume.scope == scope && volume.pod.as_ref().is_some_and(|(of, _)| *of == uid);
+        self.call(Order::new(Operation::RemoveVolumes, About::Engine), move |world, at| world.remove_volumes(of_pod, at)).await
+    }
+
+    async fn remove_kept(&self, scope: &Scope, wanted: Uid) -> Result<(), RuntimeError> {
+        let scope = Some(scope.clone());
+        let is_it = move |volume: &Stored| match &volume.kind {
+            VolumeKind::Kept(kept) => volume.scope == scope && kept.uid == wanted,
+            VolumeKind::Disk | VolumeKind::Memory { .. } | VolumeKind::Files(_) => false,
+        };
+        self.call(Order::new(Operation::RemoveKept, About::Engine), move |world, at| world.remove_volumes(is_it, at)).await
+    }
+
     async fn create_container(&self, spec: &ContainerSpec) -> Result<ContainerId, RuntimeError> {
         let mut container = Container::new(Some(spec.scope.clone()), &spec.identity, &spec.image, image_id(&spec.image));
         container.observed.sandbox = Some(spec.sandbox.clone());
         container.observed.tty = spec.tty;
+        container.env.clone_from(&spec.env);
+        let mounts = spec.mounts.clone();
         let act = move |world: &mut World, at| {
-            if world.has_image(&container.image) { world.create(container, at) } else { Err(no_image(&container.image)) }
+            if !world.has_image(&container.image) {
+                return Err(no_image(&container.image));
+            }
+            container.volumes = world.mount(&mounts, &[]);
+            world.create(container, at)
         };
         self.call(Order::new(Operation::CreateContainer, About::New(&spec.identity)), act).await
     }

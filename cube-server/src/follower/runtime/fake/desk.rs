@@ -27,6 +27,10 @@ pub enum Operation {
     CreateSpare,
     Spares,
     ClaimSpare,
+    PrepareVolumes,
+    Volumes,
+    RemoveVolumes,
+    RemoveKept,
     Start,
     Signal,
     Remove,
@@ -49,7 +53,11 @@ impl Operation {
             | Self::CreateSandbox
             | Self::CreateContainer
             | Self::CreateSpare
-            | Self::Spares => false,
+            | Self::Spares
+            | Self::PrepareVolumes
+            | Self::Volumes
+            | Self::RemoveVolumes
+            | Self::RemoveKept => false,
         }
     }
 }

@@ -5,6 +5,7 @@
 //!
 //! * `script.rs`: what containers of an image do.
 //! * `world.rs`: what there is and what happens, as a queue of events in time order. `log.rs`: what a container wrote.
+//! * `volumes.rs`: what there is of volumes.
 //! * `desk.rs`: how calls reach it. `calls.rs`, `streams.rs`, `exec.rs`: the calls themselves.
 //! * `hands.rs`: what people do behind the agent's back. `look.rs`: what checks see.
 //!
@@ -21,6 +22,7 @@ mod script;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod volumes;
 mod world;
 
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -32,6 +34,7 @@ use tokio::time::Instant;
 pub use self::desk::{Call, Failure, Latency, Operation};
 pub use self::look::{Resident, Tally};
 pub use self::script::{Health, Pull, Script};
+pub use self::volumes::Stored;
 use self::world::{Moment, World};
 use crate::ambient::Ambient;
 use crate::tasks::Tasks;

@@ -18,7 +18,13 @@ async fn pod(script: Script) -> (Fake, ContainerId, ContainerSpec) {
     let fake = Fake::new(Ambient::system(), &Tasks::default());
     fake.script("app:1", script);
     let (scope, identity) = whose();
-    let spec = SandboxSpec { scope: scope.clone(), identity: identity.clone(), hostname: Some("web".to_owned()), published: Vec::new() };
+    let spec = SandboxSpec {
+        scope: scope.clone(),
+        identity: identity.clone(),
+        hostname: Some("web".to_owned()),
+        published: Vec::new(),
+        holds: Vec::new(),
+    };
     let sandbox = fake.create_sandbox(&spec).await.unwrap();
     fake.start(&sandbox).await.unwrap();
     let spec = ContainerSpec {
@@ -33,6 +39,7 @@ async fn pod(script: Script) -> (Fake, ContainerId, ContainerSpec) {
         resources: Resources::default(),
         tty: false,
         stdin: false,
+        mounts: Vec::new(),
     };
     (fake, sandbox, spec)
 }
@@ -285,7 +292,8 @@ fn an_engine_outlives_the_clock_of_its_caller_and_the_same_dice_give_the_same_wo
         fake.script("app:1", Script { run_for: Some(Duration::from_secs(60)), ..Script::default() });
         fake.set_latency(Duration::from_millis(1)..=Duration::from_millis(900));
         let (scope, identity) = whose();
-        let spec = SandboxSpec { scope, identity: identity.clone(), hostname: Some("web".to_owned()), published: Vec::new() };
+        let spec =
+            SandboxSpec { scope, identity: identity.clone(), hostname: Some("web".to_owned()), published: Vec::new(), holds: Vec::new() };
         // Each life has a runtime of its own, dropped in the middle of a call: that is what a simulation's crash does.
         for _ in 0..3 {
             let life = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();

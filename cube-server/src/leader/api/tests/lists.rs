@@ -69,6 +69,7 @@ impl Leader {
             usage: None,
             pods,
             events: Vec::new(),
+            dropped: Vec::new(),
         };
         self.api.store.report(name("n1"), report).await.expect("a report that is taken");
     }

@@ -61,8 +61,10 @@ fn assignment(generation: u64, pods: usize) -> Assignment {
     let pods = (0..pods).map(|i| AssignedPod {
         uid: Uid(uuid::Uuid::from_u128(i as u128)),
         name: "web".parse().expect("a name"),
+        labels: Default::default(),
         spec: spec.clone(),
         want: Want::Run { restarts: 0 },
+        sources: None,
     });
     Assignment {
         cluster_id: ClusterId(uuid::Uuid::nil()),
@@ -71,6 +73,7 @@ fn assignment(generation: u64, pods: usize) -> Assignment {
         generation: Generation(generation),
         pods: pods.collect(),
         cordoned: false,
+        drop_volumes: Vec::new(),
     }
 }
 

@@ -5,12 +5,14 @@ use std::rc::Rc;
 
 use cube_api::meta::{Labels, Name};
 use cube_api::node::{Capacity, Node};
-use cube_api::pod::Strategy;
+use cube_api::pod::{HostPath, Strategy};
 
+use super::Pin;
 use super::filters::{Tally, Unfit};
 use super::need::Need;
 use super::strategies::{Costs, Shares, costs, shares};
-use crate::leader::store::{HostPort, NodeLoad, Reserved};
+use crate::leader::store::{NodeLoad, Reserved};
+use cube_api::pod::HostPort;
 
 /// A node, and what its pods use of it.
 #[derive(Debug, Clone)]
@@ -23,12 +25,13 @@ pub struct Candidate<'a> {
     pods: u32,
     taken: Reserved,
     host_ports: Option<&'a BTreeMap<HostPort, u32>>,
+    host_paths: &'a [String],
 }
 
 impl<'a> Candidate<'a> {
     /// A node with what its pods use; `load` is none where it has none.
     pub fn new(node: &'a Node, load: Option<&'a NodeLoad>) -> Self {
-        let Node { name, labels, condition, cordon, allocatable, .. } = node;
+        let Node { name, labels, condition, cordon, allocatable, host_paths, .. } = node;
         Self {
             name,
             labels,
@@ -38,6 +41,7 @@ impl<'a> Candidate<'a> {
             pods: load.map_or(0, |load| load.unfinished),
             taken: load.map_or_else(Reserved::default, |load| load.reserved),
             host_ports: load.map(|load| &load.host_ports),
+            host_paths,
         }
     }
 
@@ -47,6 +51,17 @@ impl<'a> Candidate<'a> {
             Some(Unfit::NotReady)
         } else if self.cordoned {
             Some(Unfit::Cordoned)
+        } else {
+            None
+        }
+    }
+
+    /// The first filter that it doesn't pass, of those that ask what files are there.
+    fn lacks(&self, need: &Need<'_>) -> Option<Unfit> {
+        if need.pins.iter().any(|pin| pin.node != *self.name) {
+            Some(Unfit::Volume)
+        } else if need.host_paths.iter().any(|host| !host.is_below(self.host_paths)) {
+            Some(Unfit::HostPath)
         } else {
             None
         }
@@ -95,7 +110,15 @@ impl Spot {
     }
 }
 
-/// Which nodes a selector leaves: what stays so for the pass.
+/// What of a need says which nodes are meant, whatever is left of them.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Places<'a> {
+    selector: &'a Labels,
+    pins: &'a [Pin],
+    host_paths: Vec<&'a HostPath>,
+}
+
+/// Which nodes a need's places leave: what stays so for the pass.
 #[derive(Debug)]
 pub(super) struct Gate {
     pub(super) refused: Vec<Option<Unfit>>,
@@ -112,8 +135,8 @@ pub(super) struct Board<'a> {
     costs: Vec<Costs>,
     /// By label that the pass selects by, who has it.
     labelled: BTreeMap<&'a str, BTreeMap<&'a str, Vec<u32>>>,
-    /// By selector.
-    gates: BTreeMap<&'a Labels, Rc<Gate>>,
+    /// By what a need says of which nodes are meant at all.
+    gates: BTreeMap<Places<'a>, Rc<Gate>>,
     /// By number of the host ports that the pass asks for, who holds them.
     held_ports: BTreeMap<u16, Vec<(u32, HostPort)>>,
     /// What was taken: of which node, by a pod of which group.
@@ -183,7 +206,8 @@ impl<'a> Board<'a> {
     /// Which nodes a need's selector leaves.
     pub(super) fn gate(&mut self, need: &Need<'a>) -> Rc<Gate> {
         let Self { nodes, labelled, gates, .. } = self;
-        let gate = gates.entry(need.selector).or_insert_with(|| {
+        let places = Places { selector: need.selector, pins: need.pins, host_paths: need.host_paths.clone() };
+        let gate = gates.entry(places).or_insert_with(|| {
             let mut matching = vec![0; nodes.len()];
             for (key, value) in need.selector {
                 let having = labelled.get(key.as_str()).and_then(|values| values.get(value.as_str()));
@@ -191,8 +215,9 @@ impl<'a> Board<'a> {
             }
             let matches = |count: usize| count == need.selector.len();
             let refused = nodes.iter().zip(matching);
-            let refused: Vec<_> =
-                refused.map(|(node, count)| node.excluded().or_else(|| (!matches(count)).then_some(Unfit::Selector))).collect();
+            let refused: Vec<_> = refused
+                .map(|(node, count)| node.excluded().or_else(|| (!matches(count)).then_some(Unfit::Selector)).or_else(|| node.lacks(need)))
+                .collect();
             let mut tally = Tally::default();
             refused.iter().for_each(|why| tally.moves(None, *why));
             Rc::new(Gate { refused, tally })

@@ -4,12 +4,13 @@ use super::need::Need;
 use crate::leader::store::Reserved;
 
 /// Why a node doesn't take a pod: the first of these that holds, in this order.
-// Volumes that are on one node belong between the selector and the amounts: like those before them they say which nodes are meant at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Unfit {
     NotReady,
     Cordoned,
     Selector,
+    Volume,
+    HostPath,
     Cpu,
     Memory,
     Disk,
@@ -18,13 +19,23 @@ pub(super) enum Unfit {
 }
 
 impl Unfit {
-    const ALL: [Self; 8] =
-        [Self::NotReady, Self::Cordoned, Self::Selector, Self::Cpu, Self::Memory, Self::Disk, Self::HostPorts, Self::PodLimit];
+    const ALL: [Self; 10] = [
+        Self::NotReady,
+        Self::Cordoned,
+        Self::Selector,
+        Self::Volume,
+        Self::HostPath,
+        Self::Cpu,
+        Self::Memory,
+        Self::Disk,
+        Self::HostPorts,
+        Self::PodLimit,
+    ];
 
     /// Whether it stays so for a whole pass: what pods take doesn't touch it.
     pub(super) fn is_fixed(self) -> bool {
         match self {
-            Self::NotReady | Self::Cordoned | Self::Selector => true,
+            Self::NotReady | Self::Cordoned | Self::Selector | Self::Volume | Self::HostPath => true,
             Self::Cpu | Self::Memory | Self::Disk | Self::HostPorts | Self::PodLimit => false,
         }
     }
@@ -39,6 +50,14 @@ impl Unfit {
             Self::Selector => {
                 let selector: Vec<_> = need.selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
                 format!("{count} {} the labels {}", verb("lacks", "lack"), selector.join(","))
+            }
+            Self::Volume => {
+                let pins: Vec<_> = need.pins.iter().map(|pin| format!("volume '{}' is on {}", pin.volume, pin.node)).collect();
+                format!("{count} {} without its data ({})", verb("is", "are"), pins.join(", "))
+            }
+            Self::HostPath => {
+                let paths: Vec<_> = need.host_paths.iter().map(|host| host.path.as_str()).collect();
+                format!("{count} {} not allow the host path (need {})", verb("does", "do"), paths.join(", "))
             }
             Self::Cpu => format!("{count} {} cpu (need {cpu})", verb("lacks", "lack")),
             Self::Memory => format!("{count} {} memory (need {memory})", verb("lacks", "lack")),

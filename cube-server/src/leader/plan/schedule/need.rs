@@ -1,9 +1,11 @@
 //! What a pod asks of a node.
 
 use cube_api::meta::Labels;
-use cube_api::pod::{PodSpec, Strategy};
+use cube_api::pod::{HostPath, PodSpec, Strategy};
 
-use crate::leader::store::{HostPort, Reserved};
+use super::Pin;
+use crate::leader::store::Reserved;
+use cube_api::pod::HostPort;
 
 /// All of a pod that its placing depends on; pods for which this is equal are placed alike.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -12,13 +14,23 @@ pub(super) struct Need<'a> {
     pub(super) reserved: Reserved,
     pub(super) host_ports: Vec<HostPort>,
     pub(super) selector: &'a Labels,
+    pub(super) host_paths: Vec<&'a HostPath>,
+    /// Named volumes that are on a node already.
+    pub(super) pins: &'a [Pin],
 }
 
 impl<'a> Need<'a> {
     /// Of a pod; `strategy` where it names none.
-    pub(super) fn of(spec: &'a PodSpec, strategy: Strategy) -> Self {
+    pub(super) fn of(spec: &'a PodSpec, pins: &'a [Pin], strategy: Strategy) -> Self {
         let (reserved, host_ports) = (Reserved::of(spec), HostPort::of(spec).collect());
-        Self { strategy: spec.strategy.unwrap_or(strategy), reserved, host_ports, selector: &spec.node_selector }
+        Self {
+            strategy: spec.strategy.unwrap_or(strategy),
+            reserved,
+            host_ports,
+            selector: &spec.node_selector,
+            host_paths: spec.host_paths().collect(),
+            pins,
+        }
     }
 
     /// Whether one node can't publish the ports of both.

@@ -13,7 +13,8 @@ use proptest::prelude::*;
 use proptest::strategy::Strategy as _;
 
 use super::*;
-use crate::leader::store::{HostPort, NodeLoad, Reserved};
+use crate::leader::store::{NodeLoad, Reserved};
+use cube_api::pod::HostPort;
 
 const MI: u64 = 1 << 20;
 
@@ -36,6 +37,8 @@ fn node(text: &str, ready: bool, cpu: u64, mebibytes: u64, pods: u32) -> Node {
         cordon: None,
         version: String::new(),
         engine: String::new(),
+        address: None,
+        host_paths: Vec::new(),
         created_at: Timestamp::UNIX_EPOCH,
         seen_at: Timestamp::UNIX_EPOCH,
         condition: if ready { NodeCondition::Ready } else { NodeCondition::NotReady { reason: "silent".to_owned() } },
@@ -61,7 +64,7 @@ fn spec(cpu: u64, mebibytes: u64, host_port: Option<u16>) -> PodSpec {
 }
 
 fn unplaced<'a>(number: usize, name: &'a Name, spec: &'a PodSpec) -> Unplaced<'a> {
-    Unplaced { uid: Uid(uuid::Uuid::from_u128(number as u128)), name, spec, waiting_for: None, avoids: &[], predecessor: None }
+    Unplaced { uid: Uid(uuid::Uuid::from_u128(number as u128)), name, spec, waiting_for: None, avoids: &[], pins: &[], predecessor: None }
 }
 
 fn decide(specs: &[PodSpec], nodes: &[Node]) -> Vec<Placing> {
@@ -302,7 +305,7 @@ proptest! {
     #[test]
     fn a_pod_waits_only_where_no_node_would_take_it(nodes in prop::collection::vec(any_node(), 0..6), spec in any_spec()) {
         let nodes: Vec<_> = nodes.into_iter().enumerate().map(|(i, (ready, cpu, memory, pods))| node(&format!("n{i}"), ready, cpu, memory, pods)).collect();
-        let need = Need::of(&spec, cube_api::pod::Strategy::default());
+        let need = Need::of(&spec, &[], cube_api::pod::Strategy::default());
         let mut board = Board::new(candidates(&nodes), [&need].into_iter());
         let fits = Ranking::new(&mut board, &need).fitting() > 0;
         let waits = matches!(decide(&[spec], &nodes)[0], Placing::Wait { .. });

@@ -20,13 +20,16 @@ fn lacks(need: u64, taken: u64, all: u64) -> bool {
 
 impl Plain<'_> {
     /// The place of the first filter that refuses, and its words for one node and for several.
-    fn refuses(&self, spec: &PodSpec) -> Option<(usize, String, String)> {
-        let Node { condition, cordon, labels, allocatable, .. } = self.node;
+    fn refuses(&self, spec: &PodSpec, pins: &[Pin]) -> Option<(usize, String, String)> {
+        let Node { name, condition, cordon, labels, allocatable, host_paths, .. } = self.node;
         let (need, ports) = (Reserved::of(spec), HostPort::of(spec).collect::<Vec<_>>());
         let selector: Vec<_> = spec.node_selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
         let numbers: Vec<_> = ports.iter().map(|port| port.port.to_string()).collect();
         let what = |what: String| (format!("lacks {what}"), format!("lack {what}"));
         let is = |word: &str| (format!("is {word}"), format!("are {word}"));
+        let places: Vec<_> = pins.iter().map(|pin| format!("volume '{}' is on {}", pin.volume, pin.node)).collect();
+        let paths: Vec<_> = spec.host_paths().map(|host| host.path.as_str()).collect();
+        let paths = format!("not allow the host path (need {})", paths.join(", "));
         let port = format!("a taken host port (need {})", numbers.join(", "));
         let filters = [
             (!condition.is_ready(), is("not ready")),
@@ -34,6 +37,11 @@ impl Plain<'_> {
             (
                 spec.node_selector.iter().any(|(key, value)| labels.get(key) != Some(value)),
                 what(format!("the labels {}", selector.join(","))),
+            ),
+            (pins.iter().any(|pin| pin.node != *name), is(&format!("without its data ({})", places.join(", ")))),
+            (
+                spec.host_paths().any(|host| !host_paths.iter().any(|folder| host.path == *folder)),
+                (format!("does {paths}"), format!("do {paths}")),
             ),
             (lacks(need.cpu.0, self.taken.cpu.0, allocatable.cpu.0), what(format!("cpu (need {})", need.cpu))),
             (lacks(need.memory.0, self.taken.memory.0, allocatable.memory.0), what(format!("memory (need {})", need.memory))),
@@ -116,7 +124,7 @@ fn plainly<'a>(pods: &[Unplaced<'_>], nodes: &'a [(Node, NodeLoad)], rules: Rule
 fn one(pod: &Unplaced<'_>, strategy: Strategy, nodes: &mut [Plain<'_>], last_turn: Option<&Name>) -> Placing {
     let (mut refused, mut fitting) = (BTreeMap::<_, (usize, String, String)>::new(), Vec::new());
     for (index, plain) in nodes.iter().enumerate() {
-        match plain.refuses(pod.spec) {
+        match plain.refuses(pod.spec, pod.pins) {
             Some((place, one, several)) => refused.entry(place).or_insert((0, one, several)).0 += 1,
             None => fitting.push(index),
         }
@@ -173,11 +181,14 @@ fn one(pod: &Unplaced<'_>, strategy: Strategy, nodes: &mut [Plain<'_>], last_tur
 fn any_loaded_node() -> impl prop::strategy::Strategy<Value = (Node, NodeLoad)> {
     let size = (select(&[0u64, 1_000, 4_000]), select(&[0u64, 512, 2_048]), select(&[0u64, 4_096]), 0..6u32);
     let load = (0..3u32, select(&[0u64, 250, 1_000]), select(&[0u64, 64, 600]), any_ports());
-    let is = (prop::bool::weighted(0.9), prop::bool::weighted(0.1), any::<bool>());
-    (size, load, is).prop_map(|((cpu, memory, disk, pods), (unfinished, used_cpu, used_memory, ports), (ready, cordoned, ssd))| {
+    let is = (prop::bool::weighted(0.9), prop::bool::weighted(0.1), any::<bool>(), any::<bool>());
+    (size, load, is).prop_map(|((cpu, memory, disk, pods), (unfinished, used_cpu, used_memory, ports), (ready, cordoned, ssd, srv))| {
         let mut node = node("n", ready, cpu, memory, pods);
         node.allocatable.disk = Bytes(disk * MI);
         node.cordon = cordoned.then_some(Cordon { since: Timestamp::UNIX_EPOCH, reason: None, drain: None });
+        if srv {
+            node.host_paths.push("/srv".to_owned());
+        }
         if ssd {
             node.labels.insert("disk".to_owned(), "ssd".to_owned());
         }
@@ -198,7 +209,8 @@ fn any_need() -> impl prop::strategy::Strategy<Value = PodSpec> {
     let requests = (select(&[0u64, 100, 700]), select(&[0u64, 64, 512]), select(&[0u64, 0, 1_024]));
     let strategy =
         select(vec![None, None, Some(Strategy::Spread), Some(Strategy::Binpack), Some(Strategy::RoundRobin), Some(Strategy::Epvm)]);
-    (requests, any_ports(), prop::bool::weighted(0.2), strategy).prop_map(|((cpu, memory, disk), ports, ssd, strategy)| {
+    let places = (prop::bool::weighted(0.2), prop::bool::weighted(0.2));
+    (requests, any_ports(), places, strategy).prop_map(|((cpu, memory, disk), ports, (ssd, srv), strategy)| {
         let mut spec = PodSpec { strategy, ..spec(cpu, memory, None) };
         let container = &mut spec.containers[0];
         container.resources.requests.disk = (disk > 0).then_some(Bytes(disk * MI));
@@ -212,6 +224,10 @@ fn any_need() -> impl prop::strategy::Strategy<Value = PodSpec> {
                 host_ip: ip,
             })
             .collect();
+        if srv {
+            let volume = serde_json::json!({"name": "host", "hostPath": {"path": "/srv"}});
+            spec.volumes.push(serde_json::from_value(volume).expect("a volume"));
+        }
         if ssd {
             spec.node_selector.insert("disk".to_owned(), "ssd".to_owned());
         }
@@ -226,6 +242,7 @@ struct Extras {
     /// In another need's words: none is the need's own cpu.
     cpu: Option<u64>,
     avoids: Vec<Name>,
+    pins: Vec<Pin>,
     waits_already: bool,
     has_predecessor: bool,
 }
@@ -233,8 +250,10 @@ struct Extras {
 fn any_extras() -> impl prop::strategy::Strategy<Value = Extras> {
     let avoids = prop_oneof![4 => Just(Vec::new()), 1 => prop::collection::vec((0..8usize).prop_map(nth_name), 1..4)];
     let flags = (prop::bool::weighted(0.1), prop::bool::weighted(0.05));
-    (any::<prop::sample::Index>(), prop_oneof![3 => Just(None), 1 => (0..200u64).prop_map(Some)], avoids, flags)
-        .prop_map(|(need, cpu, avoids, (waits_already, has_predecessor))| Extras { need, cpu, avoids, waits_already, has_predecessor })
+    let pins = prop_oneof![5 => Just(Vec::new()), 1 => (0..8usize).prop_map(|node| vec![Pin { volume: name("db"), node: nth_name(node) }])];
+    (any::<prop::sample::Index>(), prop_oneof![3 => Just(None), 1 => (0..200u64).prop_map(Some)], avoids, pins, flags).prop_map(
+        |(need, cpu, avoids, pins, (waits_already, has_predecessor))| Extras { need, cpu, avoids, pins, waits_already, has_predecessor },
+    )
 }
 
 /// Their order by name is not the order of their numbers.
@@ -261,6 +280,7 @@ fn agrees(nodes: Vec<(Node, NodeLoad)>, needs: &[PodSpec], pods: &[Extras], stra
         .map(|(index, (spec, extras))| Unplaced {
             waiting_for: extras.waits_already.then_some("0/1 nodes fit: 1 is not ready"),
             avoids: &extras.avoids,
+            pins: &extras.pins,
             predecessor: extras.has_predecessor.then_some(predecessor),
             ..unplaced(index, &web, spec)
         })
