@@ -6,6 +6,7 @@
 mod security;
 
 mod env;
+mod probes;
 mod volumes;
 
 mod lifecycle;

@@ -272,9 +272,6 @@ impl World {
             container.observed.ip = Some(address_of(id));
         }
         container.runs += 1;
-        // As on Docker, a sandbox has an address while it runs. Nothing is reached by it: there is no network here.
-        let is_sandbox = container.observed.identity.container.is_none();
-        container.observed.ip = is_sandbox.then(|| address_of(id));
         (container.joined, container.overdue) = (joined, None);
         container.log.begin(&script, at);
         let run = container.runs;
