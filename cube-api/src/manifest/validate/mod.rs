@@ -10,7 +10,6 @@ mod probes;
 mod volumes;
 
 mod lifecycle;
-mod probes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
