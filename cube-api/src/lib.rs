@@ -7,6 +7,7 @@ pub mod address;
 pub mod auth;
 #[cfg(feature = "client")]
 pub mod client;
+pub mod deployment;
 pub mod duration;
 pub mod error;
 pub mod event;
@@ -19,6 +20,7 @@ pub mod routes;
 pub mod session;
 pub mod status;
 pub mod stream;
+pub mod template;
 
 pub use address::LeaderAddress;
 pub use error::{ApiError, ErrorCode};
