@@ -23,7 +23,7 @@ pub const REVISION_LABEL: &str = "cube.io/revision";
 pub const LABEL_PREFIX: &str = "cube.io/";
 
 /// The longest name of a deployment, so that those of its pods (`web-12345-x7k2p`) are names still.
-pub const MAX_NAME: usize = 50;
+pub const MAX_NAME: usize = 40;
 
 /// A deployment as the API answers it. `spec` is written by the API, `history` by the API (a revision that is wanted) and the deployment loop (its
 /// verdict), `status` by the loop.
