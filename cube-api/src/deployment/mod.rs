@@ -11,7 +11,8 @@ pub use self::status::{
 };
 
 use crate::manifest::ManifestMetadata;
-use crate::meta::{Labels, Metadata};
+use crate::meta::{Labels, Metadata, ResourceKind};
+use crate::object::ObjectType;
 use crate::pod::PodSpec;
 use crate::template::PodTemplate;
 
@@ -40,6 +41,13 @@ pub struct Deployment {
     /// How far it is.
     #[serde(default)]
     pub status: DeploymentStatus,
+}
+
+impl ObjectType for Deployment {
+    const KIND: ResourceKind = ResourceKind::Deployment;
+    fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
 }
 
 /// A deployment as it is written down.

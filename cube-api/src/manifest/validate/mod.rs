@@ -11,6 +11,12 @@ use super::decode::Finding;
 use super::image;
 use super::path::Path;
 use super::tree::excerpt;
+
+mod data;
+mod deployment;
+
+pub(super) use self::data::{config, secret};
+pub(super) use self::deployment::deployment;
 use crate::pod::{Container, PodSpec, Port, Protocol, Resources};
 use crate::quantity::{Bytes, MilliCpu};
 

@@ -1,0 +1,80 @@
+//! The resources that the leader keeps by itself: everything but pods, which nodes report of, and nodes. They share their storing, their routes and
+//! their watch; what each of them is stands in a file of its own.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+use crate::deployment::Deployment;
+use crate::meta::{Metadata, ResourceKind, ResourceRef};
+use crate::secret::Secret;
+
+/// A resource that is neither a pod nor a node, as the store keeps it and the API answers it ([`Object::shown`]).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum Object {
+    /// A secret.
+    Secret(Secret),
+    /// A config.
+    Config(Config),
+    /// A deployment.
+    Deployment(Box<Deployment>),
+}
+
+/// One type of such resources.
+pub trait ObjectType: Serialize + DeserializeOwned + Send + 'static {
+    /// Which.
+    const KIND: ResourceKind;
+    /// Who it is.
+    fn metadata(&self) -> &Metadata;
+}
+
+impl Object {
+    /// Its type.
+    pub fn kind(&self) -> ResourceKind {
+        match self {
+            Self::Secret(_) => ResourceKind::Secret,
+            Self::Config(_) => ResourceKind::Config,
+            Self::Deployment(_) => ResourceKind::Deployment,
+        }
+    }
+
+    /// Who it is.
+    pub fn metadata(&self) -> &Metadata {
+        match self {
+            Self::Secret(secret) => &secret.metadata,
+            Self::Config(config) => &config.metadata,
+            Self::Deployment(deployment) => &deployment.metadata,
+        }
+    }
+
+    /// Who it is, to be changed by the store.
+    pub fn metadata_mut(&mut self) -> &mut Metadata {
+        match self {
+            Self::Secret(secret) => &mut secret.metadata,
+            Self::Config(config) => &mut config.metadata,
+            Self::Deployment(deployment) => &mut deployment.metadata,
+        }
+    }
+
+    /// The name people use for it.
+    pub fn reference(&self) -> ResourceRef {
+        ResourceRef { kind: self.kind(), name: self.metadata().name.clone() }
+    }
+
+    /// Whether a loop looks after what it owns: such a resource is there until what it owns is gone.
+    pub fn is_owner(&self) -> bool {
+        match self {
+            Self::Secret(_) | Self::Config(_) => false,
+            Self::Deployment(_) => true,
+        }
+    }
+
+    /// As people and their programs may see it: without a secret's values.
+    pub fn shown(&self) -> Self {
+        match self {
+            Self::Secret(secret) => Self::Secret(secret.shown()),
+            Self::Config(_) | Self::Deployment(_) => self.clone(),
+        }
+    }
+}
