@@ -64,9 +64,10 @@ pub struct DeploymentManifest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DeploymentSpec {
-    /// How many pods there should be.
-    #[serde(default = "one")]
-    pub replicas: u32,
+    /// How many pods there should be. Absent in a manifest: 1 of a new deployment, else as many as there should be already, so that an apply doesn't
+    /// undo a scale. Always there in what the leader answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<u32>,
     /// The labels by which its pods are found. Absent: those of the template.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<LabelSelector>,
@@ -90,6 +91,11 @@ pub struct DeploymentSpec {
 }
 
 impl DeploymentSpec {
+    /// How many pods there should be.
+    pub fn replicas(&self) -> u32 {
+        self.replicas.unwrap_or(DEFAULT_REPLICAS)
+    }
+
     /// The labels by which its pods are found.
     pub fn selector(&self) -> &Labels {
         self.selector.as_ref().map_or(&self.template.metadata.labels, |selector| &selector.match_labels)
@@ -103,14 +109,12 @@ impl DeploymentSpec {
     }
 }
 
+/// Kubernetes' default of 1.
+pub const DEFAULT_REPLICAS: u32 = 1;
 /// Kubernetes' default of 600 s.
 pub const DEFAULT_PROGRESS_DEADLINE_SECONDS: u32 = 600;
 /// Kubernetes' default of 10.
 pub const DEFAULT_REVISION_HISTORY_LIMIT: u32 = 10;
-
-fn one() -> u32 {
-    1
-}
 
 fn default_deadline() -> u32 {
     DEFAULT_PROGRESS_DEADLINE_SECONDS
@@ -184,7 +188,7 @@ mod tests {
     fn what_is_left_out_is_kubernetes_default() {
         let spec: DeploymentSpec =
             serde_json::from_str(r#"{"template": {"spec": {"containers": [{"name": "c", "image": "nginx"}]}}}"#).expect("a spec");
-        assert_eq!((spec.replicas, spec.min_ready_seconds, spec.progress_deadline_seconds, spec.revision_history_limit), (1, 0, 600, 10));
+        assert_eq!((spec.replicas(), spec.min_ready_seconds, spec.progress_deadline_seconds, spec.revision_history_limit), (1, 0, 600, 10));
         assert_eq!((spec.strategy.kind, spec.strategy.bounds()), (StrategyKind::RollingUpdate, RollingUpdate::default()));
         assert_eq!(RollingUpdate::default().max_surge, Share::Percent(25));
         assert!(!spec.paused && spec.selector().is_empty());

@@ -283,7 +283,10 @@ fn resource_of(mut node: Node, room: usize) -> Result<Resource, Vec<Problem>> {
 
 /// A resource of a type. A node isn't one: [`take_type`] has refused it.
 fn decoded(kind: ResourceKind, node: &mut Node, room: usize, findings: &mut Vec<Finding>) -> Option<Resource> {
-    findings.extend(forms::bring_to_maps(node));
+    findings.extend(match kind {
+        ResourceKind::Deployment => forms::bring_template_to_maps(node),
+        ResourceKind::Pod | ResourceKind::Node | ResourceKind::Secret | ResourceKind::Config => forms::bring_to_maps(node),
+    });
     match kind {
         ResourceKind::Pod => checked(node, room, findings, validate::pod).map(Resource::Pod),
         ResourceKind::Secret => {

@@ -30,7 +30,7 @@ pub(in crate::manifest) fn deployment(deployment: &DeploymentManifest) -> Vec<Fi
 
 impl Checks {
     fn deployment(&mut self, path: &Path, spec: &DeploymentSpec) {
-        let replicas = spec.replicas;
+        let replicas = spec.replicas();
         self.check(replicas <= MAX_REPLICAS, || path.key("replicas"), || format!("{replicas}; at most {MAX_REPLICAS} are allowed"));
         let (ready, deadline) = (spec.min_ready_seconds, spec.progress_deadline_seconds);
         self.at_most_a_day(|| path.key("minReadySeconds"), ready);
@@ -85,7 +85,11 @@ impl Checks {
     fn deployment_selector(&mut self, path: &Path, spec: &DeploymentSpec) {
         let Some(selector) = &spec.selector else { return };
         self.labels(path, &selector.match_labels);
-        self.check(!selector.match_labels.is_empty(), || path.clone(), || "it is empty and would mean every pod; leave `selector` out".to_owned());
+        self.check(
+            !selector.match_labels.is_empty(),
+            || path.clone(),
+            || "it is empty and would mean every pod; leave `selector` out".to_owned(),
+        );
         let labels = &spec.template.metadata.labels;
         for (key, value) in &selector.match_labels {
             let message = match labels.get(key) {

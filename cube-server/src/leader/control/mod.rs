@@ -6,6 +6,7 @@
 //! | `nodes` | every second, and when a node says something of itself | `plan::health` |
 //! | `drain` | when a node is to be drained; then on a change that may let a pod go, and every second | `plan::drain` |
 //! | `owners` | when a resource that owns others is deleted, and when one of those is gone | what it owns |
+//! | `deployments` | when a deployment or a pod of one changes, when a drain begins or ends, and when a time has come | `plan::deployment` |
 //! | `backups` | on schedule, if a folder for them is given | the age of the newest |
 //! | `gc` | at the start and every hour | the age and number of events |
 //!
@@ -13,6 +14,7 @@
 //! time and ends when the server stops; a pass that fails is logged and made again. Knows neither HTTP nor SQL.
 
 mod backups;
+mod deployments;
 mod drain;
 mod nodes;
 mod owners;
@@ -95,6 +97,7 @@ pub fn start(store: &Store, sessions: Arc<dyn SessionView>, ambient: &Ambient, t
     tasks.spawn_droppable("drain", drain::run(store.clone(), sessions.clone(), options.check_nodes_every, options.strategy));
     tasks.spawn_droppable("nodes", nodes::Nodes::new(store.clone(), sessions, &options).run());
     tasks.spawn_droppable("owners", owners::run(store.clone()));
+    tasks.spawn_droppable("deployments", deployments::run(store.clone(), ambient.clone()));
     tasks.spawn_droppable("gc", collect_garbage(store.clone(), options.collect_garbage_every));
     if let Some(backups) = options.backups {
         tasks.spawn_droppable("backups", backups::run(store.clone(), ambient.clone(), backups));

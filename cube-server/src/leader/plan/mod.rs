@@ -1,10 +1,11 @@
 //! Pure decisions of the leader: where a pod goes, which node is ready, which is lost, what leaves a node that is drained,
-//! how long a restored leader waits.
+//! what becomes of a deployment's pods, how long a restored leader waits.
 //!
 //! Plain borrowed inputs, `now` as an argument, a list of changes out: no async, no I/O, no clock, no randomness. The same input gives the same
 //! output.
 
 pub mod claims;
+pub mod deployment;
 pub mod drain;
 pub mod fence;
 pub mod fit;

@@ -34,7 +34,7 @@ pub(super) fn apply(draft: &mut Draft<'_>, resources: Vec<Resource>) -> Result<A
 fn apply_one(draft: &mut Draft<'_>, resource: Resource) -> Result<AppliedItem, Problem> {
     match resource {
         Resource::Pod(manifest) => Ok(apply_pod(draft, manifest)),
-        object @ (Resource::Secret(_) | Resource::Config(_)) => {
+        object @ (Resource::Secret(_) | Resource::Config(_) | Resource::Deployment(_)) => {
             let (action, object) = objects::apply(draft, object)?;
             Ok(AppliedItem { action, resource: AppliedResource::Object(object.shown()) })
         }
@@ -76,7 +76,7 @@ fn precondition(draft: &Draft<'_>, resource: &Resource) -> Result<(), Problem> {
     let (reference, wanted) = (resource.reference(), resource.metadata());
     let standing = match reference.kind {
         ResourceKind::Pod => draft.state().standing(&reference.name).map(|row| &row.pod.metadata),
-        kind @ (ResourceKind::Node | ResourceKind::Secret | ResourceKind::Config) => {
+        kind @ (ResourceKind::Node | ResourceKind::Secret | ResourceKind::Config | ResourceKind::Deployment) => {
             draft.state().object(kind, &reference.name).map(|object| object.metadata())
         }
     };

@@ -43,6 +43,8 @@ impl Fate {
         let Pod { spec, .. } = &row.pod;
         match (&row.retired, row.is_finished(), spec.on_node_loss, spec.restart_policy) {
             (_, false, OnNodeLoss::Wait, _) => Self::Waits,
+            // Its owner has something else in its place.
+            (None, _, _, _) if row.pod.metadata.deletion_requested_at.is_some() => Self::Leaves,
             (Some(_), _, _, _) => Self::Leaves,
             (None, true, _, _) => Self::Stays,
             (None, false, OnNodeLoss::Replace, RestartPolicy::Never) => Self::IsGivenUp,
@@ -147,9 +149,11 @@ pub(super) fn bound_to(draft: &Draft<'_>, node: &Name) -> Vec<Arc<PodRow>> {
 /// The delete of a pod on a lost node is over: its name is free, and its node stops it when it is heard again.
 pub(super) fn let_go(draft: &mut Draft<'_>, row: &PodRow) {
     let mut row = row.clone();
+    let grace_seconds = row.pod.spec.termination_grace_period_seconds;
     match &mut row.retired {
         Some(retired) if !retired.replaced => retired.replaced = true,
-        Some(_) | None => return,
+        Some(_) => return,
+        None => row.retired = Some(Retired { reason: "taken out of service by its owner".to_owned(), grace_seconds, replaced: true }),
     }
     let row = draft.put_pod(row);
     let message = "its node is lost: its containers may remain there until that node is heard again";

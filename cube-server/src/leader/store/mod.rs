@@ -11,6 +11,7 @@ mod apply;
 mod avoid;
 pub mod backup;
 mod cordon;
+mod deployments;
 mod draft;
 mod error;
 mod events;
@@ -39,13 +40,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
 use cube_api::ApiError;
+use cube_api::deployment::Deployment;
 use cube_api::event::{Event, EventKind};
 use cube_api::manifest::Resource;
 use cube_api::meta::{ClusterId, LabelChanges, LifeId, Name, ResourceRef, Revision, Uid};
 use cube_api::node::{Node, NodeCondition};
 use cube_api::object::Object;
 use cube_api::pod::{OnNodeLoss, Phase, Pod, PodSpec};
-use cube_api::routes::{Applied, CordonQuery, DeleteQuery, DrainQuery, EventQuery};
+use cube_api::routes::{Applied, CordonQuery, DeleteQuery, DrainQuery, EventQuery, RolloutAction, RolloutQuery};
 use cube_api::session::{Announcement, Assignment, Epoch, Report, ReportAccepted};
 use include_dir::{Dir, include_dir};
 use jiff::Timestamp;
@@ -348,6 +350,17 @@ impl Store {
     /// As [`Store::delete_pod`], of a resource that is neither pod nor node. One that owns pods is marked, and goes when they are gone.
     pub async fn delete_object(&self, reference: ResourceRef, query: DeleteQuery) -> Result<Object, StoreError> {
         self.write(Lane::People, "delete a resource", move |draft| objects::delete(draft, &reference, &query)).await
+    }
+
+    /// Changes how many pods a deployment has.
+    pub async fn scale(&self, name: Name, replicas: u32) -> Result<Deployment, StoreError> {
+        self.write(Lane::People, "scale a deployment", move |draft| deployments::scale(draft, &name, replicas)).await
+    }
+
+    /// Notes what a person wants of a deployment's rollout.
+    pub async fn rollout(&self, name: Name, action: RolloutAction, query: RolloutQuery) -> Result<Deployment, StoreError> {
+        self.has_room()?;
+        self.write(Lane::People, "change a rollout", move |draft| deployments::rollout(draft, &name, action, query)).await
     }
 
     /// Writes what a loop decided of a resource that owns others, if that still is as it was looked at; whether it was.

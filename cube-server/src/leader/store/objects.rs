@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use cube_api::config::Config;
+use cube_api::deployment::{DEFAULT_REPLICAS, Deployment, DeploymentManifest, DeploymentSpec, DeploymentStatus};
 use cube_api::error::Problem;
 use cube_api::event::EventKind;
 use cube_api::manifest::Resource;
-use cube_api::meta::{Metadata, ResourceRef, Revision};
+use cube_api::meta::{Metadata, ResourceKind, ResourceRef, Revision};
 use cube_api::object::Object;
 use cube_api::routes::{ApplyAction, DeleteQuery};
 use cube_api::secret::Secret;
@@ -54,12 +55,33 @@ pub(super) fn apply(draft: &mut Draft<'_>, manifest: Resource) -> Result<(ApplyA
 }
 
 /// As the manifest wants it, with this metadata; what loops wrote into the old one stays. The problem says what can't be changed.
-fn wanted(manifest: Resource, metadata: Metadata, _old: Option<&Object>) -> Result<Object, Problem> {
+fn wanted(manifest: Resource, metadata: Metadata, old: Option<&Object>) -> Result<Object, Problem> {
     match manifest {
         Resource::Secret(manifest) => Ok(Object::Secret(Secret { metadata, data: manifest.values(), sizes: BTreeMap::new() })),
         Resource::Config(manifest) => Ok(Object::Config(Config { metadata, data: manifest.data })),
+        Resource::Deployment(manifest) => wanted_deployment(*manifest, metadata, old).map(|wanted| Object::Deployment(Box::new(wanted))),
         Resource::Pod(_) => unreachable!("apply.rs applies pods"),
     }
+}
+
+fn wanted_deployment(manifest: DeploymentManifest, metadata: Metadata, old: Option<&Object>) -> Result<Deployment, Problem> {
+    let old = match old {
+        Some(Object::Deployment(old)) => Some(old),
+        Some(Object::Secret(_) | Object::Config(_)) | None => None,
+    };
+    let spec = manifest.spec;
+    if let Some(fixed) = old.and_then(|old| old.spec.selector.as_ref())
+        && spec.selector.as_ref() != Some(fixed)
+    {
+        let reference = ResourceRef { kind: ResourceKind::Deployment, name: metadata.name };
+        let message =
+            "a deployment's selector doesn't change; make another deployment under another name, or delete this one first".to_owned();
+        return Err(apply::problem(&reference, "spec.selector", message));
+    }
+    let replicas = spec.replicas.or(old.and_then(|old| old.spec.replicas)).or(Some(DEFAULT_REPLICAS));
+    let spec = DeploymentSpec { replicas, ..spec };
+    let (history, status) = old.map_or_else(|| (Vec::new(), DeploymentStatus::default()), |old| (old.history.clone(), old.status.clone()));
+    Ok(Deployment { metadata, spec, history, status })
 }
 
 /// Removes the resource; one that owns pods is marked, its pods are told to stop, and it goes when they are gone ([`super::owned`]).

@@ -61,7 +61,9 @@ pub(super) fn judge(seen: &Seen<'_>, deployment: &mut Deployment, sets: &Sets<'_
 
 /// Begins the rollout of the revision that is the target now; or finds it done.
 pub(super) fn begin(seen: &Seen<'_>, deployment: &mut Deployment, sets: &Sets<'_>, events: &mut Events) {
-    let Some(target) = deployment.target().map(|target| (target.number, DeploymentSpec::stops_first(&target.template.spec))) else { return };
+    let Some(target) = deployment.target().map(|target| (target.number, DeploymentSpec::stops_first(&target.template.spec))) else {
+        return;
+    };
     let (revision, stops_first) = target;
     let state = if is_complete(&deployment.spec, sets) {
         complete(deployment, revision, seen, events)
@@ -78,7 +80,7 @@ pub(super) fn begin(seen: &Seen<'_>, deployment: &mut Deployment, sets: &Sets<'_
 
 /// Whether all pods are of the revision and available. Those on their way out are none of it any more.
 fn is_complete(spec: &DeploymentSpec, sets: &Sets<'_>) -> bool {
-    let desired = spec.replicas as usize;
+    let desired = spec.replicas() as usize;
     let all_new = sets.old.iter().all(|member| member.is_misplaced);
     all_new && sets.current.len() == desired && sets.current.iter().all(|member| member.is_available)
 }
@@ -87,7 +89,7 @@ fn complete(deployment: &mut Deployment, target: u64, seen: &Seen<'_>, events: &
     if let Some(revision) = deployment.history.iter_mut().find(|revision| revision.number == target) {
         revision.verdict = Verdict::Good { at: seen.now };
     }
-    let message = format!("revision {target} is rolled out: {} available", pods(deployment.spec.replicas as usize));
+    let message = format!("revision {target} is rolled out: {} available", pods(deployment.spec.replicas() as usize));
     events.push((EventKind::Normal, "RolledOut", message));
     RolloutState::Complete { at: seen.now }
 }
@@ -104,7 +106,7 @@ fn stalled(seen: &Seen<'_>, spec: &DeploymentSpec, progressed_at: Timestamp, set
         return None;
     }
     let cause = why_not_available(&sets.current);
-    let cause = if cause.is_empty() { format!("{} of {} there", sets.current.len(), pods(spec.replicas as usize)) } else { cause };
+    let cause = if cause.is_empty() { format!("{} of {} there", sets.current.len(), pods(spec.replicas() as usize)) } else { cause };
     Some(format!("made no progress in {}s: {cause}", spec.progress_deadline_seconds))
 }
 
@@ -151,7 +153,7 @@ fn conditions(deployment: &Deployment, sets: &Sets<'_>, now: Timestamp) -> Vec<D
     let all: Vec<_> = sets.live().copied().collect();
     let available = all.iter().filter(|member| member.is_available).count();
     let least = Bounds::of(&deployment.spec, target).available;
-    let counted = format!("{available} of {} available", pods(deployment.spec.replicas as usize));
+    let counted = format!("{available} of {} available", pods(deployment.spec.replicas() as usize));
     let enough = match available >= least {
         true => (true, "MinimumReplicasAvailable", counted),
         false => (false, "MinimumReplicasUnavailable", joined(counted, why_not_available(&all))),

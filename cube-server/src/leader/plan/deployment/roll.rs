@@ -42,7 +42,7 @@ pub(super) struct Bounds {
 impl Bounds {
     /// Of a rolling update to a revision.
     pub(super) fn of(spec: &DeploymentSpec, target: &TemplateRevision) -> Self {
-        let replicas = spec.replicas;
+        let replicas = spec.replicas();
         let bounds = spec.strategy.bounds();
         let stops_first = DeploymentSpec::stops_first(&target.template.spec).is_some();
         let surge = if stops_first { 0 } else { bounds.max_surge.rounded_up(replicas) };
@@ -108,7 +108,7 @@ impl Changes {
     }
 
     fn recreate(&mut self, deployment: &Deployment, target: &TemplateRevision, sets: &Sets<'_>) {
-        let desired = to_usize(deployment.spec.replicas);
+        let desired = to_usize(deployment.spec.replicas());
         let (surplus, current) = split(&sets.current, sets.current.len().saturating_sub(desired));
         self.stop_surplus(&surplus, desired);
         self.stop_old(sets.old.iter().take(AT_ONCE), target);
@@ -119,7 +119,7 @@ impl Changes {
 
     /// Keeps the number, and no more: what is there stays as it is, and what is missing is made anew of the revision that last ran well.
     fn hold(&mut self, deployment: &Deployment, sets: &Sets<'_>) {
-        let desired = to_usize(deployment.spec.replicas);
+        let desired = to_usize(deployment.spec.replicas());
         let live: Vec<_> = sets.live().copied().collect();
         let (surplus, stay) = split(&live, live.len().saturating_sub(desired));
         self.stop_surplus(&surplus, desired);
@@ -146,7 +146,7 @@ impl Changes {
         };
         self.create.extend(std::iter::repeat_n(new, count));
         let message =
-            format!("{} of revision {} made: {} of {} there", pods(count), revision.number, there + count, deployment.spec.replicas);
+            format!("{} of revision {} made: {} of {} there", pods(count), revision.number, there + count, deployment.spec.replicas());
         self.events.push((EventKind::Normal, "ScaledUp", message));
     }
 

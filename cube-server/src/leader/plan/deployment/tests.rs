@@ -80,7 +80,8 @@ impl World {
 
     /// A pass, carried out as the store would; pods that were shown as Terminating before it are stopped, and gone at once.
     fn pass(&mut self) -> Planned {
-        let quiet = self.pods.iter().filter(|row| row.pod.metadata.deletion_requested_at.is_some()).map(|row| row.pod.metadata.uid).collect();
+        let quiet =
+            self.pods.iter().filter(|row| row.pod.metadata.deletion_requested_at.is_some()).map(|row| row.pod.metadata.uid).collect();
         let planned = self.planned_with(&quiet);
         let pass = planned.pass.clone();
         let Object::Deployment(after) = pass.owner else { panic!("a deployment's pass is about a deployment") };
@@ -197,7 +198,9 @@ fn status(health: Health) -> Value {
         Health::Crashing => {
             json!({"phase": "Running", "containers": [container(json!({"waiting": {"reason": "CrashLoopBackOff"}}), false)]})
         }
-        Health::Failed { at: when } => json!({"phase": "Failed", "reason": "CrashLimit", "message": "crashed 10 times", "finishedAt": at(when)}),
+        Health::Failed { at: when } => {
+            json!({"phase": "Failed", "reason": "CrashLimit", "message": "crashed 10 times", "finishedAt": at(when)})
+        }
     }
 }
 
@@ -243,7 +246,7 @@ fn an_update_surges_by_a_quarter_and_waits_for_what_is_ready() {
 fn a_pod_that_is_ready_leaves_before_it_is_stopped_and_one_that_is_not_is_stopped_at_once() {
     let mut world = World::settled(json!({"replicas": 2, "template": template("a")}));
     let uids = world.of_revision(1);
-    world.deployment.spec.replicas = 0;
+    world.deployment.spec.replicas = Some(0);
     world.set(uids[0], Health::Crashing);
     let planned = world.planned();
     assert_eq!(planned.pass.retire.iter().map(|(uid, _, _)| *uid).collect::<Vec<_>>(), [uids[0]]);
@@ -335,9 +338,8 @@ fn time_that_nobody_watched_counts_for_no_deadline() {
 
 #[test]
 fn a_fixed_host_port_makes_it_stop_first_and_says_so() {
-    let with_port = |image: &str| {
-        json!({"spec": {"containers": [{"name": "c", "image": image, "ports": [{"containerPort": 80, "hostPort": 8080}]}]}})
-    };
+    let with_port =
+        |image: &str| json!({"spec": {"containers": [{"name": "c", "image": image, "ports": [{"containerPort": 80, "hostPort": 8080}]}]}});
     let mut world = World::settled(json!({"replicas": 1, "template": with_port("a")}));
     world.deployment.spec.template = serde_json::from_value(with_port("b")).expect("a template");
     let planned = world.pass();
@@ -370,7 +372,7 @@ fn a_held_rollout_keeps_the_number_and_the_revision_that_ran_well() {
     assert_eq!(world.of_revision(2), []);
     let gone = world.of_revision(1)[0];
     world.pods.retain(|row| row.pod.metadata.uid != gone);
-    world.deployment.spec.replicas = 6;
+    world.deployment.spec.replicas = Some(6);
     world.pass();
     assert_eq!((world.of_revision(1).len(), world.of_revision(2).len()), (6, 0));
     world.deployment.spec.paused = false;
@@ -433,7 +435,7 @@ fn scaling_down_takes_what_is_not_ready_then_the_newest() {
     let mut world = World::settled(json!({"replicas": 4, "template": template("a")}));
     let uids = world.of_revision(1);
     world.set(uids[1], Health::Crashing);
-    world.deployment.spec.replicas = 2;
+    world.deployment.spec.replicas = Some(2);
     let planned = world.planned();
     assert_eq!(planned.pass.retire.iter().map(|(uid, _, _)| *uid).collect::<Vec<_>>(), [uids[1]]);
     assert_eq!(planned.pass.leave.iter().map(|(uid, _)| *uid).collect::<Vec<_>>(), [uids[3]]);
@@ -513,7 +515,7 @@ proptest! {
             let now = world.now;
             match &step {
                 Step::Pass => {
-                    let desired = world.deployment.spec.replicas as usize;
+                    let desired = world.deployment.spec.replicas() as usize;
                     let (live_before, available_before) = world.counts();
                     world.pass();
                     let (live, available) = world.counts();
@@ -549,12 +551,12 @@ proptest! {
                         world.deployment.undo_to(number);
                     }
                 }
-                Step::Scale(replicas) => world.deployment.spec.replicas = *replicas,
+                Step::Scale(replicas) => world.deployment.spec.replicas = Some(*replicas),
             }
         }
         world.run(|_| true);
         let target = world.deployment.target().expect("there is one").number;
-        let desired = world.deployment.spec.replicas as usize;
+        let desired = world.deployment.spec.replicas() as usize;
         let by_revision = world.pods.iter().fold(BTreeMap::<u64, usize>::new(), |mut all, row| {
             *all.entry(revision(row)).or_default() += 1;
             all
