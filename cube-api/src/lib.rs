@@ -7,6 +7,7 @@ pub mod address;
 pub mod auth;
 #[cfg(feature = "client")]
 pub mod client;
+pub mod cron;
 pub mod duration;
 pub mod error;
 pub mod event;
