@@ -8,9 +8,11 @@ pub mod auth;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod cron;
+pub mod cronjob;
 pub mod duration;
 pub mod error;
 pub mod event;
+pub mod job;
 pub mod manifest;
 pub mod meta;
 pub mod node;
@@ -20,6 +22,7 @@ pub mod routes;
 pub mod session;
 pub mod status;
 pub mod stream;
+pub mod template;
 
 pub use address::LeaderAddress;
 pub use error::{ApiError, ErrorCode};
