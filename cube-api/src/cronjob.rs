@@ -3,9 +3,10 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::job::JobSpec;
+use crate::job::{Job, JobSpec, JobStatus};
 use crate::manifest::ManifestMetadata;
-use crate::meta::{Metadata, Name};
+use crate::meta::{Metadata, Name, ResourceKind, Revision, Uid};
+use crate::object::ObjectType;
 use crate::template::TemplateMetadata;
 
 /// The label of a cronjob's jobs with its name.
@@ -26,6 +27,13 @@ pub struct CronJob {
     /// What became of it.
     #[serde(default)]
     pub status: CronJobStatus,
+}
+
+impl ObjectType for CronJob {
+    const KIND: ResourceKind = ResourceKind::CronJob;
+    fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
 }
 
 /// A cronjob as it is written down.
@@ -126,6 +134,24 @@ pub struct CronJobStatus {
 }
 
 impl CronJob {
+    /// A job by the template, as it is to be made: who it is beside its name and labels is the store's to say.
+    pub fn job(&self, name: Name) -> Job {
+        let template = &self.spec.job_template;
+        let mut labels = template.metadata.labels.clone();
+        labels.insert(CRONJOB_LABEL.to_owned(), self.metadata.name.to_string());
+        let metadata = Metadata {
+            name,
+            uid: Uid::NONE,
+            labels: labels.into(),
+            generation: 1,
+            revision: Revision::default(),
+            created_at: self.metadata.created_at,
+            deletion_requested_at: None,
+            owner: None,
+        };
+        Job { metadata, spec: template.spec.clone(), status: JobStatus::default() }
+    }
+
     /// The moment up to which its schedule has been seen to.
     pub fn seen_to(&self) -> Timestamp {
         let CronJobStatus { last_schedule_time, since, .. } = &self.status;

@@ -4,7 +4,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::manifest::ManifestMetadata;
-use crate::meta::Metadata;
+use crate::meta::{Metadata, ResourceKind};
+use crate::object::ObjectType;
 use crate::template::PodTemplate;
 
 /// The label of a job's pods with its name.
@@ -25,6 +26,13 @@ pub struct Job {
     /// How far it is.
     #[serde(default)]
     pub status: JobStatus,
+}
+
+impl ObjectType for Job {
+    const KIND: ResourceKind = ResourceKind::Job;
+    fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
 }
 
 /// A job as it is written down.

@@ -217,11 +217,15 @@ pub enum ResourceKind {
     Secret,
     /// Values that anybody may see.
     Config,
+    /// Pods that are run to their end, so many times.
+    Job,
+    /// Jobs on schedule.
+    CronJob,
 }
 
 impl ResourceKind {
     /// All, in the order in which they are told.
-    pub const ALL: [Self; 4] = [Self::Pod, Self::Node, Self::Secret, Self::Config];
+    pub const ALL: [Self; 6] = [Self::Pod, Self::Node, Self::Job, Self::CronJob, Self::Secret, Self::Config];
 
     /// The word in manifests and references: `pod`.
     pub fn as_str(self) -> &'static str {
@@ -230,6 +234,8 @@ impl ResourceKind {
             Self::Node => "node",
             Self::Secret => "secret",
             Self::Config => "config",
+            Self::Job => "job",
+            Self::CronJob => "cronjob",
         }
     }
 
@@ -240,6 +246,8 @@ impl ResourceKind {
             Self::Node => "nodes",
             Self::Secret => "secrets",
             Self::Config => "configs",
+            Self::Job => "jobs",
+            Self::CronJob => "cronjobs",
         }
     }
 
@@ -248,7 +256,8 @@ impl ResourceKind {
         match self {
             Self::Pod => &["po"],
             Self::Node => &["no"],
-            Self::Secret | Self::Config => &[],
+            Self::CronJob => &["cj"],
+            Self::Job | Self::Secret | Self::Config => &[],
         }
     }
 
@@ -324,7 +333,7 @@ mod tests {
         {
             assert_eq!(text.parse(), Ok(kind));
         }
-        let unknown = "unknown resource type 'task': the types are pod, node, secret, config";
+        let unknown = "unknown resource type 'task': the types are pod, node, job, cronjob, secret, config";
         assert_eq!("task".parse::<ResourceKind>(), Err(unknown.to_owned()));
     }
 

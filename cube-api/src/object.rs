@@ -5,6 +5,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
+use crate::cronjob::CronJob;
+use crate::job::Job;
 use crate::meta::{Metadata, ResourceKind, ResourceRef};
 use crate::secret::Secret;
 
@@ -16,6 +18,10 @@ pub enum Object {
     Secret(Secret),
     /// A config.
     Config(Config),
+    /// A job.
+    Job(Box<Job>),
+    /// A cronjob.
+    CronJob(Box<CronJob>),
 }
 
 /// One type of such resources.
@@ -32,6 +38,8 @@ impl Object {
         match self {
             Self::Secret(_) => ResourceKind::Secret,
             Self::Config(_) => ResourceKind::Config,
+            Self::Job(_) => ResourceKind::Job,
+            Self::CronJob(_) => ResourceKind::CronJob,
         }
     }
 
@@ -40,6 +48,8 @@ impl Object {
         match self {
             Self::Secret(secret) => &secret.metadata,
             Self::Config(config) => &config.metadata,
+            Self::Job(job) => &job.metadata,
+            Self::CronJob(cronjob) => &cronjob.metadata,
         }
     }
 
@@ -48,6 +58,8 @@ impl Object {
         match self {
             Self::Secret(secret) => &mut secret.metadata,
             Self::Config(config) => &mut config.metadata,
+            Self::Job(job) => &mut job.metadata,
+            Self::CronJob(cronjob) => &mut cronjob.metadata,
         }
     }
 
@@ -60,6 +72,23 @@ impl Object {
     pub fn is_owner(&self) -> bool {
         match self {
             Self::Secret(_) | Self::Config(_) => false,
+            Self::Job(_) | Self::CronJob(_) => true,
+        }
+    }
+
+    /// The job, if it is one.
+    pub fn job(&self) -> Option<&Job> {
+        match self {
+            Self::Job(job) => Some(job),
+            Self::Secret(_) | Self::Config(_) | Self::CronJob(_) => None,
+        }
+    }
+
+    /// The cronjob, if it is one.
+    pub fn cronjob(&self) -> Option<&CronJob> {
+        match self {
+            Self::CronJob(cronjob) => Some(cronjob),
+            Self::Secret(_) | Self::Config(_) | Self::Job(_) => None,
         }
     }
 
@@ -67,7 +96,7 @@ impl Object {
     pub fn shown(&self) -> Self {
         match self {
             Self::Secret(secret) => Self::Secret(secret.shown()),
-            Self::Config(_) => self.clone(),
+            Self::Config(_) | Self::Job(_) | Self::CronJob(_) => self.clone(),
         }
     }
 }

@@ -25,6 +25,8 @@ pub const POD_EXEC: &str = "/v1/pods/{name}/exec";
 pub const OBJECTS: &str = "/v1/{types}";
 /// `GET`, `DELETE` ([`DeleteQuery`]) one of them; both answer it.
 pub const OBJECT: &str = "/v1/{types}/{name}";
+/// `POST` ([`TriggerQuery`]): a job by a cronjob's template, now; answers the job.
+pub const CRONJOB_TRIGGER: &str = "/v1/cronjobs/{name}/trigger";
 /// `GET`: list or watch the nodes.
 pub const NODES: &str = "/v1/nodes";
 /// `GET` a node; `PATCH` its labels ([`NodePatch`]); `DELETE` one that is away.
@@ -261,6 +263,15 @@ pub struct NodePatch {
     /// Labels: a value sets one, null takes it away, the others stay.
     #[serde(default)]
     pub labels: LabelChanges,
+}
+
+/// The query of a cronjob's trigger.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TriggerQuery {
+    /// The job's name; one is made up when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<Name>,
 }
 
 /// The query of events.

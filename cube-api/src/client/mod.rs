@@ -27,6 +27,7 @@ use crate::address::LeaderAddress;
 use crate::auth::{Keys, Role, Token};
 use crate::error::{ApiError, ErrorCode};
 use crate::event::Event;
+use crate::job::Job;
 use crate::manifest::Resource;
 use crate::meta::{Name, ResourceKind, ResourceRef, Revision};
 use crate::node::Node;
@@ -34,7 +35,7 @@ use crate::object::{Object, ObjectType};
 use crate::pod::Pod;
 use crate::routes::{
     self, Applied, ApplyQuery, CordonQuery, DeleteNodeQuery, DeleteQuery, DrainQuery, EventQuery, ExecQuery, List, ListQuery, LogQuery,
-    NodePatch, VersionInfo,
+    NodePatch, TriggerQuery, VersionInfo,
 };
 use transport::Answer;
 
@@ -117,6 +118,11 @@ impl Client {
     /// Asks for the end of a resource that is neither pod nor node; answers it as it is now. One that owns pods is there until they are gone.
     pub async fn delete_object(&self, reference: &ResourceRef, query: &DeleteQuery) -> Result<Object, ClientError> {
         self.call(Method::DELETE, &with_query(&object(reference.kind, &reference.name), query)).await
+    }
+
+    /// Makes a job by a cronjob's template, now.
+    pub async fn trigger_cronjob(&self, name: &Name, query: &TriggerQuery) -> Result<Job, ClientError> {
+        self.call(Method::POST, &with_query(&named(routes::CRONJOB_TRIGGER, name), query)).await
     }
 
     /// The nodes, in order of their names. Without a `limit` every page is fetched.

@@ -46,15 +46,43 @@ fn repeated(entries: &mut Vec<Entry>) -> Vec<Entry> {
 
 /// A pod's labels and environments become maps.
 pub(super) fn bring_to_maps(pod: &mut Node) -> Vec<Finding> {
+    bring_to_maps_below(pod, &Path::default())
+}
+
+/// The same for an owner of pods, and its template.
+pub(super) fn bring_template_to_maps(owner: &mut Node) -> Vec<Finding> {
+    bring_both_to_maps(owner, &Path::default())
+}
+
+/// The same for an owner of jobs, their template, and that one's.
+pub(super) fn bring_job_template_to_maps(owner: &mut Node) -> Vec<Finding> {
+    let mut findings = bring_to_maps(owner);
+    let above = Path::default().key("spec").key("jobTemplate");
+    if let Some(template) = owner.get_mut("spec").and_then(|spec| spec.get_mut("jobTemplate")) {
+        findings.extend(bring_both_to_maps(template, &above));
+    }
+    findings
+}
+
+fn bring_both_to_maps(owner: &mut Node, above: &Path) -> Vec<Finding> {
+    let mut findings = bring_to_maps_below(owner, above);
+    if let Some(template) = owner.get_mut("spec").and_then(|spec| spec.get_mut("template")) {
+        findings.extend(bring_to_maps_below(template, &above.key("spec").key("template")));
+    }
+    findings
+}
+
+/// `above` leads to what has the metadata and the spec.
+fn bring_to_maps_below(pod: &mut Node, above: &Path) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some(labels) = pod.get_mut("metadata").and_then(|metadata| metadata.get_mut("labels")) {
-        bring_to_map(labels, &Path::default().key("metadata").key("labels"), label, &mut findings);
+        bring_to_map(labels, &above.key("metadata").key("labels"), label, &mut findings);
     }
     let containers = pod.get_mut("spec").and_then(|spec| spec.get_mut("containers"));
     if let Some(Node { value: Value::List(containers), .. }) = containers {
         for (index, container) in containers.iter_mut().enumerate() {
             if let Some(env) = container.get_mut("env") {
-                let path = Path::default().key("spec").key("containers").index(index).key("env");
+                let path = above.key("spec").key("containers").index(index).key("env");
                 if matches!(env.value, Value::Scalar { .. }) && !env.is_null() {
                     findings.push(Finding::at(env.mark, path.clone(), "found a text; a map of names and values is expected".to_owned()));
                     env.value = Value::StandIn;

@@ -24,7 +24,9 @@ use self::decode::Finding;
 use self::path::Path;
 use self::tree::{Entry, Mark, Node, Value};
 use crate::config::ConfigManifest;
+use crate::cronjob::CronJobManifest;
 use crate::error::Problem;
+use crate::job::JobManifest;
 use crate::meta::{Labels, Name, Owner, ResourceKind, ResourceRef, Revision, Uid};
 use crate::pod::PodSpec;
 use crate::secret::SecretManifest;
@@ -42,6 +44,10 @@ pub enum Resource {
     Secret(SecretManifest),
     /// A config.
     Config(ConfigManifest),
+    /// A job.
+    Job(JobManifest),
+    /// A cronjob.
+    CronJob(CronJobManifest),
 }
 
 impl Resource {
@@ -56,6 +62,8 @@ impl Resource {
             Self::Pod(_) => ResourceKind::Pod,
             Self::Secret(_) => ResourceKind::Secret,
             Self::Config(_) => ResourceKind::Config,
+            Self::Job(_) => ResourceKind::Job,
+            Self::CronJob(_) => ResourceKind::CronJob,
         }
     }
 
@@ -65,6 +73,8 @@ impl Resource {
             Self::Pod(pod) => &pod.metadata,
             Self::Secret(secret) => &secret.metadata,
             Self::Config(config) => &config.metadata,
+            Self::Job(job) => &job.metadata,
+            Self::CronJob(cronjob) => &cronjob.metadata,
         }
     }
 }
@@ -113,10 +123,10 @@ pub struct ManifestMetadata {
 const MAX_PROBLEMS: usize = 64;
 
 /// The types that manifests have: all but nodes, which announce themselves.
-const TYPES: [&str; 3] = ["pod", "secret", "config"];
+const TYPES: [&str; 5] = ["pod", "job", "cronjob", "secret", "config"];
 
 /// The types that the design has and this version doesn't.
-const LATER_TYPES: [&str; 3] = ["job", "deployment", "service"];
+const LATER_TYPES: [&str; 2] = ["deployment", "service"];
 
 /// Reads a manifest's text, JSON or YAML: one resource, or a list. The problems carry lines and columns.
 ///
@@ -278,7 +288,11 @@ fn resource_of(mut node: Node, room: usize) -> Result<Resource, Vec<Problem>> {
 
 /// A resource of a type. A node isn't one: [`take_type`] has refused it.
 fn decoded(kind: ResourceKind, node: &mut Node, room: usize, findings: &mut Vec<Finding>) -> Option<Resource> {
-    findings.extend(forms::bring_to_maps(node));
+    findings.extend(match kind {
+        ResourceKind::Job => forms::bring_template_to_maps(node),
+        ResourceKind::CronJob => forms::bring_job_template_to_maps(node),
+        ResourceKind::Pod | ResourceKind::Node | ResourceKind::Secret | ResourceKind::Config => forms::bring_to_maps(node),
+    });
     match kind {
         ResourceKind::Pod => checked(node, room, findings, validate::pod).map(Resource::Pod),
         ResourceKind::Secret => {
@@ -286,6 +300,8 @@ fn decoded(kind: ResourceKind, node: &mut Node, room: usize, findings: &mut Vec<
             checked(node, room, findings, validate::secret).map(Resource::Secret)
         }
         ResourceKind::Config => checked(node, room, findings, validate::config).map(Resource::Config),
+        ResourceKind::Job => checked(node, room, findings, validate::job).map(Resource::Job),
+        ResourceKind::CronJob => checked(node, room, findings, validate::cronjob).map(Resource::CronJob),
         ResourceKind::Node => None,
     }
 }

@@ -131,7 +131,8 @@ fn a_cronjob_is_triggered_by_hand_and_takes_its_jobs_along() {
     let table = cluster.cube(&["list", "cronjob"]).ok();
     assert!(table.contains("0 3 1 1 *") && table.contains("Europe/Berlin"), "{table}");
     let told = cluster.cube(&["trigger", "cronjob/tick"]).ok();
-    let name = told.trim().strip_prefix("job/").and_then(|told| told.strip_suffix(" created")).unwrap_or_else(|| panic!("{told}")).to_owned();
+    let name =
+        told.trim().strip_prefix("job/").and_then(|told| told.strip_suffix(" created")).unwrap_or_else(|| panic!("{told}")).to_owned();
     cluster.wait_for_end(&name, "Complete");
     assert_eq!(cluster.cube(&["create", "job", "by-hand", "--from=cronjob/tick"]).ok().trim(), "job/by-hand created");
     let again = cluster.cube(&["create", "job", "by-hand", "--from=cronjob/tick"]).fails_with(1);

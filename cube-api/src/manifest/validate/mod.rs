@@ -13,8 +13,10 @@ use super::path::Path;
 use super::tree::excerpt;
 
 mod data;
+mod job;
 
 pub(super) use self::data::{config, secret};
+pub(super) use self::job::{cronjob, job};
 use crate::pod::{Container, PodSpec, Port, Protocol, Resources};
 use crate::quantity::{Bytes, MilliCpu};
 

@@ -83,6 +83,7 @@ pub fn router(api: Api) -> Router {
         .route(routes::POD_EXEC, get(streams::exec))
         .route(routes::OBJECTS, get(objects::list).fallback(objects::other_method))
         .route(routes::OBJECT, get(objects::get).delete(objects::delete).fallback(objects::other_method))
+        .route(routes::CRONJOB_TRIGGER, post(objects::trigger_cronjob))
         .route(routes::EVENTS, get(pods::events))
         .route(routes::NODES, get(nodes::list))
         .route(routes::NODE, get(nodes::get).patch(nodes::patch).delete(nodes::delete))

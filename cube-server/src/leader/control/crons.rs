@@ -24,7 +24,7 @@ pub(super) async fn run(store: Store, ambient: Ambient) {
         let snapshot = store.read(Snapshot::of);
         let mut at_most = Duration::MAX;
         for object in &snapshot.cronjobs {
-            let Object::CronJob(cronjob) = &**object else { continue };
+            let Some(cronjob) = object.cronjob() else { continue };
             let Decision { pass, due } = decide(cronjob, &snapshot.jobs_of(&cronjob.metadata.uid), now);
             if due.is_some() {
                 at_most = at_most.min(wait_until(due, now)).min(LOOKS_EVERY);
@@ -63,20 +63,16 @@ impl Snapshot {
 
     fn jobs_of(&self, cronjob: &Uid) -> Vec<&Job> {
         let objects = self.jobs.get(cronjob).into_iter().flatten();
-        let jobs = objects.filter_map(|object| match &**object {
-            Object::Job(job) => Some(job),
-            _ => None,
-        });
-        jobs.collect()
+        objects.filter_map(|object| object.job()).collect()
     }
 }
 
 /// Whether a cronjob changed, or one of its jobs began, ended, is to go or is gone.
 fn matters(change: &Change) -> bool {
     let Changed::Object { before, after } = &change.object else { return false };
-    let facts = |object: &Arc<Object>| match &**object {
-        Object::Job(job) => job.metadata.owner.as_ref().map(|_| (job.status.end().cloned(), job.metadata.deletion_requested_at)),
-        _ => None,
+    let facts = |object: &Arc<Object>| {
+        let job = object.job().filter(|job| job.metadata.owner.is_some())?;
+        Some((job.status.end().cloned(), job.metadata.deletion_requested_at))
     };
     let is_cronjob = [before, after].into_iter().flatten().any(|object| object.kind() == ResourceKind::CronJob);
     is_cronjob || before.as_ref().and_then(facts) != after.as_ref().and_then(facts)

@@ -1,12 +1,13 @@
 //! Runs jobs: pods begin as others end, until enough have succeeded or too many have failed.
 
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cube_api::job::Job;
 use cube_api::meta::{ResourceKind, Revision};
+use cube_api::node::Node;
 use cube_api::object::Object;
-use jiff::Timestamp;
 
 use super::{AGAIN_AFTER, log_failure, news, wait_until};
 use crate::ambient::Ambient;
@@ -20,7 +21,7 @@ pub(super) async fn run(store: Store, ambient: Ambient) {
         let (revision, looked_at) = store.read(snapshot);
         let mut at_most = Duration::MAX;
         for (job, pods) in looked_at {
-            let Object::Job(job) = &*job else { continue };
+            let Some(job) = job.job() else { continue };
             let Decision { pass, due } = decide(job, &pods, now);
             at_most = at_most.min(wait_until(due, now));
             let Some(pass) = pass else { continue };
@@ -38,9 +39,9 @@ type Looked = (Arc<Object>, Vec<OwnedPod>);
 
 /// The jobs that something may have to be done about, as of one revision.
 fn snapshot(state: &State) -> (Revision, Vec<Looked>) {
-    let jobs = state.objects(ResourceKind::Job, std::ops::Bound::Unbounded).map(|(_, job)| job);
+    let jobs = state.objects(ResourceKind::Job, Bound::Unbounded).map(|(_, job)| job);
     let jobs = jobs.filter_map(|object| {
-        let Object::Job(job) = &**object else { return None };
+        let job = object.job()?;
         is_open(state, job).then(|| (object.clone(), pods_of(state, job)))
     });
     (state.revision, jobs.collect())
@@ -69,7 +70,7 @@ fn matters(change: &Change) -> bool {
             before.as_ref().is_some_and(is_a_jobs) && before.as_ref().map(facts) != after.as_ref().map(facts)
         }
         Changed::Node { before, after } => {
-            let is_lost = |node: &Arc<cube_api::node::Node>| node.condition.is_lost();
+            let is_lost = |node: &Arc<Node>| node.condition.is_lost();
             before.as_ref().map(is_lost) != after.as_ref().map(is_lost)
         }
     }

@@ -4,13 +4,12 @@
 //! a night starts no twelve jobs in a row. It isn't if it is later than `startingDeadlineSeconds` allows.
 
 use std::cmp::Reverse;
-use std::sync::Arc;
 
 use cube_api::cron::{self, Schedule};
-use cube_api::cronjob::{CRONJOB_LABEL, ConcurrencyPolicy, CronJob, CronJobStatus, job_name};
+use cube_api::cronjob::{ConcurrencyPolicy, CronJob, CronJobStatus, job_name};
 use cube_api::event::EventKind;
-use cube_api::job::{Job, JobConditionKind, JobStatus};
-use cube_api::meta::{Metadata, Name, ResourceKind, ResourceRef, Revision, Uid};
+use cube_api::job::{Job, JobConditionKind};
+use cube_api::meta::{Name, ResourceKind, ResourceRef};
 use cube_api::object::Object;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
@@ -48,7 +47,7 @@ pub fn decide(cronjob: &CronJob, jobs: &[&Job], now: Timestamp) -> Decision {
         trouble: None,
         ..before.clone()
     };
-    let mut pass = OwnerPass::of(&Object::CronJob(cronjob.clone()));
+    let mut pass = OwnerPass::of(&Object::CronJob(Box::new(cronjob.clone())));
     let mut forget = sets.surplus(cronjob);
     match turn {
         Turn::Nothing => {}
@@ -75,33 +74,15 @@ pub fn decide(cronjob: &CronJob, jobs: &[&Job], now: Timestamp) -> Decision {
             let name = job_name(&cronjob.metadata.name, scheduled);
             pass.events.extend(lateness(missed, late));
             pass.events.push((EventKind::Normal, "SuccessfulCreate", format!("created job/{name} for {scheduled}")));
-            pass.make.push(Object::Job(job_of(cronjob, name.clone())));
+            pass.make.push(Object::Job(Box::new(cronjob.job(name.clone()))));
             status.active.push(name);
             status.last_schedule_time = Some(scheduled);
         }
     }
     pass.delete = forget.into_iter().map(|name| ResourceRef { kind: ResourceKind::Job, name }).collect();
     let changes = status != *before || !pass.delete.is_empty();
-    pass.owner = Object::CronJob(CronJob { status, ..cronjob.clone() });
+    pass.owner = Object::CronJob(Box::new(CronJob { status, ..cronjob.clone() }));
     Decision { pass: changes.then_some(pass), due }
-}
-
-/// A job by a cronjob's template, as it is to be made.
-pub fn job_of(cronjob: &CronJob, name: Name) -> Job {
-    let template = &cronjob.spec.job_template;
-    let mut labels = template.metadata.labels.clone();
-    labels.insert(CRONJOB_LABEL.to_owned(), cronjob.metadata.name.to_string());
-    let metadata = Metadata {
-        name,
-        uid: Uid::NONE,
-        labels: Arc::new(labels),
-        generation: 1,
-        revision: Revision::default(),
-        created_at: Timestamp::UNIX_EPOCH,
-        deletion_requested_at: None,
-        owner: None,
-    };
-    Job { metadata, spec: template.spec.clone(), status: JobStatus::default() }
 }
 
 /// What is said of a job that isn't on time.

@@ -49,7 +49,7 @@ pub fn decide(job: &Job, pods: &[OwnedPod], now: Timestamp) -> Decision {
         return Decision::default();
     }
     let sets = Sets::of(pods);
-    let mut plan = Plan { job: job.clone(), pass: OwnerPass::of(&Object::Job(job.clone())), now };
+    let mut plan = Plan { job: job.clone(), pass: OwnerPass::of(&Object::Job(Box::new(job.clone()))), now };
     plan.job.status.active = u32::try_from(sets.running.len()).unwrap_or(u32::MAX);
     let due = match job.status.end() {
         Some(end) => plan.after_the_end(end),
@@ -60,7 +60,7 @@ pub fn decide(job: &Job, pods: &[OwnedPod], now: Timestamp) -> Decision {
     }
     let Plan { job: after, mut pass, now: _ } = plan;
     let changes = after != *job || !pass.retire.is_empty();
-    pass.owner = Object::Job(after);
+    pass.owner = Object::Job(Box::new(after));
     Decision { pass: changes.then_some(pass), due }
 }
 
@@ -202,7 +202,11 @@ impl Plan {
     /// What runs yet is stopped, and has failed by that.
     fn end_by(&mut self, sets: &Sets<'_>, end: JobCondition) {
         let kind = if end.kind == JobConditionKind::Complete { EventKind::Normal } else { EventKind::Warning };
-        self.tell(kind, if end.kind == JobConditionKind::Complete { "Completed" } else { "Failed" }, format!("{}: {}", end.reason, end.message));
+        self.tell(
+            kind,
+            if end.kind == JobConditionKind::Complete { "Completed" } else { "Failed" },
+            format!("{}: {}", end.reason, end.message),
+        );
         let reason = format!("its job has ended ({})", end.reason);
         let running: Vec<_> = sets.running.iter().map(|row| row.pod.metadata.uid).collect();
         let status = &mut self.job.status;

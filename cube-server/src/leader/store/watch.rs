@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use cube_api::meta::Revision;
 use cube_api::node::Node;
 use cube_api::object::Object;
-use cube_api::pod::{Container, ContainerState, ContainerStatus, Terminated};
+use cube_api::pod::{Container, ContainerState, ContainerStatus, PodSpec, Terminated};
 use cube_api::{ApiError, ErrorCode};
 
 use super::PodRow;
@@ -232,16 +232,22 @@ fn bytes_of_object(object: &Object) -> usize {
     let values = match object {
         Object::Secret(secret) => secret.data.values().map(|value| value.0.len()).sum::<usize>(),
         Object::Config(config) => config.data.values().map(String::len).sum(),
+        Object::Job(job) => bytes_of_spec(&job.spec.template.spec),
+        Object::CronJob(cronjob) => bytes_of_spec(&cronjob.spec.job_template.spec.template.spec),
     };
     PLAIN + values
 }
 
-fn bytes_of_pod(PodRow { pod, .. }: &PodRow) -> usize {
+fn bytes_of_spec(spec: &PodSpec) -> usize {
     let words = |words: &[String]| words.iter().map(|word| size_of::<String>() + word.len()).sum::<usize>();
-    let spec = pod.spec.containers.iter().map(|container| {
+    let containers = spec.containers.iter().map(|container| {
         let env = container.env.iter().map(|(name, value)| 2 * size_of::<String>() + name.len() + value.len()).sum::<usize>();
         size_of::<Container>() + words(&container.command) + words(&container.args) + env
     });
+    containers.sum()
+}
+
+fn bytes_of_pod(PodRow { pod, .. }: &PodRow) -> usize {
     // Last lines of ended containers.
     let message = |end: &Terminated| end.message.as_ref().map_or(0, String::len);
     let status = pod.status.containers.iter().map(|status| {
@@ -251,7 +257,7 @@ fn bytes_of_pod(PodRow { pod, .. }: &PodRow) -> usize {
         };
         size_of::<ContainerStatus>() + now + status.last_termination.as_ref().map_or(0, message)
     });
-    PLAIN + spec.sum::<usize>() + status.sum::<usize>()
+    PLAIN + bytes_of_spec(&pod.spec) + status.sum::<usize>()
 }
 
 fn change_of(write: Write) -> Option<Change> {

@@ -1,3 +1,4 @@
+use cube_api::cronjob::CRONJOB_LABEL;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -25,7 +26,7 @@ fn hourly(spec: Value, status: Value) -> CronJob {
 }
 
 fn job(name: &str, made: &str, end: Option<&str>) -> Job {
-    let mut job = job_of(&hourly(json!({}), json!({})), Name::new(name).expect("a name"));
+    let mut job = hourly(json!({}), json!({})).job(Name::new(name).expect("a name"));
     job.metadata.created_at = clock(made);
     if let Some(kind) = end {
         let condition = json!({"type": kind, "reason": "x", "message": "x", "lastTransitionTime": clock(made)});
@@ -51,7 +52,7 @@ fn deleted(decision: &Decision) -> Vec<String> {
 fn after(decision: &Decision) -> CronJob {
     let pass = decision.pass.as_ref().expect("something changes");
     let Object::CronJob(cronjob) = &pass.owner else { panic!("the owner is a cronjob") };
-    cronjob.clone()
+    CronJob::clone(cronjob)
 }
 
 fn told(decision: &Decision) -> Vec<String> {

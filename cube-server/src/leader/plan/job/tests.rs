@@ -131,7 +131,10 @@ fn one_failure_more_than_the_limit_ends_it_and_stops_the_others() {
     assert!(decide(&at_limit, &running.0, at(9)).pass.is_none());
     let over = job(json!({"completions": 5, "parallelism": 2, "backoffLimit": 2}), json!({"failed": 3, "active": 2}));
     let decision = decide(&over, &running.0, at(9));
-    assert_eq!(short(&decision), Short { retire: 2, end: Some(("Failed", "BackoffLimitExceeded".to_owned())), failed: 5, ..Short::default() });
+    assert_eq!(
+        short(&decision),
+        Short { retire: 2, end: Some(("Failed", "BackoffLimitExceeded".to_owned())), failed: 5, ..Short::default() }
+    );
     let message = "BackoffLimitExceeded: 3 pods have failed, more than backoffLimit 2 allows; 0 of 5 had succeeded";
     assert_eq!(decision.pass.expect("it ends").events, [(EventKind::Warning, "Failed", message.to_owned())]);
 }
