@@ -219,11 +219,15 @@ pub enum ResourceKind {
     Config,
     /// A number of equal pods that are kept, and replaced when their template changes.
     Deployment,
+    /// Pods that are run to their end, so many times.
+    Job,
+    /// Jobs on schedule.
+    CronJob,
 }
 
 impl ResourceKind {
     /// All, in the order in which they are told.
-    pub const ALL: [Self; 5] = [Self::Pod, Self::Node, Self::Deployment, Self::Secret, Self::Config];
+    pub const ALL: [Self; 7] = [Self::Pod, Self::Node, Self::Job, Self::CronJob, Self::Deployment, Self::Secret, Self::Config];
 
     /// The word in manifests and references: `pod`.
     pub fn as_str(self) -> &'static str {
@@ -233,6 +237,8 @@ impl ResourceKind {
             Self::Secret => "secret",
             Self::Config => "config",
             Self::Deployment => "deployment",
+            Self::Job => "job",
+            Self::CronJob => "cronjob",
         }
     }
 
@@ -244,6 +250,8 @@ impl ResourceKind {
             Self::Secret => "secrets",
             Self::Config => "configs",
             Self::Deployment => "deployments",
+            Self::Job => "jobs",
+            Self::CronJob => "cronjobs",
         }
     }
 
@@ -253,7 +261,8 @@ impl ResourceKind {
             Self::Pod => &["po"],
             Self::Node => &["no"],
             Self::Deployment => &["deploy"],
-            Self::Secret | Self::Config => &[],
+            Self::CronJob => &["cj"],
+            Self::Job | Self::Secret | Self::Config => &[],
         }
     }
 
@@ -329,7 +338,7 @@ mod tests {
         {
             assert_eq!(text.parse(), Ok(kind));
         }
-        let unknown = "unknown resource type 'task': the types are pod, node, deployment, secret, config";
+        let unknown = "unknown resource type 'task': the types are pod, node, job, cronjob, deployment, secret, config";
         assert_eq!("task".parse::<ResourceKind>(), Err(unknown.to_owned()));
     }
 

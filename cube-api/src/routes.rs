@@ -29,6 +29,8 @@ pub const OBJECT: &str = "/v1/{types}/{name}";
 pub const DEPLOYMENT_SCALE: &str = "/v1/deployments/{name}/scale";
 /// `POST` ([`RolloutQuery`]): what a person wants of a rollout, `action` being a [`RolloutAction`]; answers the deployment.
 pub const DEPLOYMENT_ROLLOUT: &str = "/v1/deployments/{name}/rollout/{action}";
+/// `POST` ([`TriggerQuery`]): a job by a cronjob's template, now; answers the job.
+pub const CRONJOB_TRIGGER: &str = "/v1/cronjobs/{name}/trigger";
 /// `GET`: list or watch the nodes.
 pub const NODES: &str = "/v1/nodes";
 /// `GET` a node; `PATCH` its labels ([`NodePatch`]); `DELETE` one that is away.
@@ -311,6 +313,15 @@ pub struct RolloutQuery {
     /// Of an undo: the revision to go back to; none: the newest one before that was rolled out to its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to_revision: Option<u64>,
+}
+
+/// The query of a cronjob's trigger.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TriggerQuery {
+    /// The job's name; one is made up when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<Name>,
 }
 
 /// The query of events.

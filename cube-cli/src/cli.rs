@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{apply, config, cordon, delete, drain, events, exec, get, label, list, logs, nodes, restart};
+use crate::commands::{apply, config, cordon, create, delete, drain, events, exec, get, label, list, logs, nodes, restart, trigger};
 
 /// Run pods on a cluster of Docker machines.
 #[derive(Debug, Parser)]
@@ -55,6 +55,10 @@ pub enum Command {
     Exec(exec::Args),
     /// Restart every container of pods, and clear their limits
     Restart(restart::Args),
+    /// Make a job of a cronjob now
+    Trigger(trigger::Args),
+    /// Make a job of a cronjob under a name of your own
+    Create(create::Args),
     /// Let nodes take no new pods; those that are there stay
     Cordon(cordon::Args),
     /// Let nodes take pods again; ends a drain

@@ -28,6 +28,7 @@ use crate::auth::{Keys, Role, Token};
 use crate::deployment::Deployment;
 use crate::error::{ApiError, ErrorCode};
 use crate::event::Event;
+use crate::job::Job;
 use crate::manifest::Resource;
 use crate::meta::{Name, ResourceKind, ResourceRef, Revision};
 use crate::node::Node;
@@ -35,7 +36,7 @@ use crate::object::{Object, ObjectType};
 use crate::pod::Pod;
 use crate::routes::{
     self, Applied, ApplyQuery, CordonQuery, DeleteNodeQuery, DeleteQuery, DrainQuery, EventQuery, ExecQuery, List, ListQuery, LogQuery,
-    NodePatch, RolloutAction, RolloutQuery, ScaleQuery, VersionInfo,
+    NodePatch, RolloutAction, RolloutQuery, ScaleQuery, TriggerQuery, VersionInfo,
 };
 use transport::Answer;
 
@@ -129,6 +130,11 @@ impl Client {
     pub async fn rollout(&self, name: &Name, action: RolloutAction, query: &RolloutQuery) -> Result<Deployment, ClientError> {
         let path = named(routes::DEPLOYMENT_ROLLOUT, name).replace("{action}", action.as_str());
         self.call(Method::POST, &with_query(&path, query)).await
+    }
+
+    /// Makes a job by a cronjob's template, now.
+    pub async fn trigger_cronjob(&self, name: &Name, query: &TriggerQuery) -> Result<Job, ClientError> {
+        self.call(Method::POST, &with_query(&named(routes::CRONJOB_TRIGGER, name), query)).await
     }
 
     /// The nodes, in order of their names. Without a `limit` every page is fetched.

@@ -51,9 +51,23 @@ pub(super) fn bring_to_maps(pod: &mut Node) -> Vec<Finding> {
 
 /// The same for an owner of pods, and its template.
 pub(super) fn bring_template_to_maps(owner: &mut Node) -> Vec<Finding> {
+    bring_both_to_maps(owner, &Path::default())
+}
+
+/// The same for an owner of jobs, their template, and that one's.
+pub(super) fn bring_job_template_to_maps(owner: &mut Node) -> Vec<Finding> {
     let mut findings = bring_to_maps(owner);
+    let above = Path::default().key("spec").key("jobTemplate");
+    if let Some(template) = owner.get_mut("spec").and_then(|spec| spec.get_mut("jobTemplate")) {
+        findings.extend(bring_both_to_maps(template, &above));
+    }
+    findings
+}
+
+fn bring_both_to_maps(owner: &mut Node, above: &Path) -> Vec<Finding> {
+    let mut findings = bring_to_maps_below(owner, above);
     if let Some(template) = owner.get_mut("spec").and_then(|spec| spec.get_mut("template")) {
-        findings.extend(bring_to_maps_below(template, &Path::default().key("spec").key("template")));
+        findings.extend(bring_to_maps_below(template, &above.key("spec").key("template")));
     }
     findings
 }

@@ -24,8 +24,10 @@ use self::decode::Finding;
 use self::path::Path;
 use self::tree::{Entry, Mark, Node, Value};
 use crate::config::ConfigManifest;
+use crate::cronjob::CronJobManifest;
 use crate::deployment::DeploymentManifest;
 use crate::error::Problem;
+use crate::job::JobManifest;
 use crate::meta::{Labels, Name, Owner, ResourceKind, ResourceRef, Revision, Uid};
 use crate::pod::PodSpec;
 use crate::secret::SecretManifest;
@@ -45,6 +47,10 @@ pub enum Resource {
     Config(ConfigManifest),
     /// A deployment.
     Deployment(Box<DeploymentManifest>),
+    /// A job.
+    Job(JobManifest),
+    /// A cronjob.
+    CronJob(CronJobManifest),
 }
 
 impl Resource {
@@ -60,6 +66,8 @@ impl Resource {
             Self::Secret(_) => ResourceKind::Secret,
             Self::Config(_) => ResourceKind::Config,
             Self::Deployment(_) => ResourceKind::Deployment,
+            Self::Job(_) => ResourceKind::Job,
+            Self::CronJob(_) => ResourceKind::CronJob,
         }
     }
 
@@ -70,6 +78,8 @@ impl Resource {
             Self::Secret(secret) => &secret.metadata,
             Self::Config(config) => &config.metadata,
             Self::Deployment(deployment) => &deployment.metadata,
+            Self::Job(job) => &job.metadata,
+            Self::CronJob(cronjob) => &cronjob.metadata,
         }
     }
 }
@@ -118,10 +128,10 @@ pub struct ManifestMetadata {
 const MAX_PROBLEMS: usize = 64;
 
 /// The types that manifests have: all but nodes, which announce themselves.
-const TYPES: [&str; 4] = ["pod", "deployment", "secret", "config"];
+const TYPES: [&str; 6] = ["pod", "job", "cronjob", "deployment", "secret", "config"];
 
 /// The types that the design has and this version doesn't.
-const LATER_TYPES: [&str; 2] = ["job", "service"];
+const LATER_TYPES: [&str; 1] = ["service"];
 
 /// Reads a manifest's text, JSON or YAML: one resource, or a list. The problems carry lines and columns.
 ///
@@ -284,7 +294,8 @@ fn resource_of(mut node: Node, room: usize) -> Result<Resource, Vec<Problem>> {
 /// A resource of a type. A node isn't one: [`take_type`] has refused it.
 fn decoded(kind: ResourceKind, node: &mut Node, room: usize, findings: &mut Vec<Finding>) -> Option<Resource> {
     findings.extend(match kind {
-        ResourceKind::Deployment => forms::bring_template_to_maps(node),
+        ResourceKind::Job | ResourceKind::Deployment => forms::bring_template_to_maps(node),
+        ResourceKind::CronJob => forms::bring_job_template_to_maps(node),
         ResourceKind::Pod | ResourceKind::Node | ResourceKind::Secret | ResourceKind::Config => forms::bring_to_maps(node),
     });
     match kind {
@@ -297,6 +308,8 @@ fn decoded(kind: ResourceKind, node: &mut Node, room: usize, findings: &mut Vec<
         ResourceKind::Deployment => {
             checked(node, room, findings, validate::deployment).map(|deployment| Resource::Deployment(Box::new(deployment)))
         }
+        ResourceKind::Job => checked(node, room, findings, validate::job).map(Resource::Job),
+        ResourceKind::CronJob => checked(node, room, findings, validate::cronjob).map(Resource::CronJob),
         ResourceKind::Node => None,
     }
 }

@@ -3,6 +3,8 @@
 use clap::Args as ClapArgs;
 use cube_api::client::{Client, ClientError, Revised, Watch};
 use cube_api::config::Config;
+use cube_api::cronjob::CronJob;
+use cube_api::job::Job;
 use cube_api::meta::{ResourceKind, ResourceRef, Revision};
 use cube_api::node::Node;
 use cube_api::object::ObjectType;
@@ -27,7 +29,7 @@ use crate::wait::is_expired;
   cube list pod -l app=web -o wide  those with a label; also address, node and images
   cube list pod -w                  go on with every change")]
 pub struct Args {
-    /// pod, node, secret, config
+    /// pod, node, job, cronjob, secret, config
     #[arg(value_name = "TYPE")]
     kind: ResourceKind,
     #[command(flatten)]
@@ -60,6 +62,8 @@ pub async fn all(kind: ResourceKind, options: &Options, client: &Client) -> Resu
         ResourceKind::Node => show::<Node>(options, client).await,
         ResourceKind::Secret => show::<Secret>(options, client).await,
         ResourceKind::Config => show::<Config>(options, client).await,
+        ResourceKind::Job => show::<Job>(options, client).await,
+        ResourceKind::CronJob => show::<CronJob>(options, client).await,
     }
 }
 

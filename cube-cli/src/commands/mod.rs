@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod config;
 pub mod cordon;
+pub mod create;
 pub mod delete;
 pub mod drain;
 pub mod events;
@@ -14,6 +15,7 @@ pub mod logs;
 pub mod manifests;
 pub mod nodes;
 pub mod restart;
+pub mod trigger;
 mod version;
 
 use std::path::Path;
@@ -38,6 +40,8 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Logs(args) => logs::run(args, &client(path)?).await?,
         Command::Exec(args) => return exec::run(args, &client(path)?).await,
         Command::Restart(args) => restart::run(args, &client(path)?).await?,
+        Command::Trigger(args) => trigger::run(args, &client(path)?).await?,
+        Command::Create(args) => create::run(args, &client(path)?).await?,
         Command::Cordon(args) => cordon::run(args, &client(path)?).await?,
         Command::Uncordon(args) => cordon::undo(args, &client(path)?).await?,
         Command::Drain(args) => return drain::run(args, &client(path)?).await,

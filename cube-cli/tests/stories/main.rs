@@ -5,6 +5,7 @@
 mod cluster;
 mod commands;
 mod faults;
+mod jobs;
 mod nodes;
 mod pods;
 mod refusals;

@@ -86,6 +86,7 @@ pub fn router(api: Api) -> Router {
         .route(routes::OBJECT, get(objects::get).delete(objects::delete).fallback(objects::other_method))
         .route(routes::DEPLOYMENT_SCALE, post(deployments::scale))
         .route(routes::DEPLOYMENT_ROLLOUT, post(deployments::rollout))
+        .route(routes::CRONJOB_TRIGGER, post(objects::trigger_cronjob))
         .route(routes::EVENTS, get(pods::events))
         .route(routes::NODES, get(nodes::list))
         .route(routes::NODE, get(nodes::get).patch(nodes::patch).delete(nodes::delete))

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cube_api::Object;
-use cube_api::deployment::Deployment;
 use cube_api::meta::{Name, ResourceKind, Revision, Uid};
 use cube_api::node::Node;
 use jiff::Timestamp;
@@ -125,7 +124,7 @@ impl Deployments {
                 }
             }
             Changed::Object { before, after } => {
-                if let Some(Object::Deployment(deployment)) = after.as_ref().or(before.as_ref()).map(|object| &**object) {
+                if let Some(deployment) = after.as_ref().or(before.as_ref()).and_then(|object| object.deployment()) {
                     self.due.insert(deployment.metadata.name.clone(), now);
                 }
             }
@@ -171,7 +170,7 @@ impl Deployments {
         if is_fenced {
             return Ok(Some(AGAIN_AFTER));
         }
-        let Some(deployment) = snapshot.deployment().filter(|deployment| deployment.metadata.deletion_requested_at.is_none()) else {
+        let Some(deployment) = snapshot.deployment.deployment().filter(|deployment| deployment.metadata.deletion_requested_at.is_none()) else {
             return Ok(None);
         };
         let (quiet, next_quiet) = self.quiet(name, &snapshot.pods);
@@ -217,13 +216,6 @@ impl Snapshot {
         let pods = state.owned_by(&deployment.metadata().uid).cloned().collect();
         let drained = state.nodes.values().filter(|node| is_drained(Some(node))).map(|node| node.name.clone()).collect();
         Some(Self { revision: state.revision, deployment, pods, drained })
-    }
-
-    fn deployment(&self) -> Option<&Deployment> {
-        match &*self.deployment {
-            Object::Deployment(deployment) => Some(deployment),
-            Object::Secret(_) | Object::Config(_) => None,
-        }
     }
 }
 

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cube_api::Object;
 use cube_api::meta::{ResourceKind, Revision, Uid};
 use cube_api::node::{Drain, Node};
 use cube_api::pod::Strategy;
@@ -99,10 +98,8 @@ impl Leaving {
 /// Whether the deployment loop takes a pod away, or has begun to.
 fn is_moved(state: &State, row: &PodRow) -> bool {
     let Some(owner) = row.pod.metadata.owner.as_ref().filter(|owner| owner.kind == ResourceKind::Deployment) else { return false };
-    match state.object(owner.kind, &owner.name).map(|object| &**object) {
-        Some(Object::Deployment(deployment)) => row.pod.metadata.deletion_requested_at.is_some() || moves_its_pods(deployment),
-        Some(Object::Secret(_) | Object::Config(_)) | None => false,
-    }
+    let deployment = state.object(owner.kind, &owner.name).and_then(|object| object.deployment());
+    deployment.is_some_and(|deployment| row.pod.metadata.deletion_requested_at.is_some() || moves_its_pods(deployment))
 }
 
 /// Whether a drain begins.

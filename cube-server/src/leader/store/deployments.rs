@@ -94,13 +94,8 @@ fn refuse_held(deployment: &Deployment, what: &str) -> Result<(), ApiError> {
 }
 
 fn known(draft: &Draft<'_>, name: &Name) -> Result<Deployment, ApiError> {
-    let found = match draft.state().object(ResourceKind::Deployment, name).map(|object| &**object) {
-        Some(Object::Deployment(deployment)) => Deployment::clone(deployment),
-        Some(Object::Secret(_) | Object::Config(_)) | None => {
-            let missing = ApiError::new(ErrorCode::NotFound, format!("deployment/{name} not found"));
-            return Err(missing.hint("`cube list deployment` shows what there is"));
-        }
-    };
+    let missing = || ApiError::new(ErrorCode::NotFound, format!("deployment/{name} not found")).hint("`cube list deployment` shows what there is");
+    let found = draft.state().object(ResourceKind::Deployment, name).and_then(|object| object.deployment()).cloned().ok_or_else(missing)?;
     if found.metadata.deletion_requested_at.is_some() {
         return Err(ApiError::new(ErrorCode::Conflict, format!("deployment/{name} is being deleted")));
     }

@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cube_api::event::EventKind;
-use cube_api::meta::{Metadata, Name, Revision, Uid};
+use cube_api::meta::{Metadata, Name, ResourceKind, Revision, Uid};
 use cube_api::node::NodeCondition;
 use cube_api::pod::{ContainerState, DRAINED, NODE_FORGOT, NODE_LOST, OnNodeLoss, Phase, Placement, Pod, PodStatus, RestartPolicy};
 
@@ -225,8 +225,12 @@ fn status_after_loss(draft: &Draft<'_>, old: &PodRow, node: &Name, cause: Cause)
     }
 }
 
-/// Makes the pod that has the name from now on. The old one must have let go of it.
+/// Makes the pod that has the name from now on. The old one must have let go of it. A job's has no successor: it has failed by that, and the job makes
+/// another if it wants one.
 fn succeed(draft: &mut Draft<'_>, old: &PodRow, whose: &str, status: PodStatus) {
+    if old.pod.metadata.owner.as_ref().is_some_and(|owner| owner.kind == ResourceKind::Job) {
+        return;
+    }
     let before = &old.pod.metadata;
     let generation = before.generation + 1;
     let metadata = Metadata {

@@ -3,7 +3,7 @@
 //! One writer commits what is waiting in one transaction (group commit); a write is acknowledged after the commit that holds it. Reads come from
 //! a typed state in memory that follows the commits.
 //!
-//! The way of a write: a method of [`Store`] queues a decision (`apply.rs`, `lifecycle.rs`, `objects.rs`, `owned.rs`, `nodes.rs`, `cordon.rs`, `fence.rs`, `lost.rs`, `report.rs`:
+//! The way of a write: a method of [`Store`] queues a decision (`apply.rs`, `lifecycle.rs`, `objects.rs`, `owned.rs`, `jobs.rs`, `nodes.rs`, `cordon.rs`, `fence.rs`, `lost.rs`, `report.rs`:
 //! plain functions over the draft of `draft.rs`) -> `writer.rs` runs what is queued, writes the rows (`rows.rs`), commits -> `watch.rs` publishes the state and the changes.
 //! `backup.rs` and `restore.rs` work on the file. It knows neither HTTP nor how pods are placed.
 
@@ -16,6 +16,7 @@ mod draft;
 mod error;
 mod events;
 mod fence;
+mod jobs;
 mod lanes;
 mod lifecycle;
 mod lost;
@@ -380,6 +381,12 @@ impl Store {
             Ok(())
         })
         .await
+    }
+
+    /// Makes a job by a cronjob's template, whatever its schedule says; without a name, under one that is made up.
+    pub async fn trigger_cronjob(&self, cronjob: Name, name: Option<Name>) -> Result<Object, StoreError> {
+        self.has_room()?;
+        self.write(Lane::People, "trigger a cronjob", move |draft| jobs::trigger(draft, &cronjob, name)).await
     }
 
     /// Asks for a restart of every container.

@@ -80,6 +80,7 @@ pub(super) fn settle(draft: &mut Draft<'_>, pass: OwnerPass) -> bool {
         return false;
     }
     let owner = Arc::new(Owner { kind: reference.kind, name: reference.name, uid: now.uid });
+    draft.settles(Some(now.uid));
     for (uid, why, grace_seconds) in &pass.retire {
         let row = draft.state().pods.get(uid).filter(|row| row.retired.is_none()).cloned();
         if let Some(row) = row {
@@ -92,6 +93,7 @@ pub(super) fn settle(draft: &mut Draft<'_>, pass: OwnerPass) -> bool {
     for pod in pass.create {
         create(draft, &owner, pod);
     }
+    draft.settles(None);
     for object in pass.make {
         make(draft, &owner, object);
     }
@@ -143,7 +145,8 @@ fn free_name(draft: &Draft<'_>, stem: &str) -> Name {
     }
 }
 
-fn make(draft: &mut Draft<'_>, owner: &Arc<Owner>, mut object: Object) {
+/// Makes a resource in another's possession, unless one of its name is there.
+pub(super) fn make(draft: &mut Draft<'_>, owner: &Arc<Owner>, mut object: Object) {
     if draft.state().object(object.kind(), &object.metadata().name).is_some() {
         return;
     }

@@ -233,8 +233,19 @@ fn bytes_of_object(object: &Object) -> usize {
         Object::Secret(secret) => secret.data.values().map(|value| value.0.len()).sum::<usize>(),
         Object::Config(config) => config.data.values().map(String::len).sum(),
         Object::Deployment(deployment) => deployment.history.iter().map(|revision| bytes_of_spec(&revision.template.spec)).sum(),
+        Object::Job(job) => bytes_of_spec(&job.spec.template.spec),
+        Object::CronJob(cronjob) => bytes_of_spec(&cronjob.spec.job_template.spec.template.spec),
     };
     PLAIN + values
+}
+
+fn bytes_of_spec(spec: &PodSpec) -> usize {
+    let words = |words: &[String]| words.iter().map(|word| size_of::<String>() + word.len()).sum::<usize>();
+    let containers = spec.containers.iter().map(|container| {
+        let env = container.env.iter().map(|(name, value)| 2 * size_of::<String>() + name.len() + value.len()).sum::<usize>();
+        size_of::<Container>() + words(&container.command) + words(&container.args) + env
+    });
+    containers.sum()
 }
 
 fn bytes_of_pod(PodRow { pod, .. }: &PodRow) -> usize {
@@ -248,15 +259,6 @@ fn bytes_of_pod(PodRow { pod, .. }: &PodRow) -> usize {
         size_of::<ContainerStatus>() + now + status.last_termination.as_ref().map_or(0, message)
     });
     PLAIN + bytes_of_spec(&pod.spec) + status.sum::<usize>()
-}
-
-fn bytes_of_spec(spec: &PodSpec) -> usize {
-    let words = |words: &[String]| words.iter().map(|word| size_of::<String>() + word.len()).sum::<usize>();
-    let containers = spec.containers.iter().map(|container| {
-        let env = container.env.iter().map(|(name, value)| 2 * size_of::<String>() + name.len() + value.len()).sum::<usize>();
-        size_of::<Container>() + words(&container.command) + words(&container.args) + env
-    });
-    containers.sum()
 }
 
 fn change_of(write: Write) -> Option<Change> {
