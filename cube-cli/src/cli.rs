@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{apply, config, cordon, create, delete, drain, events, exec, get, label, list, logs, nodes, restart, trigger};
+use crate::commands::{
+    apply, config, cordon, create, delete, drain, events, exec, get, label, list, logs, nodes, restart, rollout, trigger,
+};
 
 /// Run pods on a cluster of Docker machines.
 #[derive(Debug, Parser)]
@@ -59,6 +61,10 @@ pub enum Command {
     Trigger(trigger::Args),
     /// Make a job of a cronjob under a name of your own
     Create(create::Args),
+    /// Follow, undo, pause or restart the rollout of a deployment
+    Rollout(rollout::Args),
+    /// Change how many pods a deployment has
+    Scale(rollout::ScaleArgs),
     /// Let nodes take no new pods; those that are there stay
     Cordon(cordon::Args),
     /// Let nodes take pods again; ends a drain

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args as ClapArgs;
 use cube_api::client::Client;
 use cube_api::cronjob::CronJob;
+use cube_api::deployment::Deployment;
 use cube_api::duration;
 use cube_api::error::ErrorCode;
 use cube_api::job::Job;
@@ -73,7 +74,7 @@ pub async fn run(args: Args, client: impl FnOnce() -> Result<Client>) -> Result<
                 Ok(_) => print(&format!("{reference} deleted\n"))?,
                 Err(error) => return Err(error.into()),
             },
-            ResourceKind::Job | ResourceKind::CronJob => match client.delete_object(&reference, &query).await {
+            ResourceKind::Job | ResourceKind::CronJob | ResourceKind::Deployment => match client.delete_object(&reference, &query).await {
                 Ok(object) if args.wait => owners.push((object.metadata().uid, reference)),
                 Ok(_) => print(&format!("{reference} is being deleted\n"))?,
                 Err(error) if error.code() == Some(ErrorCode::NotFound) => refusals.push(error),
@@ -129,6 +130,7 @@ async fn until_gone(client: &Client, pods: Leaving, owners: Leaving, limit: Opti
             match reference.kind {
                 ResourceKind::Job => wait::until_gone::<Job>(client, uid).await?,
                 ResourceKind::CronJob => wait::until_gone::<CronJob>(client, uid).await?,
+                ResourceKind::Deployment => wait::until_gone::<Deployment>(client, uid).await?,
                 ResourceKind::Pod | ResourceKind::Node | ResourceKind::Secret | ResourceKind::Config => {}
             }
             left.remove(&reference);

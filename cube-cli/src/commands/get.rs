@@ -4,6 +4,7 @@ use clap::Args as ClapArgs;
 use cube_api::client::Client;
 use cube_api::config::Config;
 use cube_api::cronjob::{CRONJOB_LABEL, CronJob};
+use cube_api::deployment::{DEPLOYMENT_LABEL, Deployment};
 use cube_api::event::Event;
 use cube_api::job::{JOB_LABEL, Job};
 use cube_api::meta::{ResourceKind, ResourceRef};
@@ -95,6 +96,7 @@ async fn one(reference: &ResourceRef, format: Option<Format>, client: &Client) -
         ResourceKind::Config => of_type::<Config>(reference, format, client).await,
         ResourceKind::Job => of_type::<Job>(reference, format, client).await,
         ResourceKind::CronJob => of_type::<CronJob>(reference, format, client).await,
+        ResourceKind::Deployment => of_type::<Deployment>(reference, format, client).await,
     }
 }
 
@@ -117,6 +119,10 @@ async fn owned(reference: &ResourceRef, client: &Client) -> Result<Option<Owned>
         ResourceKind::Job => {
             let pods = client.pods(&labelled(JOB_LABEL)).await?.items;
             ("Pods", pods.len(), output::pod::table(&pods, false, now))
+        }
+        ResourceKind::Deployment => {
+            let pods = client.pods(&labelled(DEPLOYMENT_LABEL)).await?.items;
+            ("Pods", pods.len(), output::pod::table(&pods, true, now))
         }
         ResourceKind::CronJob => {
             let jobs = client.objects::<Job>(&labelled(CRONJOB_LABEL)).await?.items;

@@ -15,6 +15,7 @@ pub mod logs;
 pub mod manifests;
 pub mod nodes;
 pub mod restart;
+pub mod rollout;
 pub mod trigger;
 mod version;
 
@@ -39,6 +40,8 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Delete(args) => delete::run(args, || client(path)).await?,
         Command::Logs(args) => logs::run(args, &client(path)?).await?,
         Command::Exec(args) => return exec::run(args, &client(path)?).await,
+        Command::Rollout(args) => rollout::run(args, &client(path)?).await?,
+        Command::Scale(args) => rollout::scale(args, &client(path)?).await?,
         Command::Restart(args) => restart::run(args, &client(path)?).await?,
         Command::Trigger(args) => trigger::run(args, &client(path)?).await?,
         Command::Create(args) => create::run(args, &client(path)?).await?,

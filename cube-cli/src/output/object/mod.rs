@@ -1,6 +1,7 @@
 //! Resources that are neither pods nor nodes: what their lists and pages have in common. Each type says in a file of its own what it has beside.
 
 mod data;
+pub mod deployment;
 mod job;
 
 use cube_api::event::Event;

@@ -170,7 +170,8 @@ impl Deployments {
         if is_fenced {
             return Ok(Some(AGAIN_AFTER));
         }
-        let Some(deployment) = snapshot.deployment.deployment().filter(|deployment| deployment.metadata.deletion_requested_at.is_none()) else {
+        let Some(deployment) = snapshot.deployment.deployment().filter(|deployment| deployment.metadata.deletion_requested_at.is_none())
+        else {
             return Ok(None);
         };
         let (quiet, next_quiet) = self.quiet(name, &snapshot.pods);

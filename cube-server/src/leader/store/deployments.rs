@@ -94,7 +94,8 @@ fn refuse_held(deployment: &Deployment, what: &str) -> Result<(), ApiError> {
 }
 
 fn known(draft: &Draft<'_>, name: &Name) -> Result<Deployment, ApiError> {
-    let missing = || ApiError::new(ErrorCode::NotFound, format!("deployment/{name} not found")).hint("`cube list deployment` shows what there is");
+    let missing =
+        || ApiError::new(ErrorCode::NotFound, format!("deployment/{name} not found")).hint("`cube list deployment` shows what there is");
     let found = draft.state().object(ResourceKind::Deployment, name).and_then(|object| object.deployment()).cloned().ok_or_else(missing)?;
     if found.metadata.deletion_requested_at.is_some() {
         return Err(ApiError::new(ErrorCode::Conflict, format!("deployment/{name} is being deleted")));
