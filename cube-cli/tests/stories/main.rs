@@ -4,10 +4,12 @@
 
 mod cluster;
 mod commands;
+mod deployments;
 mod faults;
 mod jobs;
 mod nodes;
 mod pods;
+mod ports;
 mod refusals;
 mod reset;
 mod spares;
