@@ -14,6 +14,13 @@ use crate::leader::store::PodRow;
 /// at most come of one that always fails.
 pub(super) const REPLACED_AFTER: SignedDuration = SignedDuration::from_mins(5);
 
+/// A pod of a revision that never was rolled out to its end counts as available after so long at least: without a readiness probe, a program that
+/// ends at once is ready for a moment, and must not have a pod stopped that works.
+const UNPROVEN_FOR: u32 = 3;
+
+/// The same of one that has crashed already: it runs a little each time it is started again.
+const CRASHED_FOR: u32 = 30;
+
 /// A pod that isn't on its way out.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Member<'a> {
@@ -77,7 +84,9 @@ impl<'a> Sets<'a> {
                 continue;
             }
             let is_ready = pod.is_ready();
-            let is_available = is_ready && sets.is_ready_for_long(row, deployment.spec.min_ready_seconds, seen.now);
+            let is_proven = deployment.revision(revision).is_some_and(|revision| revision.verdict.is_good());
+            let least = if is_proven { 0 } else { unproven_for(row) }.max(deployment.spec.min_ready_seconds);
+            let is_available = is_ready && sets.is_ready_for_long(row, least, seen.now);
             let member = Member { row, revision, is_ready, is_available, is_misplaced };
             if stays { sets.current.push(member) } else { sets.old.push(member) }
         }
@@ -112,4 +121,9 @@ impl<'a> Sets<'a> {
         }
         is_before
     }
+}
+
+fn unproven_for(row: &PodRow) -> u32 {
+    let has_crashed = row.pod.status.containers.iter().any(|container| container.last_termination.is_some());
+    if has_crashed { CRASHED_FOR } else { UNPROVEN_FOR }
 }

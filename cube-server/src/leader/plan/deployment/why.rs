@@ -23,6 +23,7 @@ pub(super) fn why_not_available(members: &[Member<'_>]) -> String {
         let word = match status::of_pod(pod) {
             running if running == "Running" && member.is_ready => "ready, but not for long enough".to_owned(),
             running if running == "Running" => "not ready".to_owned(),
+            word if word == WaitReason::ContainerCreating.as_str() && has_crashed(pod) => "crashing".to_owned(),
             word => word,
         };
         let (count, account) = groups.entry(word).or_default();
@@ -36,6 +37,11 @@ pub(super) fn why_not_available(members: &[Member<'_>]) -> String {
         None => format!("{} {word}", pods(count)),
     });
     told.collect::<Vec<_>>().join(", ")
+}
+
+/// Whether it is about to be started again after a bad end.
+fn has_crashed(pod: &Pod) -> bool {
+    pod.status.containers.iter().any(|container| container.last_termination.as_ref().is_some_and(|end| end.exit_code != 0))
 }
 
 /// What the pod says of itself, if it says something.
@@ -52,7 +58,9 @@ fn of_containers(pod: &Pod) -> Option<String> {
         let ended = container.last_termination.as_ref();
         match &container.state {
             ContainerState::Waiting(waiting) => match (waiting.reason, ended) {
-                (WaitReason::CrashLoopBackOff, Some(end)) => Some(exit(end.exit_code, end.message.as_deref())),
+                (WaitReason::CrashLoopBackOff | WaitReason::ContainerCreating, Some(end)) => {
+                    Some(exit(end.exit_code, end.message.as_deref()))
+                }
                 (_, _) => waiting.message.clone(),
             },
             ContainerState::Terminated(end) if end.exit_code != 0 => Some(exit(end.exit_code, end.message.as_deref())),
