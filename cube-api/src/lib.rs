@@ -8,9 +8,13 @@ pub mod auth;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod config;
+pub mod cron;
+pub mod cronjob;
+pub mod deployment;
 pub mod duration;
 pub mod error;
 pub mod event;
+pub mod job;
 pub mod manifest;
 pub mod meta;
 pub mod node;
@@ -24,6 +28,7 @@ pub mod sources;
 pub mod status;
 pub mod stream;
 pub mod volume;
+pub mod template;
 
 pub use address::LeaderAddress;
 pub use error::{ApiError, ErrorCode};

@@ -219,11 +219,18 @@ pub enum ResourceKind {
     Config,
     /// Data of its own name, on one node.
     Volume,
+    /// A number of equal pods that are kept, and replaced when their template changes.
+    Deployment,
+    /// Pods that are run to their end, so many times.
+    Job,
+    /// Jobs on schedule.
+    CronJob,
 }
 
 impl ResourceKind {
     /// All, in the order in which they are told.
-    pub const ALL: [Self; 5] = [Self::Pod, Self::Node, Self::Secret, Self::Config, Self::Volume];
+    pub const ALL: [Self; 8] =
+        [Self::Pod, Self::Node, Self::Job, Self::CronJob, Self::Deployment, Self::Secret, Self::Config, Self::Volume];
 
     /// The word in manifests and references: `pod`.
     pub fn as_str(self) -> &'static str {
@@ -233,6 +240,9 @@ impl ResourceKind {
             Self::Secret => "secret",
             Self::Config => "config",
             Self::Volume => "volume",
+            Self::Deployment => "deployment",
+            Self::Job => "job",
+            Self::CronJob => "cronjob",
         }
     }
 
@@ -244,6 +254,9 @@ impl ResourceKind {
             Self::Secret => "secrets",
             Self::Config => "configs",
             Self::Volume => "volumes",
+            Self::Deployment => "deployments",
+            Self::Job => "jobs",
+            Self::CronJob => "cronjobs",
         }
     }
 
@@ -252,7 +265,9 @@ impl ResourceKind {
         match self {
             Self::Pod => &["po"],
             Self::Node => &["no"],
-            Self::Secret | Self::Config | Self::Volume => &[],
+            Self::Deployment => &["deploy"],
+            Self::CronJob => &["cj"],
+            Self::Job | Self::Secret | Self::Config | Self::Volume => &[],
         }
     }
 
@@ -328,7 +343,7 @@ mod tests {
         {
             assert_eq!(text.parse(), Ok(kind));
         }
-        let unknown = "unknown resource type 'task': the types are pod, node, secret, config, volume";
+        let unknown = "unknown resource type 'task': the types are pod, node, job, cronjob, deployment, secret, config, volume";
         assert_eq!("task".parse::<ResourceKind>(), Err(unknown.to_owned()));
     }
 

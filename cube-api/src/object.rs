@@ -5,6 +5,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
+use crate::cronjob::CronJob;
+use crate::deployment::Deployment;
+use crate::job::Job;
 use crate::meta::{Metadata, ResourceKind, ResourceRef};
 use crate::secret::Secret;
 use crate::volume::NamedVolume;
@@ -19,6 +22,12 @@ pub enum Object {
     Config(Config),
     /// A named volume.
     Volume(NamedVolume),
+    /// A deployment.
+    Deployment(Box<Deployment>),
+    /// A job.
+    Job(Box<Job>),
+    /// A cronjob.
+    CronJob(Box<CronJob>),
 }
 
 /// One type of such resources.
@@ -36,6 +45,9 @@ impl Object {
             Self::Secret(_) => ResourceKind::Secret,
             Self::Config(_) => ResourceKind::Config,
             Self::Volume(_) => ResourceKind::Volume,
+            Self::Deployment(_) => ResourceKind::Deployment,
+            Self::Job(_) => ResourceKind::Job,
+            Self::CronJob(_) => ResourceKind::CronJob,
         }
     }
 
@@ -45,6 +57,9 @@ impl Object {
             Self::Secret(secret) => &secret.metadata,
             Self::Config(config) => &config.metadata,
             Self::Volume(volume) => &volume.metadata,
+            Self::Deployment(deployment) => &deployment.metadata,
+            Self::Job(job) => &job.metadata,
+            Self::CronJob(cronjob) => &cronjob.metadata,
         }
     }
 
@@ -54,6 +69,9 @@ impl Object {
             Self::Secret(secret) => &mut secret.metadata,
             Self::Config(config) => &mut config.metadata,
             Self::Volume(volume) => &mut volume.metadata,
+            Self::Deployment(deployment) => &mut deployment.metadata,
+            Self::Job(job) => &mut job.metadata,
+            Self::CronJob(cronjob) => &mut cronjob.metadata,
         }
     }
 
@@ -66,6 +84,31 @@ impl Object {
     pub fn is_owner(&self) -> bool {
         match self {
             Self::Secret(_) | Self::Config(_) | Self::Volume(_) => false,
+            Self::Job(_) | Self::CronJob(_) | Self::Deployment(_) => true,
+        }
+    }
+
+    /// The job, if it is one.
+    pub fn job(&self) -> Option<&Job> {
+        match self {
+            Self::Job(job) => Some(job),
+            Self::Secret(_) | Self::Config(_) | Self::Volume(_) | Self::CronJob(_) | Self::Deployment(_) => None,
+        }
+    }
+
+    /// The cronjob, if it is one.
+    pub fn cronjob(&self) -> Option<&CronJob> {
+        match self {
+            Self::CronJob(cronjob) => Some(cronjob),
+            Self::Secret(_) | Self::Config(_) | Self::Volume(_) | Self::Job(_) | Self::Deployment(_) => None,
+        }
+    }
+
+    /// The deployment, if it is one.
+    pub fn deployment(&self) -> Option<&Deployment> {
+        match self {
+            Self::Deployment(deployment) => Some(deployment),
+            Self::Secret(_) | Self::Config(_) | Self::Volume(_) | Self::Job(_) | Self::CronJob(_) => None,
         }
     }
 
@@ -73,7 +116,7 @@ impl Object {
     pub fn shown(&self) -> Self {
         match self {
             Self::Secret(secret) => Self::Secret(secret.shown()),
-            Self::Config(_) | Self::Volume(_) => self.clone(),
+            Self::Config(_) | Self::Volume(_) | Self::Job(_) | Self::CronJob(_) | Self::Deployment(_) => self.clone(),
         }
     }
 }

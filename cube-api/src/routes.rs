@@ -25,6 +25,12 @@ pub const POD_EXEC: &str = "/v1/pods/{name}/exec";
 pub const OBJECTS: &str = "/v1/{types}";
 /// `GET`, `DELETE` ([`DeleteQuery`]) one of them; both answer it.
 pub const OBJECT: &str = "/v1/{types}/{name}";
+/// `POST` ([`ScaleQuery`]): another number of pods; answers the deployment.
+pub const DEPLOYMENT_SCALE: &str = "/v1/deployments/{name}/scale";
+/// `POST` ([`RolloutQuery`]): what a person wants of a rollout, `action` being a [`RolloutAction`]; answers the deployment.
+pub const DEPLOYMENT_ROLLOUT: &str = "/v1/deployments/{name}/rollout/{action}";
+/// `POST` ([`TriggerQuery`]): a job by a cronjob's template, now; answers the job.
+pub const CRONJOB_TRIGGER: &str = "/v1/cronjobs/{name}/trigger";
 /// `GET`: list or watch the nodes.
 pub const NODES: &str = "/v1/nodes";
 /// `GET` a node; `PATCH` its labels ([`NodePatch`]); `DELETE` one that is away.
@@ -262,6 +268,61 @@ pub struct NodePatch {
     /// Labels: a value sets one, null takes it away, the others stay.
     #[serde(default)]
     pub labels: LabelChanges,
+}
+
+/// The query of a scale.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ScaleQuery {
+    /// How many pods there should be.
+    pub replicas: u32,
+}
+
+/// What a person wants of a rollout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RolloutAction {
+    /// Back to another revision.
+    Undo,
+    /// Nothing is rolled out for now.
+    Pause,
+    /// What is held goes on.
+    Resume,
+    /// Every pod is replaced by a new one of the same template.
+    Restart,
+    /// A revision that was rolled back is tried again.
+    Retry,
+}
+
+impl RolloutAction {
+    /// The word in the path and on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Undo => "undo",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Restart => "restart",
+            Self::Retry => "retry",
+        }
+    }
+}
+
+/// The query of a rollout's action.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RolloutQuery {
+    /// Of an undo: the revision to go back to; none: the newest one before that was rolled out to its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_revision: Option<u64>,
+}
+
+/// The query of a cronjob's trigger.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TriggerQuery {
+    /// The job's name; one is made up when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<Name>,
 }
 
 /// The query of events.

@@ -30,6 +30,9 @@ fn every_example_uses_an_image_that_the_demo_makes() {
         for resource in manifest::parse(&text).expect("it is valid") {
             let containers = match resource {
                 Resource::Pod(pod) => pod.spec.containers,
+                Resource::Deployment(deployment) => deployment.spec.template.spec.containers.clone(),
+                Resource::Job(job) => job.spec.template.spec.containers.clone(),
+                Resource::CronJob(cronjob) => cronjob.spec.job_template.spec.template.spec.containers.clone(),
                 Resource::Secret(_) | Resource::Config(_) => Vec::new(),
             };
             for container in containers {

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{apply, config, cordon, delete, drain, events, exec, get, label, list, logs, nodes, restart, wait};
+use crate::commands::{
+    apply, config, cordon, create, delete, drain, events, exec, get, label, list, logs, nodes, restart, rollout, trigger, wait,
+};
 
 /// Run pods on a cluster of Docker machines.
 #[derive(Debug, Parser)]
@@ -57,6 +59,14 @@ pub enum Command {
     Restart(restart::Args),
     /// Wait until pods are ready, are gone or have ended
     Wait(wait::Args),
+    /// Make a job of a cronjob now
+    Trigger(trigger::Args),
+    /// Make a job of a cronjob under a name of your own
+    Create(create::Args),
+    /// Follow, undo, pause or restart the rollout of a deployment
+    Rollout(rollout::Args),
+    /// Change how many pods a deployment has
+    Scale(rollout::ScaleArgs),
     /// Let nodes take no new pods; those that are there stay
     Cordon(cordon::Args),
     /// Let nodes take pods again; ends a drain

@@ -22,6 +22,30 @@ pub fn parse_pod(text: &str) -> std::result::Result<Name, String> {
     }
 }
 
+/// A cronjob as clap reads it: `cronjob/report`, or `report` alone.
+pub fn parse_cronjob(text: &str) -> std::result::Result<Name, String> {
+    if !text.contains('/') {
+        return Name::new(text).map_err(|error| error.to_string());
+    }
+    let reference = parse_reference(text)?;
+    match reference.kind {
+        ResourceKind::CronJob => Ok(reference.name),
+        kind => Err(format!("'{text}' is a {kind}, and only a cronjob can do this")),
+    }
+}
+
+/// A deployment as clap reads it: `deployment/web`, or `web` alone.
+pub fn parse_deployment(text: &str) -> std::result::Result<Name, String> {
+    if !text.contains('/') {
+        return Name::new(text).map_err(|error| error.to_string());
+    }
+    let reference = parse_reference(text)?;
+    match reference.kind {
+        ResourceKind::Deployment => Ok(reference.name),
+        kind => Err(format!("'{text}' is a {kind}, and only a deployment can do this")),
+    }
+}
+
 /// A node as clap reads it: `node/n1`, or `n1` alone.
 pub fn parse_node(text: &str) -> std::result::Result<Name, String> {
     if !text.contains('/') {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use cube_api::client::{Client, ClientError};
 use cube_api::error::ErrorCode;
 use cube_api::meta::Uid;
+use cube_api::object::ObjectType;
 use cube_api::pod::Pod;
 use cube_api::routes::{ListQuery, WatchEvent};
 
@@ -35,6 +36,28 @@ pub async fn until<T>(client: &Client, mut look: impl FnMut(&Live) -> Option<Res
             }
             if let Some(answer) = look(&live) {
                 return answer;
+            }
+        }
+    }
+}
+
+/// Waits until a life of a resource that is neither pod nor node is over.
+pub async fn until_gone<T: ObjectType>(client: &Client, uid: Uid) -> Result<()> {
+    'listed: loop {
+        let list = client.objects::<T>(&ListQuery::default()).await?;
+        if !list.items.iter().any(|object| object.metadata().uid == uid) {
+            return Ok(());
+        }
+        let mut watch = match client.watch_objects::<T>(None, list.revision).await {
+            Err(error) if is_expired(&error) => continue 'listed,
+            opened => opened?,
+        };
+        loop {
+            match watch.next().await {
+                Err(error) if is_expired(&error) => continue 'listed,
+                Err(error) => return Err(error.into()),
+                Ok(WatchEvent::Deleted(object)) if object.metadata().uid == uid => return Ok(()),
+                Ok(WatchEvent::Added(_) | WatchEvent::Modified(_) | WatchEvent::Deleted(_) | WatchEvent::Bookmark(_)) => {}
             }
         }
     }

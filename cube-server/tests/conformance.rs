@@ -39,6 +39,8 @@ const PROMISES: &[(&str, u32)] = &[
     ("PR", 9),
     // The life of a pod: init containers, sidecars, hooks, deadlines, last words.
     ("LC", 10),
+    // Deployments.
+    ("DE", 9),
 ];
 
 fn wanted() -> Vec<String> {

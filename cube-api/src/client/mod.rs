@@ -25,8 +25,10 @@ pub use watch::{Revised, Watch};
 
 use crate::address::LeaderAddress;
 use crate::auth::{Keys, Role, Token};
+use crate::deployment::Deployment;
 use crate::error::{ApiError, ErrorCode};
 use crate::event::Event;
+use crate::job::Job;
 use crate::manifest::Resource;
 use crate::meta::{Name, ResourceKind, ResourceRef, Revision};
 use crate::node::Node;
@@ -34,7 +36,7 @@ use crate::object::{Object, ObjectType};
 use crate::pod::Pod;
 use crate::routes::{
     self, Applied, ApplyQuery, CordonQuery, DeleteNodeQuery, DeleteQuery, DrainQuery, EventQuery, ExecQuery, List, ListQuery, LogQuery,
-    NodePatch, VersionInfo,
+    NodePatch, RolloutAction, RolloutQuery, ScaleQuery, TriggerQuery, VersionInfo,
 };
 use transport::Answer;
 
@@ -117,6 +119,22 @@ impl Client {
     /// Asks for the end of a resource that is neither pod nor node; answers it as it is now. One that owns pods is there until they are gone.
     pub async fn delete_object(&self, reference: &ResourceRef, query: &DeleteQuery) -> Result<Object, ClientError> {
         self.call(Method::DELETE, &with_query(&object(reference.kind, &reference.name), query)).await
+    }
+
+    /// Changes how many pods a deployment has.
+    pub async fn scale(&self, name: &Name, query: &ScaleQuery) -> Result<Deployment, ClientError> {
+        self.call(Method::POST, &with_query(&named(routes::DEPLOYMENT_SCALE, name), query)).await
+    }
+
+    /// Says what is to become of a deployment's rollout.
+    pub async fn rollout(&self, name: &Name, action: RolloutAction, query: &RolloutQuery) -> Result<Deployment, ClientError> {
+        let path = named(routes::DEPLOYMENT_ROLLOUT, name).replace("{action}", action.as_str());
+        self.call(Method::POST, &with_query(&path, query)).await
+    }
+
+    /// Makes a job by a cronjob's template, now.
+    pub async fn trigger_cronjob(&self, name: &Name, query: &TriggerQuery) -> Result<Job, ClientError> {
+        self.call(Method::POST, &with_query(&named(routes::CRONJOB_TRIGGER, name), query)).await
     }
 
     /// The nodes, in order of their names. Without a `limit` every page is fetched.

@@ -47,9 +47,37 @@ fn repeated(entries: &mut Vec<Entry>) -> Vec<Entry> {
 /// A pod's labels become a map. Of an environment, what stands where a map or a variable should is taken out without being shown: it may be
 /// `PASSWORD=secret`, and messages end up in logs.
 pub(super) fn bring_to_one_form(pod: &mut Node) -> Vec<Finding> {
+    bring_to_one_form_below(pod, &Path::default())
+}
+
+/// The same for an owner of pods, and its template.
+pub(super) fn bring_template_to_one_form(owner: &mut Node) -> Vec<Finding> {
+    bring_both_to_one_form(owner, &Path::default())
+}
+
+/// The same for an owner of jobs, their template, and that one's.
+pub(super) fn bring_job_template_to_one_form(owner: &mut Node) -> Vec<Finding> {
+    let mut findings = bring_to_one_form(owner);
+    let above = Path::default().key("spec").key("jobTemplate");
+    if let Some(template) = owner.get_mut("spec").and_then(|spec| spec.get_mut("jobTemplate")) {
+        findings.extend(bring_both_to_one_form(template, &above));
+    }
+    findings
+}
+
+fn bring_both_to_one_form(owner: &mut Node, above: &Path) -> Vec<Finding> {
+    let mut findings = bring_to_one_form_below(owner, above);
+    if let Some(template) = owner.get_mut("spec").and_then(|spec| spec.get_mut("template")) {
+        findings.extend(bring_to_one_form_below(template, &above.key("spec").key("template")));
+    }
+    findings
+}
+
+/// `above` leads to what has the metadata and the spec.
+fn bring_to_one_form_below(pod: &mut Node, above: &Path) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some(labels) = pod.get_mut("metadata").and_then(|metadata| metadata.get_mut("labels")) {
-        bring_to_map(labels, &Path::default().key("metadata").key("labels"), label, &mut findings);
+        bring_to_map(labels, &above.key("metadata").key("labels"), label, &mut findings);
     }
     pod.get_mut("spec").into_iter().for_each(wait_for_claims);
     for list in ["initContainers", "containers"] {
@@ -57,7 +85,7 @@ pub(super) fn bring_to_one_form(pod: &mut Node) -> Vec<Finding> {
         if let Some(Node { value: Value::List(containers), .. }) = containers {
             for (index, container) in containers.iter_mut().enumerate() {
                 if let Some(env) = container.get_mut("env") {
-                    let path = Path::default().key("spec").key(list).index(index).key("env");
+                    let path = above.key("spec").key(list).index(index).key("env");
                     take_texts(env, &path, &mut findings);
                 }
             }

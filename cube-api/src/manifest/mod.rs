@@ -13,6 +13,7 @@ mod validate;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, btree_map};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
@@ -24,7 +25,10 @@ use self::decode::Finding;
 use self::path::Path;
 use self::tree::{Entry, Mark, Node, Value};
 use crate::config::ConfigManifest;
+use crate::cronjob::CronJobManifest;
+use crate::deployment::DeploymentManifest;
 use crate::error::Problem;
+use crate::job::JobManifest;
 use crate::meta::{Labels, Name, Owner, ResourceKind, ResourceRef, Revision, Uid};
 use crate::pod::PodSpec;
 use crate::secret::SecretManifest;
@@ -42,6 +46,12 @@ pub enum Resource {
     Secret(SecretManifest),
     /// A config.
     Config(ConfigManifest),
+    /// A deployment.
+    Deployment(Box<DeploymentManifest>),
+    /// A job.
+    Job(JobManifest),
+    /// A cronjob.
+    CronJob(CronJobManifest),
 }
 
 impl Resource {
@@ -56,6 +66,9 @@ impl Resource {
             Self::Pod(_) => ResourceKind::Pod,
             Self::Secret(_) => ResourceKind::Secret,
             Self::Config(_) => ResourceKind::Config,
+            Self::Deployment(_) => ResourceKind::Deployment,
+            Self::Job(_) => ResourceKind::Job,
+            Self::CronJob(_) => ResourceKind::CronJob,
         }
     }
 
@@ -65,6 +78,9 @@ impl Resource {
             Self::Pod(pod) => &pod.metadata,
             Self::Secret(secret) => &secret.metadata,
             Self::Config(config) => &config.metadata,
+            Self::Deployment(deployment) => &deployment.metadata,
+            Self::Job(job) => &job.metadata,
+            Self::CronJob(cronjob) => &cronjob.metadata,
         }
     }
 }
@@ -113,10 +129,10 @@ pub struct ManifestMetadata {
 const MAX_PROBLEMS: usize = 64;
 
 /// The types that manifests have: all but nodes, which announce themselves.
-const TYPES: [&str; 3] = ["pod", "secret", "config"];
+const TYPES: [&str; 6] = ["pod", "job", "cronjob", "deployment", "secret", "config"];
 
 /// The types that the design has and this version doesn't.
-const LATER_TYPES: [&str; 3] = ["job", "deployment", "service"];
+const LATER_TYPES: [&str; 1] = ["service"];
 
 /// Reads a manifest's text, JSON or YAML: one resource, or a list. The problems carry lines and columns.
 ///
@@ -278,11 +294,17 @@ fn resource_of(mut node: Node, room: usize) -> Result<Resource, Vec<Problem>> {
 
 /// A resource of a type. A node isn't one: [`take_type`] has refused it.
 fn decoded(kind: ResourceKind, node: &mut Node, room: usize, findings: &mut Vec<Finding>) -> Option<Resource> {
-    findings.extend(forms::bring_to_one_form(node));
+    findings.extend(match kind {
+        ResourceKind::Job | ResourceKind::Deployment => forms::bring_template_to_one_form(node),
+        ResourceKind::CronJob => forms::bring_job_template_to_one_form(node),
+        ResourceKind::Pod | ResourceKind::Node | ResourceKind::Secret | ResourceKind::Config | ResourceKind::Volume => {
+            forms::bring_to_one_form(node)
+        }
+    });
     match kind {
         ResourceKind::Pod => {
             let mut pod = checked(node, room, findings, validate::pod)?;
-            normalize(&mut pod);
+            normalize(&mut pod.spec);
             Some(Resource::Pod(pod))
         }
         ResourceKind::Secret => {
@@ -290,13 +312,28 @@ fn decoded(kind: ResourceKind, node: &mut Node, room: usize, findings: &mut Vec<
             checked(node, room, findings, validate::secret).map(Resource::Secret)
         }
         ResourceKind::Config => checked(node, room, findings, validate::config).map(Resource::Config),
+        ResourceKind::Deployment => {
+            let mut deployment = checked(node, room, findings, validate::deployment)?;
+            normalize(Arc::make_mut(&mut deployment.spec.template.spec));
+            Some(Resource::Deployment(Box::new(deployment)))
+        }
+        ResourceKind::Job => {
+            let mut job = checked(node, room, findings, validate::job)?;
+            normalize(Arc::make_mut(&mut job.spec.template.spec));
+            Some(Resource::Job(job))
+        }
+        ResourceKind::CronJob => {
+            let mut cronjob = checked(node, room, findings, validate::cronjob)?;
+            normalize(Arc::make_mut(&mut cronjob.spec.job_template.spec.template.spec));
+            Some(Resource::CronJob(cronjob))
+        }
         ResourceKind::Node | ResourceKind::Volume => None,
     }
 }
 
 /// One way to say each thing that can be said in several: specs that mean the same are equal.
-fn normalize(pod: &mut PodManifest) {
-    let PodSpec { init_containers, containers, .. } = &mut pod.spec;
+fn normalize(spec: &mut PodSpec) {
+    let PodSpec { init_containers, containers, .. } = spec;
     init_containers.iter_mut().chain(containers).for_each(|container| container.env.normalize());
 }
 
@@ -326,7 +363,7 @@ fn take_type(node: &mut Node) -> Result<(ResourceKind, Vec<Finding>), Finding> {
         let message = format!("found {}; a resource is expected: a map with type, metadata and spec", node.found());
         return Err(Finding::new(Path::default(), message));
     }
-    let [kind, api_version, foreign_kind, ..] = ["type", "apiVersion", "kind", "status", "placement"].map(|key| node.take(key));
+    let [kind, api_version, foreign_kind, ..] = ["type", "apiVersion", "kind", "status", "placement", "history"].map(|key| node.take(key));
     let foreign = api_version.or(foreign_kind).map(|Entry { key, mark, .. }| {
         let message = "cube manifests say `type: pod` where Kubernetes' say `apiVersion` and `kind`";
         Finding::at(mark, Path::default().key(&key), message)

@@ -1,12 +1,16 @@
 //! `cube delete`.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
 use cube_api::client::Client;
+use cube_api::cronjob::CronJob;
+use cube_api::deployment::Deployment;
 use cube_api::duration;
 use cube_api::error::ErrorCode;
+use cube_api::job::Job;
 use cube_api::meta::{ResourceKind, ResourceRef, Uid};
 use cube_api::routes::{DeleteNodeQuery, DeleteQuery, ListQuery};
 use jiff::SignedDuration;
@@ -56,7 +60,7 @@ pub struct Args {
 pub async fn run(args: Args, client: impl FnOnce() -> Result<Client>) -> Result<()> {
     let (references, client) = named(&args, client).await?;
     let query = DeleteQuery { grace_seconds: args.grace_period, force: args.force };
-    let mut leaving = Vec::new();
+    let (mut leaving, mut owners) = (Vec::new(), Vec::new());
     let mut refusals = Vec::new();
     for reference in references {
         match reference.kind {
@@ -75,6 +79,12 @@ pub async fn run(args: Args, client: impl FnOnce() -> Result<Client>) -> Result<
                 Err(error) if error.code() == Some(ErrorCode::NotFound) => refusals.push(error),
                 Err(error) => return Err(error.into()),
             },
+            ResourceKind::Job | ResourceKind::CronJob | ResourceKind::Deployment => match client.delete_object(&reference, &query).await {
+                Ok(object) if args.wait => owners.push((object.metadata().uid, reference)),
+                Ok(_) => print(&format!("{reference} is being deleted\n"))?,
+                Err(error) if error.code() == Some(ErrorCode::NotFound) => refusals.push(error),
+                Err(error) => return Err(error.into()),
+            },
             ResourceKind::Secret | ResourceKind::Config => match client.delete_object(&reference, &query).await {
                 Ok(_) => print(&format!("{reference} deleted\n"))?,
                 Err(error) if error.code() == Some(ErrorCode::NotFound) => refusals.push(error),
@@ -82,7 +92,7 @@ pub async fn run(args: Args, client: impl FnOnce() -> Result<Client>) -> Result<
             },
         }
     }
-    until_gone(&client, leaving, args.timeout).await?;
+    until_gone(&client, leaving, owners, args.timeout).await?;
     match refusals.len() {
         0 => Ok(()),
         1 => Err(refusals.remove(0).into()),
@@ -114,24 +124,46 @@ async fn named(args: &Args, client: impl FnOnce() -> Result<Client>) -> Result<(
     }
 }
 
-async fn until_gone(client: &Client, mut leaving: Vec<(Uid, ResourceRef)>, limit: Option<SignedDuration>) -> Result<()> {
-    if leaving.is_empty() {
-        return Ok(());
-    }
-    let waiting = wait::until(client, |live: &Live| {
-        let gone: String =
-            leaving.extract_if(.., |(uid, _)| !live.contains_key(uid)).map(|(_, reference)| format!("{reference} deleted\n")).collect();
-        match print(&gone) {
-            Err(error) => Some(Err(error)),
-            Ok(()) => leaving.is_empty().then_some(Ok(())),
+type Leaving = Vec<(Uid, ResourceRef)>;
+
+async fn until_gone(client: &Client, pods: Leaving, owners: Leaving, limit: Option<SignedDuration>) -> Result<()> {
+    let mut left: BTreeSet<ResourceRef> = pods.iter().chain(&owners).map(|(_, reference)| reference.clone()).collect();
+    let waiting = async {
+        pods_gone(client, pods, &mut left).await?;
+        // One after the other: those that are gone when it is their turn aren't waited for.
+        for (uid, reference) in owners {
+            match reference.kind {
+                ResourceKind::Job => wait::until_gone::<Job>(client, uid).await?,
+                ResourceKind::CronJob => wait::until_gone::<CronJob>(client, uid).await?,
+                ResourceKind::Deployment => wait::until_gone::<Deployment>(client, uid).await?,
+                ResourceKind::Pod | ResourceKind::Node | ResourceKind::Secret | ResourceKind::Config => {}
+            }
+            left.remove(&reference);
+            print(&format!("{reference} deleted\n"))?;
         }
-    });
+        Ok(())
+    };
     let Some(limit) = limit else { return waiting.await };
     let limit = Duration::try_from(limit).expect("a negative limit is refused by the command line");
     let waited = tokio::time::timeout(limit, waiting).await;
     waited.unwrap_or_else(|_| {
-        let left = leaving.iter().map(|(_, reference)| format!("{reference}: Terminating"));
+        let left = left.iter().map(|reference| format!("{reference}: Terminating"));
         let error = CliError::timed_out(format!("not everything is gone after {limit:?}")).details(left);
         Err(error.hint("the deletion goes on; if a pod's node is gone for good, --force forgets the pod"))
     })
+}
+
+async fn pods_gone(client: &Client, mut pods: Leaving, left: &mut BTreeSet<ResourceRef>) -> Result<()> {
+    if pods.is_empty() {
+        return Ok(());
+    }
+    let look = |live: &Live| {
+        let gone: Vec<_> = pods.extract_if(.., |(uid, _)| !live.contains_key(uid)).map(|(_, reference)| reference).collect();
+        left.retain(|reference| !gone.contains(reference));
+        match print(&gone.iter().map(|reference| format!("{reference} deleted\n")).collect::<String>()) {
+            Err(error) => Some(Err(error)),
+            Ok(()) => pods.is_empty().then_some(Ok(())),
+        }
+    };
+    wait::until(client, look).await
 }

@@ -3,9 +3,12 @@
 use clap::Args as ClapArgs;
 use cube_api::client::Client;
 use cube_api::config::Config;
+use cube_api::cronjob::{CRONJOB_LABEL, CronJob};
+use cube_api::deployment::{DEPLOYMENT_LABEL, Deployment};
 use cube_api::event::Event;
+use cube_api::job::{JOB_LABEL, Job};
 use cube_api::meta::{ResourceKind, ResourceRef};
-use cube_api::routes::EventQuery;
+use cube_api::routes::{EventQuery, ListQuery};
 use cube_api::secret::Secret;
 use cube_api::volume::NamedVolume;
 use jiff::Timestamp;
@@ -13,7 +16,7 @@ use serde::Serialize;
 
 use super::list::{self, Options};
 use crate::error::{CliError, Result};
-use crate::output::object::Shown;
+use crate::output::object::{Owned, Shown};
 use crate::output::style::Style;
 use crate::output::table::Table;
 use crate::output::{self, Format, Typed, page, print};
@@ -93,6 +96,9 @@ async fn one(reference: &ResourceRef, format: Option<Format>, client: &Client) -
         ResourceKind::Secret => of_type::<Secret>(reference, format, client).await,
         ResourceKind::Config => of_type::<Config>(reference, format, client).await,
         ResourceKind::Volume => of_type::<NamedVolume>(reference, format, client).await,
+        ResourceKind::Job => of_type::<Job>(reference, format, client).await,
+        ResourceKind::CronJob => of_type::<CronJob>(reference, format, client).await,
+        ResourceKind::Deployment => of_type::<Deployment>(reference, format, client).await,
     }
 }
 
@@ -100,8 +106,33 @@ async fn of_type<T: Shown>(reference: &ResourceRef, format: Option<Format>, clie
     let found = client.object::<T>(&reference.name).await?;
     match format {
         Some(format) => Ok(object(reference, &found, format, |wide| T::rows([&found], wide, Timestamp::now()))),
-        None => Ok(output::object::page(&found, &events(reference, client).await?, Timestamp::now(), Style::of_stdout())),
+        None => {
+            let (owned, events) = (owned(reference, client).await?, events(reference, client).await?);
+            Ok(output::object::page(&found, owned, &events, Timestamp::now(), Style::of_stdout()))
+        }
     }
+}
+
+/// What a resource has made and looks after, if there is something.
+async fn owned(reference: &ResourceRef, client: &Client) -> Result<Option<Owned>> {
+    let labelled = |label: &str| ListQuery { selector: Some(format!("{label}={}", reference.name)), ..ListQuery::default() };
+    let now = Timestamp::now();
+    let (heading, count, table) = match reference.kind {
+        ResourceKind::Job => {
+            let pods = client.pods(&labelled(JOB_LABEL)).await?.items;
+            ("Pods", pods.len(), output::pod::table(&pods, false, now))
+        }
+        ResourceKind::Deployment => {
+            let pods = client.pods(&labelled(DEPLOYMENT_LABEL)).await?.items;
+            ("Pods", pods.len(), output::pod::table(&pods, true, now))
+        }
+        ResourceKind::CronJob => {
+            let jobs = client.objects::<Job>(&labelled(CRONJOB_LABEL)).await?.items;
+            ("Jobs", jobs.len(), Job::rows(&jobs, false, now))
+        }
+        ResourceKind::Pod | ResourceKind::Node | ResourceKind::Secret | ResourceKind::Config => return Ok(None),
+    };
+    Ok((count > 0).then_some((heading, table)))
 }
 
 fn object<T: Serialize>(reference: &ResourceRef, object: &T, format: Format, table: impl Fn(bool) -> Table) -> String {

@@ -3,6 +3,9 @@
 use clap::Args as ClapArgs;
 use cube_api::client::{Client, ClientError, Revised, Watch};
 use cube_api::config::Config;
+use cube_api::cronjob::CronJob;
+use cube_api::deployment::Deployment;
+use cube_api::job::Job;
 use cube_api::meta::{ResourceKind, ResourceRef, Revision};
 use cube_api::node::Node;
 use cube_api::object::ObjectType;
@@ -28,7 +31,7 @@ use crate::wait::is_expired;
   cube list pod -l app=web -o wide  those with a label; also address, node and images
   cube list pod -w                  go on with every change")]
 pub struct Args {
-    /// pod, node, secret, config, volume
+    /// pod, node, job, cronjob, deployment, secret, config, volume
     #[arg(value_name = "TYPE")]
     kind: ResourceKind,
     #[command(flatten)]
@@ -62,6 +65,9 @@ pub async fn all(kind: ResourceKind, options: &Options, client: &Client) -> Resu
         ResourceKind::Secret => show::<Secret>(options, client).await,
         ResourceKind::Config => show::<Config>(options, client).await,
         ResourceKind::Volume => show::<NamedVolume>(options, client).await,
+        ResourceKind::Job => show::<Job>(options, client).await,
+        ResourceKind::CronJob => show::<CronJob>(options, client).await,
+        ResourceKind::Deployment => show::<Deployment>(options, client).await,
     }
 }
 

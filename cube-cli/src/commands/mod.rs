@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod config;
 pub mod cordon;
+pub mod create;
 pub mod delete;
 pub mod drain;
 pub mod events;
@@ -14,6 +15,8 @@ pub mod logs;
 pub mod manifests;
 pub mod nodes;
 pub mod restart;
+pub mod rollout;
+pub mod trigger;
 mod version;
 pub mod wait;
 
@@ -38,8 +41,12 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Delete(args) => delete::run(args, || client(path)).await?,
         Command::Logs(args) => logs::run(args, &client(path)?).await?,
         Command::Exec(args) => return exec::run(args, &client(path)?).await,
+        Command::Rollout(args) => rollout::run(args, &client(path)?).await?,
+        Command::Scale(args) => rollout::scale(args, &client(path)?).await?,
         Command::Restart(args) => restart::run(args, &client(path)?).await?,
         Command::Wait(args) => wait::run(args, &client(path)?).await?,
+        Command::Trigger(args) => trigger::run(args, &client(path)?).await?,
+        Command::Create(args) => create::run(args, &client(path)?).await?,
         Command::Cordon(args) => cordon::run(args, &client(path)?).await?,
         Command::Uncordon(args) => cordon::undo(args, &client(path)?).await?,
         Command::Drain(args) => return drain::run(args, &client(path)?).await,

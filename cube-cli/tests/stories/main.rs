@@ -4,9 +4,11 @@
 
 mod cluster;
 mod commands;
+mod deployments;
 mod faults;
 mod images;
 mod lifecycle;
+mod jobs;
 mod nodes;
 mod pods;
 mod ports;

@@ -185,6 +185,42 @@ impl Cluster {
         Ok(pods.iter().all(|pod| pod["status"]["readySince"].is_string()))
     }
 
+    /// Applies a job of so many pods that end at once; the time until a watch has shown it Complete. The job stays, with what it keeps.
+    pub async fn run_job(&self, name: &str, completions: usize, parallelism: usize) -> Result<Duration> {
+        let spec = json!({ "restartPolicy": "Never", "containers": [{ "name": "app", "image": IMAGE, "command": ["true"] }] });
+        let job = json!({ "type": "job", "metadata": { "name": name },
+            "spec": { "completions": completions, "parallelism": parallelism, "template": { "spec": spec } } });
+        let mut watch = self.connect().await?.lines("/v1/jobs?watch=true").await?;
+        let mut connection = self.connect().await?;
+        let began = Instant::now();
+        connection.call(Method::POST, "/v1/apply", Some(&Value::Array(vec![job]))).await?;
+        loop {
+            // Nothing for so long means that it is stuck, however long the whole may take.
+            let event = match timeout(LIMIT, watch.next()).await {
+                Ok(event) => event?,
+                Err(_) => bail!("job {name} makes no progress for {LIMIT:?}:\n{}", self.log()),
+            };
+            let status = &event["object"]["status"];
+            match status["conditions"][0]["type"].as_str() {
+                Some("Complete") if event["object"]["metadata"]["name"] == name => return Ok(began.elapsed()),
+                Some("Failed") => bail!("job {name} failed: {status}\n{}", self.log()),
+                Some(_) | None => {}
+            }
+        }
+    }
+
+    /// Deletes a job and waits until its pods are gone.
+    pub async fn delete_job(&self, name: &str) -> Result<()> {
+        let mut connection = self.connect().await?;
+        let path = format!("/v1/jobs/{name}");
+        let began = Instant::now();
+        while connection.try_call(Method::DELETE, &path, None).await?.0 != StatusCode::NOT_FOUND {
+            ensure!(began.elapsed() < LIMIT, "job {name} isn't gone after {LIMIT:?}:\n{}", self.log());
+            sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+
     /// Deletes every pod and waits until they are gone.
     pub async fn delete_pods(&self) -> Result<()> {
         let mut connection = self.connect().await?;

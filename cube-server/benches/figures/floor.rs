@@ -16,8 +16,19 @@ use crate::http::Connection;
 /// Nobody's: what the bare calls made is told by it.
 pub const CLUSTER: &str = "00000000-0000-0000-0000-000000000000";
 
-/// Starts so many pods, so many at a time; the time until the last container's start has returned.
-pub async fn start(engine: &Engine, pause: &str, pods: usize, parallelism: usize) -> Result<Duration> {
+/// How far a bare pod goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// Until it runs.
+    Started,
+    /// Until its container has ended and its sandbox is stopped: what a node does with a pod of a job.
+    Ended,
+    /// Until both are gone: what a node does with most of a job's pods.
+    Gone,
+}
+
+/// Takes so many pods so far, so many at a time; the time until the last call has returned.
+pub async fn run(engine: &Engine, pause: &str, pods: usize, parallelism: usize, until: Until) -> Result<Duration> {
     let mut workers = Vec::new();
     for _ in 0..parallelism.min(pods) {
         workers.push((engine.connect().await?, engine.connect().await?));
@@ -32,7 +43,7 @@ pub async fn start(engine: &Engine, pause: &str, pods: usize, parallelism: usize
                 if pod >= pods {
                     return anyhow::Ok(());
                 }
-                start_pod(&mut first, &mut second, &engine.node, pause, &format!("floor-{parallelism}-{pod}")).await?;
+                run_pod(&mut first, &mut second, &engine.node, pause, &format!("floor-{parallelism}-{pod}"), until).await?;
             }
         }
     }))
@@ -40,12 +51,26 @@ pub async fn start(engine: &Engine, pause: &str, pods: usize, parallelism: usize
     Ok(began.elapsed())
 }
 
-async fn start_pod(first: &mut Connection, second: &mut Connection, node: &str, pause: &str, pod: &str) -> Result<()> {
+async fn run_pod(first: &mut Connection, second: &mut Connection, node: &str, pause: &str, pod: &str, until: Until) -> Result<()> {
+    let command: &[&str] = if until == Until::Started { &["sleep", "3600"] } else { &["true"] };
     let sandbox = create(first, &format!("{node}_{pod}__0"), &sandbox_body(node, pod, pause)).await?;
     let app_name = format!("{node}_{pod}_app_0");
-    let app_body = container_body(node, pod, &sandbox);
-    let ((), app) = tokio::try_join!(run(first, &sandbox), create(second, &app_name, &app_body))?;
-    run(first, &app).await
+    let app_body = container_body(node, pod, &sandbox, command);
+    let ((), app) = tokio::try_join!(start(first, &sandbox), create(second, &app_name, &app_body))?;
+    start(first, &app).await?;
+    if until == Until::Started {
+        return Ok(());
+    }
+    first.call(Method::POST, &format!("/containers/{app}/wait"), None).await?;
+    first.call(Method::POST, &format!("/containers/{sandbox}/kill"), None).await?;
+    if until == Until::Gone {
+        tokio::try_join!(remove(first, &app), remove(second, &sandbox))?;
+    }
+    Ok(())
+}
+
+async fn remove(connection: &mut Connection, id: &str) -> Result<()> {
+    connection.call(Method::DELETE, &format!("/containers/{id}?force=true&v=true"), None).await.map(drop)
 }
 
 async fn create(connection: &mut Connection, name: &str, body: &Value) -> Result<String> {
@@ -53,7 +78,7 @@ async fn create(connection: &mut Connection, name: &str, body: &Value) -> Result
     Ok(created["Id"].as_str().context("a container was created without an id")?.to_owned())
 }
 
-async fn run(connection: &mut Connection, id: &str) -> Result<()> {
+async fn start(connection: &mut Connection, id: &str) -> Result<()> {
     connection.call(Method::POST, &format!("/containers/{id}/start"), None).await.map(drop)
 }
 
@@ -67,13 +92,13 @@ fn sandbox_body(node: &str, pod: &str, pause: &str) -> Value {
     })
 }
 
-fn container_body(node: &str, pod: &str, sandbox: &str) -> Value {
+fn container_body(node: &str, pod: &str, sandbox: &str, command: &[&str]) -> Value {
     let mut labels = labels(node, pod);
     labels["io.cube.container"] = json!("app");
     labels["io.cube.sandbox"] = json!(sandbox);
     json!({
         "Image": IMAGE,
-        "Entrypoint": ["sleep", "3600"],
+        "Entrypoint": command,
         "Labels": labels,
         "HostConfig": {
             "NetworkMode": format!("container:{sandbox}"),

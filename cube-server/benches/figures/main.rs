@@ -1,4 +1,4 @@
-//! cube's figures, measured against what the engine itself can do: `scripts/bench start|exec|logs|idle|recover|probes`; and what a leader bears, without an
+//! cube's figures, measured against what the engine itself can do: `scripts/bench start|exec|logs|job|idle|recover|probes`; and what a leader bears, without an
 //! engine: `scripts/bench scale|lost|scheduler`. README.md in the folder above has what was found.
 //!
 //! Everything is made under a node name of its own and removed at the end, after a failure and after Ctrl-C too. Not a test: what is too slow
@@ -10,6 +10,7 @@ mod engine;
 mod floor;
 mod http;
 mod idle;
+mod job;
 mod podman;
 mod probes;
 mod recover;
@@ -62,6 +63,8 @@ enum Figure {
         #[arg(long, default_value_t = 3)]
         rounds: usize,
     },
+    /// A job of short pods, against the bare Docker calls.
+    Job(job::Options),
     /// Memory with pods that do nothing, time until ready, sizes of the binaries.
     Idle {
         /// How many pods.
@@ -94,7 +97,13 @@ async fn main() -> Result<()> {
         Figure::Scale(options) => until_interrupted(scale::measure(options)).await?,
         Figure::Lost(options) => until_interrupted(scale::measure_lost(options)).await?,
         Figure::Scheduler(options) => scheduler::measure(options)?,
-        Figure::Start(_) | Figure::Exec { .. } | Figure::Logs { .. } | Figure::Idle { .. } | Figure::Recover { .. } | Figure::Probes(_) => {
+        Figure::Start(_)
+        | Figure::Exec { .. }
+        | Figure::Logs { .. }
+        | Figure::Job(_)
+        | Figure::Idle { .. }
+        | Figure::Recover { .. }
+        | Figure::Probes(_) => {
             on_engine(&args).await?
         }
     };
@@ -127,6 +136,7 @@ async fn measure(figure: &Figure, engine: &Engine) -> Result<Report> {
         Figure::Start(options) => start::measure(engine, options).await,
         Figure::Exec { rounds } => commands::exec(engine, *rounds).await,
         Figure::Logs { megabytes, rounds } => commands::logs(engine, *megabytes, *rounds).await,
+        Figure::Job(options) => job::measure(engine, options).await,
         Figure::Idle { pods } => idle::measure(engine, *pods).await,
         Figure::Recover { pods, kills } => recover::measure(engine, *pods, *kills).await,
         Figure::Probes(options) => probes::measure(engine, options).await,

@@ -8,6 +8,7 @@ use tokio::time::sleep;
 
 use crate::cluster::Cluster;
 use crate::engine::Engine;
+use crate::floor::Until;
 use crate::podman::Podman;
 use crate::report::{Figure, Report};
 use crate::{floor, swarm};
@@ -136,7 +137,7 @@ impl Turns<'_> {
     }
 
     async fn floor(&self, pods: usize, parallelism: usize) -> Result<Duration> {
-        let took = floor::start(self.engine, &self.pause, pods, parallelism).await?;
+        let took = floor::run(self.engine, &self.pause, pods, parallelism, Until::Started).await?;
         self.engine.sweep_floor().await?;
         Ok(took)
     }

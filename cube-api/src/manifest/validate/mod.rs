@@ -21,8 +21,12 @@ use super::path::Path;
 use super::tree::excerpt;
 
 mod data;
+mod deployment;
+mod job;
 
 pub(super) use self::data::{config, secret};
+pub(super) use self::deployment::deployment;
+pub(super) use self::job::{cronjob, job};
 use crate::pod::{Container, PodSpec, Port, Protocol, Resources};
 use crate::quantity::{Bytes, MilliCpu};
 

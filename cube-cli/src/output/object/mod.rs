@@ -2,6 +2,8 @@
 
 mod data;
 mod volume;
+pub mod deployment;
+mod job;
 
 use cube_api::event::Event;
 use cube_api::meta::ResourceRef;
@@ -50,8 +52,11 @@ pub fn reference<T: ObjectType>(object: &T) -> ResourceRef {
     ResourceRef { kind: T::KIND, name: object.metadata().name.clone() }
 }
 
+/// What a page shows of what a resource owns: a heading, and a table.
+pub type Owned = (&'static str, Table);
+
 /// Everything about one of them.
-pub fn page<T: Shown>(object: &T, events: &[Event], now: Timestamp, style: Style) -> String {
+pub fn page<T: Shown>(object: &T, owned: Option<Owned>, events: &[Event], now: Timestamp, style: Style) -> String {
     let mut page = Page::new(style);
     let metadata = object.metadata();
     page.line("Name", metadata.name.as_str());
@@ -64,6 +69,9 @@ pub fn page<T: Shown>(object: &T, events: &[Event], now: Timestamp, style: Style
     page.line("Created", &ago(metadata.created_at));
     page.line("Deleted", &metadata.deletion_requested_at.map(ago).unwrap_or_default());
     object.describe(&mut page, now);
+    if let Some((heading, table)) = owned {
+        page.section(heading, &table.text(style));
+    }
     page.events(events, now);
     page.text()
 }

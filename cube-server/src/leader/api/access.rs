@@ -31,7 +31,7 @@ pub(super) fn action(method: &Method, route: &str) -> Option<Action> {
         ("GET", routes::PODS | routes::POD | routes::POD_LOGS | routes::EVENTS | routes::NODES | routes::NODE | routes::METRICS)
         // A secret's values aren't in any answer.
         | ("GET", routes::OBJECTS | routes::OBJECT) => Some(Action::Read),
-        ("POST", routes::APPLY | routes::POD_RESTART | routes::NODE_CORDON | routes::NODE_DRAIN)
+        ("POST", routes::APPLY | routes::POD_RESTART | routes::CRONJOB_TRIGGER | routes::NODE_CORDON | routes::NODE_DRAIN)
         | ("PATCH", routes::NODE)
         | ("DELETE", routes::POD | routes::NODE | routes::NODE_CORDON | routes::OBJECT) => Some(Action::Change),
         ("GET", routes::POD_EXEC) => Some(Action::Exec),

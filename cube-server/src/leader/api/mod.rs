@@ -2,13 +2,14 @@
 //!
 //! * `access.rs`: who may do what; the one layer that lets a request in.
 //! * `answers.rs`: errors as JSON with the request's id; extractors that refuse in the API's own words.
-//! * `pods.rs`, `nodes.rs`, `objects.rs`: the handlers.
+//! * `pods.rs`, `nodes.rs`, `objects.rs`, `deployments.rs`: the handlers.
 //! * `lists.rs`: lists in pages of one revision, and watches. `selector.rs`: label selectors.
 //! * `streams.rs`: logs and exec, relayed frame by frame.
 //! * `health.rs`: whether the leader takes work, and its figures.
 
 mod access;
 mod answers;
+mod deployments;
 mod health;
 mod lists;
 mod nodes;
@@ -83,6 +84,9 @@ pub fn router(api: Api) -> Router {
         .route(routes::POD_EXEC, get(streams::exec))
         .route(routes::OBJECTS, get(objects::list).fallback(objects::other_method))
         .route(routes::OBJECT, get(objects::get).delete(objects::delete).fallback(objects::other_method))
+        .route(routes::DEPLOYMENT_SCALE, post(deployments::scale))
+        .route(routes::DEPLOYMENT_ROLLOUT, post(deployments::rollout))
+        .route(routes::CRONJOB_TRIGGER, post(objects::trigger_cronjob))
         .route(routes::EVENTS, get(pods::events))
         .route(routes::NODES, get(nodes::list))
         .route(routes::NODE, get(nodes::get).patch(nodes::patch).delete(nodes::delete))

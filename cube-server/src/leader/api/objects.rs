@@ -5,11 +5,11 @@ use axum::extract::{Path, State};
 use axum::http::{Method, Uri};
 use axum::response::Response;
 use cube_api::meta::{Name, ResourceKind, ResourceRef};
-use cube_api::routes::{DeleteQuery, ListQuery};
+use cube_api::routes::{DeleteQuery, ListQuery, TriggerQuery};
 use cube_api::{ApiError, ErrorCode, Object};
 
 use super::Api;
-use super::answers::{self, Ask, Refusal};
+use super::answers::{self, Ask, Named, Refusal};
 use super::lists::{self, Objects};
 
 /// The type of a path's word. Pods and nodes have routes of their own.
@@ -59,4 +59,12 @@ pub(super) async fn delete(
     Ask(query): Ask<DeleteQuery>,
 ) -> Result<Json<Object>, Refusal> {
     Ok(Json(api.store.delete_object(reference(&types, &name)?, query).await?.shown()))
+}
+
+pub(super) async fn trigger_cronjob(
+    State(api): State<Api>,
+    Named(name): Named,
+    Ask(query): Ask<TriggerQuery>,
+) -> Result<Json<Object>, Refusal> {
+    Ok(Json(api.store.trigger_cronjob(name, query.job).await?.shown()))
 }

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cube_api::meta::Revision;
+use cube_api::meta::{ResourceKind, Revision, Uid};
 use cube_api::node::{Drain, Node};
 use cube_api::pod::Strategy;
 
 use super::{AGAIN_AFTER, SessionView, log_failure, news};
+use crate::leader::plan::deployment::moves_its_pods;
 use crate::leader::plan::drain::{Draining, Elsewhere, asked, passes};
 use crate::leader::plan::schedule::Candidate;
 use crate::leader::store::{Change, Changed, DrainPass, NodeLoad, PodRow, State, Store};
@@ -54,6 +55,8 @@ struct Leaving {
     node: Arc<Node>,
     drain: Drain,
     pods: Vec<Arc<PodRow>>,
+    /// Those of them that the deployment loop takes away.
+    moved: BTreeSet<Uid>,
 }
 
 impl Snapshot {
@@ -72,9 +75,9 @@ impl Snapshot {
 
     fn decide(&self, sessions: &dyn SessionView, strategy: Strategy) -> Vec<DrainPass> {
         let live: BTreeSet<_> = sessions.live().into_keys().collect();
-        let draining = self.draining.iter().map(|Leaving { node, drain, pods }| {
+        let draining = self.draining.iter().map(|Leaving { node, drain, pods, moved }| {
             let connected = live.contains(&node.name) && !node.condition.is_lost();
-            Draining { node: &node.name, drain, connected, pods }
+            Draining { node: &node.name, drain, connected, pods, moved }
         });
         let first = self.first.iter().map(|row| asked(row)).collect();
         let nodes = self.nodes.iter().map(|(node, load)| Candidate::new(node, load.as_deref())).collect();
@@ -86,9 +89,17 @@ impl Leaving {
     fn of(state: &State, node: &Arc<Node>) -> Option<Self> {
         let drain = node.cordon.as_ref()?.draining()?.clone();
         let bound = state.load(&node.name).into_iter().flat_map(|load| &load.bound);
-        let pods = bound.filter_map(|uid| state.pods.get(uid)).filter(|row| row.uses_its_node()).cloned().collect();
-        Some(Self { node: node.clone(), drain, pods })
+        let pods: Vec<_> = bound.filter_map(|uid| state.pods.get(uid)).filter(|row| row.uses_its_node()).cloned().collect();
+        let moved = pods.iter().filter(|row| is_moved(state, row)).map(|row| row.pod.metadata.uid).collect();
+        Some(Self { node: node.clone(), drain, pods, moved })
     }
+}
+
+/// Whether the deployment loop takes a pod away, or has begun to.
+fn is_moved(state: &State, row: &PodRow) -> bool {
+    let Some(owner) = row.pod.metadata.owner.as_ref().filter(|owner| owner.kind == ResourceKind::Deployment) else { return false };
+    let deployment = state.object(owner.kind, &owner.name).and_then(|object| object.deployment());
+    deployment.is_some_and(|deployment| row.pod.metadata.deletion_requested_at.is_some() || moves_its_pods(deployment))
 }
 
 /// Whether a drain begins.

@@ -5,7 +5,10 @@
 //! | `scheduler` | on a change that may let a pod be placed, and every 10 s; every second behind a restore's fence | `plan::fence`, `plan::schedule` |
 //! | `nodes` | every second, and when a node says something of itself | `plan::health` |
 //! | `drain` | when a node is to be drained; then on a change that may let a pod go, and every second | `plan::drain` |
+//! | `jobs` | on a change of a job or of the places that its pods keep, and when a wait, a deadline or a time to live is over | `plan::job` |
+//! | `crons` | on a change of a cronjob or of its jobs, and when one is due | `plan::cron` |
 //! | `owners` | when a resource that owns others is deleted, and when one of those is gone | what it owns |
+//! | `deployments` | when a deployment or a pod of one changes, when a drain begins or ends, and when a time has come | `plan::deployment` |
 //! | `backups` | on schedule, if a folder for them is given | the age of the newest |
 //! | `gc` | at the start and every hour | the age and number of events |
 //!
@@ -13,7 +16,10 @@
 //! time and ends when the server stops; a pass that fails is logged and made again. Knows neither HTTP nor SQL.
 
 mod backups;
+mod crons;
+mod deployments;
 mod drain;
+mod jobs;
 mod nodes;
 mod owners;
 mod scheduler;
@@ -94,7 +100,10 @@ pub fn start(store: &Store, sessions: Arc<dyn SessionView>, ambient: &Ambient, t
     tasks.spawn_droppable("scheduler", scheduler::run(store.clone(), options.schedule_every, waits, options.strategy));
     tasks.spawn_droppable("drain", drain::run(store.clone(), sessions.clone(), options.check_nodes_every, options.strategy));
     tasks.spawn_droppable("nodes", nodes::Nodes::new(store.clone(), sessions, &options).run());
+    tasks.spawn_droppable("jobs", jobs::run(store.clone(), ambient.clone()));
+    tasks.spawn_droppable("crons", crons::run(store.clone(), ambient.clone()));
     tasks.spawn_droppable("owners", owners::run(store.clone()));
+    tasks.spawn_droppable("deployments", deployments::run(store.clone(), ambient.clone()));
     tasks.spawn_droppable("gc", collect_garbage(store.clone(), options.collect_garbage_every));
     if let Some(backups) = options.backups {
         tasks.spawn_droppable("backups", backups::run(store.clone(), ambient.clone(), backups));
@@ -112,6 +121,13 @@ async fn collect_garbage(store: Store, every: Duration) {
             Err(error) => log_failure("forgetting old events", &error),
         }
     }
+}
+
+/// How long it is until then; as good as for ever without a time.
+fn wait_until(due: Option<Timestamp>, now: Timestamp) -> Duration {
+    let wait = due.map_or(Duration::MAX, |due| Duration::try_from(due.duration_since(now)).unwrap_or(Duration::ZERO));
+    // A timer's step, so that a clock that is a little behind doesn't make it spin.
+    wait.max(Duration::from_millis(1))
 }
 
 /// Waits until something that matters has happened after the revision that was looked at, or `at_most`.

@@ -8,11 +8,14 @@
 //! unless the drain has `force`, which leaves the first of these only. `onNodeLoss: wait` is no obstacle: the new pod begins when the node has said
 //! that the old one is gone, so it never runs on two nodes.
 //!
+//! The pods of a deployment that can run beside each other are left to it, unless the drain has `force`: it makes others first, and keeps as many
+//! available as it has to.
+//!
 //! At most [`AT_ONCE`] of a node stop at a time, in the order in which they were accepted. Nodes start some ten pods at a time, so of more than that
 //! some would be down while they wait for others; and of what turns out badly on the other nodes (an image that isn't there) the rest is spared, for
 //! a person has time to call it off.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cube_api::meta::{Name, Uid};
@@ -38,6 +41,15 @@ pub struct Draining<'a> {
     pub connected: bool,
     /// What it runs or stops, in the order in which it was accepted.
     pub pods: &'a [Arc<PodRow>],
+    /// Those of them that their deployment takes away: each when there is another in its place.
+    pub moved: &'a BTreeSet<Uid>,
+}
+
+impl Draining<'_> {
+    /// Whether a pod is its deployment's to take away; a drain by force doesn't wait for that.
+    fn leaves_to_its_owner(&self, row: &PodRow) -> bool {
+        !self.drain.force && self.moved.contains(&row.pod.metadata.uid)
+    }
 }
 
 /// Where pods can go.
@@ -57,7 +69,8 @@ pub struct Elsewhere<'a> {
 pub fn passes(draining: &[Draining<'_>], elsewhere: Elsewhere<'_>) -> Vec<DrainPass> {
     let Elsewhere { first, nodes, strategy, fenced } = elsewhere;
     let connected = draining.iter().filter(|node| node.connected);
-    let going = connected.flat_map(|node| node.pods).filter(|row| row.retired.is_none() && is_run_again(row));
+    let going = connected.flat_map(|node| node.pods.iter().filter(|row| !node.leaves_to_its_owner(row)));
+    let going = going.filter(|row| row.retired.is_none() && is_run_again(row));
     let unfit = unfit(&first, &going.map(|row| asked(row)).collect::<Vec<_>>(), nodes, strategy);
     draining.iter().map(|node| pass(node, &Obstacles { unfit: &unfit, fenced })).collect()
 }
@@ -91,6 +104,9 @@ fn step(node: &Draining<'_>, row: &PodRow, obstacles: &Obstacles<'_>, places: &m
     // Whatever its end was asked for by: the drain gives nobody longer.
     if let Some(retired) = &row.retired {
         return DrainStep::Stopping { grace_seconds: within(retired.grace_seconds) };
+    }
+    if node.leaves_to_its_owner(row) {
+        return DrainStep::Queued;
     }
     if let Some(reason) = obstacles.stop(row).filter(|_| !node.drain.force) {
         return DrainStep::Stays { reason };

@@ -34,7 +34,7 @@ pub(super) fn apply(draft: &mut Draft<'_>, resources: Vec<Resource>) -> Result<A
 fn apply_one(draft: &mut Draft<'_>, resource: Resource) -> Result<AppliedItem, Problem> {
     match resource {
         Resource::Pod(manifest) => Ok(apply_pod(draft, manifest)),
-        object @ (Resource::Secret(_) | Resource::Config(_)) => {
+        object @ (Resource::Secret(_) | Resource::Config(_) | Resource::Job(_) | Resource::CronJob(_) | Resource::Deployment(_)) => {
             let (action, object) = objects::apply(draft, object)?;
             Ok(AppliedItem { action, resource: AppliedResource::Object(object.shown()) })
         }
@@ -60,10 +60,14 @@ pub(super) fn as_dry_run(mut applied: Applied, draft: &Draft<'_>) -> Applied {
 fn conflict(conflicts: Vec<Problem>) -> ApiError {
     let message = match conflicts.as_slice() {
         [one] => one.to_string(),
-        several => format!("{} resources have changed since the manifest was written", several.len()),
+        several => format!("{} resources can't become what the manifest says; nothing was changed", several.len()),
     };
+    let is_stale = |problem: &Problem| matches!(problem.path.as_str(), "metadata.uid" | "metadata.revision");
+    let stale = conflicts.iter().any(is_stale);
+    let refusal = ApiError { details: conflicts, ..ApiError::new(ErrorCode::Conflict, message) };
     let hint = "read them again with `cube get`, or leave metadata.uid and metadata.revision out of the manifest";
-    ApiError { details: conflicts, ..ApiError::new(ErrorCode::Conflict, message).hint(hint) }
+    // What can't be changed says itself what to do.
+    if stale { refusal.hint(hint) } else { refusal }
 }
 
 /// What is wrong with a resource of a manifest, as the store knows it.
@@ -76,9 +80,13 @@ fn precondition(draft: &Draft<'_>, resource: &Resource) -> Result<(), Problem> {
     let (reference, wanted) = (resource.reference(), resource.metadata());
     let standing = match reference.kind {
         ResourceKind::Pod => draft.state().standing(&reference.name).map(|row| &row.pod.metadata),
-        kind @ (ResourceKind::Node | ResourceKind::Secret | ResourceKind::Config | ResourceKind::Volume) => {
-            draft.state().object(kind, &reference.name).map(|object| object.metadata())
-        }
+        kind @ (ResourceKind::Node
+        | ResourceKind::Secret
+        | ResourceKind::Config
+        | ResourceKind::Volume
+        | ResourceKind::Job
+        | ResourceKind::CronJob
+        | ResourceKind::Deployment) => draft.state().object(kind, &reference.name).map(|object| object.metadata()),
     };
     let absent = || format!("there is no such {}", reference.kind);
     if let Some(uid) = wanted.uid

@@ -12,6 +12,7 @@ use cube_api::routes::{CordonQuery, DrainQuery};
 use cube_api::{ApiError, ErrorCode};
 
 use super::draft::Draft;
+use super::lifecycle;
 use super::lost::{self, Cause};
 use super::nodes::known;
 use super::{PodRow, Retired};
@@ -88,6 +89,10 @@ pub(super) fn go_on(draft: &mut Draft<'_>, pass: DrainPass) {
         let (Some(row), Some(grace_seconds)) = (bound.cloned(), step.grace_seconds()) else { continue };
         match &row.retired {
             Some(retired) if grace_seconds < retired.grace_seconds => hurry(draft, &row, retired, grace_seconds),
+            // Its owner has something else in its place.
+            None if row.pod.metadata.deletion_requested_at.is_some() => {
+                lifecycle::retire(draft, &row, &format!("its node {node} is drained"), Some(grace_seconds));
+            }
             None if !row.is_finished() => lost::replace(draft, &row, &node, Cause::Drained { grace_seconds }),
             Some(_) | None => {}
         }

@@ -11,10 +11,10 @@ use cube_api::node::Node;
 use cube_api::object::Object;
 use jiff::Timestamp;
 
-use super::PodRow;
 use super::fence::Fence;
 use super::state::{KeptNode, KeptPod, Machine, State, Write};
 use super::templates::Templates;
+use super::{PodRow, jobs};
 use crate::ambient::Ambient;
 
 /// The source of events that the leader makes.
@@ -31,11 +31,13 @@ pub(super) struct Draft<'a> {
     pub(super) now: Timestamp,
     began_at: Revision,
     writes: Vec<Write>,
+    /// Whose pods are being made and stopped by a pass of its loop.
+    settling: Option<Uid>,
 }
 
 impl<'a> Draft<'a> {
     pub(super) fn new(state: &'a mut State, templates: &'a mut Templates, ambient: &'a Ambient, cluster_id: ClusterId) -> Self {
-        Self { now: ambient.now(), began_at: state.revision, state, templates, ambient, cluster_id, writes: Vec::new() }
+        Self { now: ambient.now(), began_at: state.revision, state, templates, ambient, cluster_id, writes: Vec::new(), settling: None }
     }
 
     /// What new pods may have in common with others.
@@ -51,6 +53,11 @@ impl<'a> Draft<'a> {
     /// The revision before its first write.
     pub(super) fn began_at(&self) -> Revision {
         self.began_at
+    }
+
+    /// From now on what is written of this resource's pods is its loop's decision, which counts them itself; none: of nobody's.
+    pub(super) fn settles(&mut self, owner: Option<Uid>) {
+        self.settling = owner;
     }
 
     /// Five letters and digits for the end of a made-up name: no vowels, so that they are no words, and none that look alike (Kubernetes' alphabet).
@@ -84,7 +91,9 @@ impl<'a> Draft<'a> {
         let revision = self.next_revision();
         row.pod.metadata.revision = revision;
         let row = Arc::new(row);
+        let old = before.as_ref().map(|kept| kept.row.clone());
         self.keep(Write::Pod { revision, before, after: Some(KeptPod { row: row.clone(), report_sequence }) });
+        self.count(old.as_deref(), Some(&row));
         row
     }
 
@@ -92,7 +101,9 @@ impl<'a> Draft<'a> {
     pub(super) fn drop_pod(&mut self, uid: &Uid) {
         if let Some(before) = self.state.kept_pod(uid) {
             let revision = self.next_revision();
+            let old = before.row.clone();
             self.keep(Write::Pod { revision, before: Some(before), after: None });
+            self.count(Some(&old), None);
         }
     }
 
@@ -188,6 +199,14 @@ impl<'a> Draft<'a> {
             source: LEADER.to_owned(),
             revision: Revision::default(),
         });
+    }
+
+    /// A job counts its pods with the very writes that begin and end them.
+    fn count(&mut self, before: Option<&PodRow>, after: Option<&PodRow>) {
+        let Some(owner) = before.or(after).and_then(|row| row.pod.metadata.owner.clone()) else { return };
+        if self.settling != Some(owner.uid) {
+            jobs::count(self, &owner, before, after);
+        }
     }
 
     fn next_revision(&mut self) -> Revision {

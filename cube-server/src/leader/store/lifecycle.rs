@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cube_api::event::EventKind;
-use cube_api::meta::{Name, Uid};
+use cube_api::meta::{Name, ResourceKind, Uid};
 use cube_api::node::Node;
 use cube_api::pod::{Phase, Placement, Pod, PodStatus};
 use cube_api::routes::DeleteQuery;
@@ -96,6 +96,11 @@ pub(super) fn restart(draft: &mut Draft<'_>, name: &Name) -> Result<Pod, ApiErro
     if old.retired.is_some() {
         let message = format!("pod/{name} is being deleted");
         return Err(ApiError::new(ErrorCode::Conflict, message).hint("wait until it is gone, then apply it again"));
+    }
+    if let Some(owner) = old.pod.metadata.owner.as_ref().filter(|owner| owner.kind == ResourceKind::Job && old.is_finished()) {
+        let message = format!("pod/{name} has ended and is counted by {owner}: it isn't run again");
+        let hint = "a failed pod of a job is replaced by another; to run the job again, delete it and apply it";
+        return Err(ApiError::new(ErrorCode::Conflict, message).hint(hint));
     }
     let Some(node) = &old.pod.placement.node else {
         return Ok(restart_unplaced(draft, &old));

@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cube_api::event::EventKind;
-use cube_api::meta::{Metadata, Name, Revision, Uid};
+use cube_api::meta::{Metadata, Name, ResourceKind, Revision, Uid};
 use cube_api::node::NodeCondition;
 use cube_api::pod::{ContainerState, DRAINED, NODE_FORGOT, NODE_LOST, OnNodeLoss, Phase, Placement, Pod, PodStatus, RestartPolicy};
 
@@ -43,6 +43,8 @@ impl Fate {
         let Pod { spec, .. } = &row.pod;
         match (&row.retired, row.is_finished(), spec.node_loss(), spec.restart_policy) {
             (_, false, OnNodeLoss::Wait, _) => Self::Waits,
+            // Its owner has something else in its place.
+            (None, _, _, _) if row.pod.metadata.deletion_requested_at.is_some() => Self::Leaves,
             (Some(_), _, _, _) => Self::Leaves,
             (None, true, _, _) => Self::Stays,
             (None, false, OnNodeLoss::Replace, RestartPolicy::Never) => Self::IsGivenUp,
@@ -147,9 +149,11 @@ pub(super) fn bound_to(draft: &Draft<'_>, node: &Name) -> Vec<Arc<PodRow>> {
 /// The delete of a pod on a lost node is over: its name is free, and its node stops it when it is heard again.
 pub(super) fn let_go(draft: &mut Draft<'_>, row: &PodRow) {
     let mut row = row.clone();
+    let grace_seconds = row.pod.spec.termination_grace_period_seconds;
     match &mut row.retired {
         Some(retired) if !retired.replaced => retired.replaced = true,
-        Some(_) | None => return,
+        Some(_) => return,
+        None => row.retired = Some(Retired { reason: "taken out of service by its owner".to_owned(), grace_seconds, replaced: true }),
     }
     let row = draft.put_pod(row);
     let message = "its node is lost: its containers may remain there until that node is heard again";
@@ -221,8 +225,12 @@ fn status_after_loss(draft: &Draft<'_>, old: &PodRow, node: &Name, cause: Cause)
     }
 }
 
-/// Makes the pod that has the name from now on. The old one must have let go of it.
+/// Makes the pod that has the name from now on. The old one must have let go of it. A job's has no successor: it has failed by that, and the job makes
+/// another if it wants one.
 fn succeed(draft: &mut Draft<'_>, old: &PodRow, whose: &str, status: PodStatus) {
+    if old.pod.metadata.owner.as_ref().is_some_and(|owner| owner.kind == ResourceKind::Job) {
+        return;
+    }
     let before = &old.pod.metadata;
     let generation = before.generation + 1;
     let metadata = Metadata {

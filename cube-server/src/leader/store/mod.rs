@@ -3,7 +3,7 @@
 //! One writer commits what is waiting in one transaction (group commit); a write is acknowledged after the commit that holds it. Reads come from
 //! a typed state in memory that follows the commits.
 //!
-//! The way of a write: a method of [`Store`] queues a decision (`apply.rs`, `lifecycle.rs`, `objects.rs`, `owned.rs`, `nodes.rs`, `cordon.rs`, `fence.rs`, `lost.rs`, `report.rs`:
+//! The way of a write: a method of [`Store`] queues a decision (`apply.rs`, `lifecycle.rs`, `objects.rs`, `owned.rs`, `jobs.rs`, `nodes.rs`, `cordon.rs`, `fence.rs`, `lost.rs`, `report.rs`:
 //! plain functions over the draft of `draft.rs`) -> `writer.rs` runs what is queued, writes the rows (`rows.rs`), commits -> `watch.rs` publishes the state and the changes.
 //! `backup.rs` and `restore.rs` work on the file. It knows neither HTTP nor how pods are placed.
 
@@ -11,10 +11,12 @@ mod apply;
 mod avoid;
 pub mod backup;
 mod cordon;
+mod deployments;
 mod draft;
 mod error;
 mod events;
 mod fence;
+mod jobs;
 mod lanes;
 mod lifecycle;
 mod lost;
@@ -40,13 +42,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
 use cube_api::ApiError;
+use cube_api::deployment::Deployment;
 use cube_api::event::{Event, EventKind};
 use cube_api::manifest::Resource;
 use cube_api::meta::{ClusterId, LabelChanges, LifeId, Name, ResourceRef, Revision, Uid};
 use cube_api::node::{Node, NodeCondition};
 use cube_api::object::Object;
 use cube_api::pod::{OnNodeLoss, Phase, Pod, PodSpec};
-use cube_api::routes::{Applied, CordonQuery, DeleteQuery, DrainQuery, EventQuery};
+use cube_api::routes::{Applied, CordonQuery, DeleteQuery, DrainQuery, EventQuery, RolloutAction, RolloutQuery};
 use cube_api::session::{Announcement, Assignment, Epoch, Report, ReportAccepted};
 use include_dir::{Dir, include_dir};
 use jiff::Timestamp;
@@ -352,6 +355,17 @@ impl Store {
         self.write(Lane::People, "delete a resource", move |draft| objects::delete(draft, &reference, &query)).await
     }
 
+    /// Changes how many pods a deployment has.
+    pub async fn scale(&self, name: Name, replicas: u32) -> Result<Deployment, StoreError> {
+        self.write(Lane::People, "scale a deployment", move |draft| deployments::scale(draft, &name, replicas)).await
+    }
+
+    /// Notes what a person wants of a deployment's rollout.
+    pub async fn rollout(&self, name: Name, action: RolloutAction, query: RolloutQuery) -> Result<Deployment, StoreError> {
+        self.has_room()?;
+        self.write(Lane::People, "change a rollout", move |draft| deployments::rollout(draft, &name, action, query)).await
+    }
+
     /// Writes what a loop decided of a resource that owns others, if that still is as it was looked at; whether it was.
     pub async fn settle(&self, pass: OwnerPass) -> Result<bool, StoreError> {
         self.write(Lane::Loops, "settle what a resource owns", move |draft| Ok(owned::settle(draft, pass))).await
@@ -369,6 +383,12 @@ impl Store {
             Ok(())
         })
         .await
+    }
+
+    /// Makes a job by a cronjob's template, whatever its schedule says; without a name, under one that is made up.
+    pub async fn trigger_cronjob(&self, cronjob: Name, name: Option<Name>) -> Result<Object, StoreError> {
+        self.has_room()?;
+        self.write(Lane::People, "trigger a cronjob", move |draft| jobs::trigger(draft, &cronjob, name)).await
     }
 
     /// Asks for a restart of every container.

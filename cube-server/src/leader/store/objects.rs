@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 
 use cube_api::config::Config;
+use cube_api::deployment::{DEFAULT_REPLICAS, Deployment, DeploymentManifest, DeploymentSpec, DeploymentStatus};
 use cube_api::error::Problem;
 use cube_api::event::EventKind;
 use cube_api::manifest::Resource;
-use cube_api::meta::{Metadata, ResourceRef, Revision};
+use cube_api::meta::{Metadata, ResourceKind, ResourceRef, Revision};
 use cube_api::object::Object;
 use cube_api::routes::{ApplyAction, DeleteQuery};
 use cube_api::secret::Secret;
 use cube_api::{ApiError, ErrorCode};
+use jiff::Timestamp;
 
 use super::draft::Draft;
-use super::{apply, owned, volumes};
+use super::{apply, jobs, owned, volumes};
 
 /// Makes the resource, changes it in place, or leaves it; refused where it can't become what the manifest says.
 pub(super) fn apply(draft: &mut Draft<'_>, manifest: Resource) -> Result<(ApplyAction, Object), Problem> {
@@ -29,7 +31,7 @@ pub(super) fn apply(draft: &mut Draft<'_>, manifest: Resource) -> Result<(ApplyA
             deletion_requested_at: None,
             owner: None,
         };
-        let made = draft.put_object(wanted(manifest, metadata, None)?);
+        let made = draft.put_object(wanted(manifest, metadata, None, draft.now)?);
         draft.object_event(&made, EventKind::Normal, "Created", "created by apply");
         return Ok((ApplyAction::Created, Object::clone(&made)));
     };
@@ -39,7 +41,7 @@ pub(super) fn apply(draft: &mut Draft<'_>, manifest: Resource) -> Result<(ApplyA
     }
     let same_labels = old.metadata().clone();
     let labels = draft.templates().labels.share(manifest.metadata().labels.clone());
-    let mut new = wanted(manifest, same_labels, Some(&old))?;
+    let mut new = wanted(manifest, same_labels, Some(&old), draft.now)?;
     let is_another = new != *old;
     if !is_another && *labels == *old.metadata().labels {
         return Ok((ApplyAction::Unchanged, Object::clone(&old)));
@@ -54,12 +56,32 @@ pub(super) fn apply(draft: &mut Draft<'_>, manifest: Resource) -> Result<(ApplyA
 }
 
 /// As the manifest wants it, with this metadata; what loops wrote into the old one stays. The problem says what can't be changed.
-fn wanted(manifest: Resource, metadata: Metadata, _old: Option<&Object>) -> Result<Object, Problem> {
+fn wanted(manifest: Resource, metadata: Metadata, old: Option<&Object>, now: Timestamp) -> Result<Object, Problem> {
     match manifest {
         Resource::Secret(manifest) => Ok(Object::Secret(Secret { metadata, data: manifest.values(), sizes: BTreeMap::new() })),
         Resource::Config(manifest) => Ok(Object::Config(Config { metadata, data: manifest.data })),
+        Resource::Job(manifest) => jobs::wanted(manifest, metadata, old.and_then(Object::job)),
+        Resource::CronJob(manifest) => Ok(jobs::cronjob_wanted(manifest, metadata, old.and_then(Object::cronjob), now)),
+        Resource::Deployment(manifest) => wanted_deployment(*manifest, metadata, old).map(|wanted| Object::Deployment(Box::new(wanted))),
         Resource::Pod(_) => unreachable!("apply.rs applies pods"),
     }
+}
+
+fn wanted_deployment(manifest: DeploymentManifest, metadata: Metadata, old: Option<&Object>) -> Result<Deployment, Problem> {
+    let old = old.and_then(Object::deployment);
+    let spec = manifest.spec;
+    if let Some(fixed) = old.and_then(|old| old.spec.selector.as_ref())
+        && spec.selector.as_ref() != Some(fixed)
+    {
+        let reference = ResourceRef { kind: ResourceKind::Deployment, name: metadata.name };
+        let message =
+            "a deployment's selector doesn't change; make another deployment under another name, or delete this one first".to_owned();
+        return Err(apply::problem(&reference, "spec.selector", message));
+    }
+    let replicas = spec.replicas.or(old.and_then(|old| old.spec.replicas)).or(Some(DEFAULT_REPLICAS));
+    let spec = DeploymentSpec { replicas, ..spec };
+    let (history, status) = old.map_or_else(|| (Vec::new(), DeploymentStatus::default()), |old| (old.history.clone(), old.status.clone()));
+    Ok(Deployment { metadata, spec, history, status })
 }
 
 /// Removes the resource; one that owns pods is marked, its pods are told to stop, and it goes when they are gone ([`super::owned`]).

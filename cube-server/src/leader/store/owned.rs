@@ -25,6 +25,11 @@ pub struct OwnerPass {
     pub create: Vec<NewPod>,
     /// Pods to be stopped for good, each with why and, where it isn't the pod's own, the grace in seconds. Those that leave already are let be.
     pub retire: Vec<(Uid, String, Option<u32>)>,
+    /// Pods that are shown as Terminating from now on and run on: they get no more requests before they are stopped by a later pass. Each with why.
+    pub leave: Vec<(Uid, String)>,
+    /// If given: the pass holds only while none of the owner's pods has changed after this revision. What takes pods away because others are there
+    /// says so.
+    pub pods_as_of: Option<Revision>,
     /// Resources to be made in its possession; one that is there already is let be. Only their names, labels and content count.
     pub make: Vec<Object>,
     /// Resources of its own to be deleted, with what they own.
@@ -36,7 +41,16 @@ pub struct OwnerPass {
 impl OwnerPass {
     /// That changes nothing yet.
     pub fn of(owner: &Object) -> Self {
-        Self { owner: owner.clone(), create: Vec::new(), retire: Vec::new(), make: Vec::new(), delete: Vec::new(), events: Vec::new() }
+        Self {
+            owner: owner.clone(),
+            create: Vec::new(),
+            retire: Vec::new(),
+            leave: Vec::new(),
+            pods_as_of: None,
+            make: Vec::new(),
+            delete: Vec::new(),
+            events: Vec::new(),
+        }
     }
 }
 
@@ -61,16 +75,25 @@ pub(super) fn settle(draft: &mut Draft<'_>, pass: OwnerPass) -> bool {
     if (now.uid, now.revision) != (looked_at.uid, looked_at.revision) || now.deletion_requested_at.is_some() {
         return false;
     }
+    let has_changed = |as_of| draft.state().owned_by(&now.uid).any(|row| row.pod.metadata.revision > as_of);
+    if pass.pods_as_of.is_some_and(has_changed) {
+        return false;
+    }
     let owner = Arc::new(Owner { kind: reference.kind, name: reference.name, uid: now.uid });
+    draft.settles(Some(now.uid));
     for (uid, why, grace_seconds) in &pass.retire {
         let row = draft.state().pods.get(uid).filter(|row| row.retired.is_none()).cloned();
         if let Some(row) = row {
             lifecycle::retire(draft, &row, why, *grace_seconds);
         }
     }
+    for (uid, why) in &pass.leave {
+        leave(draft, uid, why);
+    }
     for pod in pass.create {
         create(draft, &owner, pod);
     }
+    draft.settles(None);
     for object in pass.make {
         make(draft, &owner, object);
     }
@@ -82,6 +105,15 @@ pub(super) fn settle(draft: &mut Draft<'_>, pass: OwnerPass) -> bool {
         draft.object_event(&after, kind, reason, message);
     }
     true
+}
+
+/// Shows a pod as Terminating. Its node isn't told anything yet.
+fn leave(draft: &mut Draft<'_>, uid: &Uid, why: &str) {
+    let Some(row) = draft.state().pods.get(uid).filter(|row| row.pod.metadata.deletion_requested_at.is_none()) else { return };
+    let mut row = PodRow::clone(row);
+    row.pod.metadata.deletion_requested_at = Some(draft.now);
+    let row = draft.put_pod(row);
+    draft.pod_event(&row, EventKind::Normal, "Leaving", format!("taken out of service, and stopped in a moment: {why}"));
 }
 
 fn create(draft: &mut Draft<'_>, owner: &Arc<Owner>, new: NewPod) {
@@ -113,7 +145,8 @@ fn free_name(draft: &Draft<'_>, stem: &str) -> Name {
     }
 }
 
-fn make(draft: &mut Draft<'_>, owner: &Arc<Owner>, mut object: Object) {
+/// Makes a resource in another's possession, unless one of its name is there.
+pub(super) fn make(draft: &mut Draft<'_>, owner: &Arc<Owner>, mut object: Object) {
     if draft.state().object(object.kind(), &object.metadata().name).is_some() {
         return;
     }

@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use cube_api::meta::Revision;
 use cube_api::node::Node;
 use cube_api::object::Object;
-use cube_api::pod::{Container, ContainerState, ContainerStatus, EnvVar, Terminated};
+use cube_api::pod::{Container, ContainerState, ContainerStatus, EnvVar, PodSpec, Terminated};
 use cube_api::{ApiError, ErrorCode};
 
 use super::PodRow;
@@ -233,17 +233,24 @@ fn bytes_of_object(object: &Object) -> usize {
         Object::Secret(secret) => secret.data.values().map(|value| value.0.len()).sum::<usize>(),
         Object::Config(config) => config.data.values().map(String::len).sum(),
         Object::Volume(_) => 0,
+        Object::Deployment(deployment) => deployment.history.iter().map(|revision| bytes_of_spec(&revision.template.spec)).sum(),
+        Object::Job(job) => bytes_of_spec(&job.spec.template.spec),
+        Object::CronJob(cronjob) => bytes_of_spec(&cronjob.spec.job_template.spec.template.spec),
     };
     PLAIN + values
 }
 
-fn bytes_of_pod(PodRow { pod, .. }: &PodRow) -> usize {
+fn bytes_of_spec(spec: &PodSpec) -> usize {
     let words = |words: &[String]| words.iter().map(|word| size_of::<String>() + word.len()).sum::<usize>();
-    let spec = pod.spec.all_containers().map(|container| {
+    let containers = spec.all_containers().map(|container| {
         let env =
             container.env.iter().map(|var| size_of::<EnvVar>() + var.name.len() + var.value.as_ref().map_or(0, String::len)).sum::<usize>();
         size_of::<Container>() + words(&container.command) + words(&container.args) + env
     });
+    containers.sum()
+}
+
+fn bytes_of_pod(PodRow { pod, .. }: &PodRow) -> usize {
     // Last lines of ended containers.
     let message = |end: &Terminated| end.message.as_ref().map_or(0, String::len);
     let status = pod.status.all_containers().map(|status| {
@@ -253,7 +260,7 @@ fn bytes_of_pod(PodRow { pod, .. }: &PodRow) -> usize {
         };
         size_of::<ContainerStatus>() + now + status.last_termination.as_ref().map_or(0, message)
     });
-    PLAIN + spec.sum::<usize>() + status.sum::<usize>()
+    PLAIN + bytes_of_spec(&pod.spec) + status.sum::<usize>()
 }
 
 fn change_of(write: Write) -> Option<Change> {

@@ -22,6 +22,7 @@ const ROUTES: &[(&str, Methods)] = &[
     (routes::NODE_DRAIN, &[("POST", Some(Action::Change))]),
     (routes::NODE_REPORT, &[("POST", Some(Action::BeNode))]),
     (routes::OBJECTS, &[("GET", Some(Action::Read))]),
+    (routes::CRONJOB_TRIGGER, &[("POST", Some(Action::Change))]),
     (routes::OBJECT, &[("GET", Some(Action::Read)), ("DELETE", Some(Action::Change))]),
     (routes::EVENTS, &[("GET", Some(Action::Read))]),
     (routes::SESSION, &[("POST", Some(Action::BeNode))]),

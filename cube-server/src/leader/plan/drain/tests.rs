@@ -62,6 +62,8 @@ fn retired(row: PodRow, grace_seconds: u32) -> PodRow {
 }
 
 static PLAIN: Drain = Drain { since: Timestamp::UNIX_EPOCH, grace_seconds: None, force: false, left: Vec::new(), finished_at: None };
+/// Pods that their deployment moves.
+static NONE: BTreeSet<Uid> = BTreeSet::new();
 static FORCED: Drain = Drain { since: Timestamp::UNIX_EPOCH, grace_seconds: None, force: true, left: Vec::new(), finished_at: None };
 
 /// What becomes of the pods of `n1`, with these others and the pods that wait already.
@@ -69,7 +71,7 @@ fn steps(drain: &Drain, pods: &[Arc<PodRow>], others: &[Node], first: &[PodRow])
     let n1 = node("n1", 4_000, true);
     let nodes = [&n1].into_iter().chain(others).map(|node| Candidate::new(node, None)).collect();
     let elsewhere = Elsewhere { first: first.iter().map(asked).collect(), nodes, strategy: Default::default(), fenced: false };
-    let passes = passes(&[Draining { node: &n1.name, drain, connected: true, pods }], elsewhere);
+    let passes = passes(&[Draining { node: &n1.name, drain, connected: true, pods, moved: &NONE }], elsewhere);
     let [pass] = passes.as_slice() else { panic!("one node is drained: {passes:?}") };
     assert_eq!((&pass.node, pass.left.len()), (&n1.name, pods.len()));
     pass.left.iter().map(|pod| pod.step.clone()).collect()
@@ -127,7 +129,7 @@ fn nothing_is_stopped_on_a_node_that_nobody_can_reach_not_even_by_force() {
     let (n1, n2) = (node("n1", 4_000, true), node("n2", 4_000, false));
     let pods = [Arc::new(row(1, 100, "Always")), Arc::new(retired(row(2, 100, "Always"), 7))];
     let elsewhere = Elsewhere { first: Vec::new(), nodes: vec![Candidate::new(&n2, None)], strategy: Default::default(), fenced: false };
-    let passes = passes(&[Draining { node: &n1.name, drain: &FORCED, connected: false, pods: &pods }], elsewhere);
+    let passes = passes(&[Draining { node: &n1.name, drain: &FORCED, connected: false, pods: &pods, moved: &NONE }], elsewhere);
     assert!(passes[0].left.iter().all(|pod| pod.step.reason().is_some_and(|reason| reason.starts_with("node n1 isn't connected"))));
 }
 
@@ -137,7 +139,7 @@ fn a_restored_leader_that_places_nothing_stops_nothing() {
     let pods = rows(1, 100);
     let pass = |drain| {
         let elsewhere = Elsewhere { first: Vec::new(), nodes: vec![Candidate::new(&n2, None)], strategy: Default::default(), fenced: true };
-        passes(&[Draining { node: &n1.name, drain, connected: true, pods: &pods }], elsewhere).remove(0).left.remove(0).step
+        passes(&[Draining { node: &n1.name, drain, connected: true, pods: &pods, moved: &NONE }], elsewhere).remove(0).left.remove(0).step
     };
     assert_eq!(pass(&PLAIN), stays("the leader was restored from a backup and places nothing yet"));
     assert_eq!(pass(&FORCED), stopping(20));
@@ -158,8 +160,11 @@ fn so_many_stop_at_a_time_and_the_others_wait_for_their_turn_in_order() {
 fn pods_of_two_drained_nodes_are_not_promised_the_same_room() {
     let nodes = [node("n1", 4_000, true), node("n2", 4_000, true), node("n3", 500, false)];
     let pods: Vec<_> = (1..=2).map(|number| [Arc::new(row(number, 400, "Always"))]).collect();
-    let draining: Vec<_> =
-        pods.iter().zip(&nodes).map(|(pods, node)| Draining { node: &node.name, drain: &PLAIN, connected: true, pods }).collect();
+    let draining: Vec<_> = pods
+        .iter()
+        .zip(&nodes)
+        .map(|(pods, node)| Draining { node: &node.name, drain: &PLAIN, connected: true, pods, moved: &NONE })
+        .collect();
     let candidates = nodes.iter().map(|node| Candidate::new(node, None)).collect();
     let passes = passes(&draining, Elsewhere { first: Vec::new(), nodes: candidates, strategy: Default::default(), fenced: false });
     assert_eq!(passes[0].left[0].step, stopping(20));
@@ -183,12 +188,25 @@ proptest! {
         let loads: Vec<_> = room.iter().map(|(_, used)| load(*used)).collect();
         let candidates = || -> Vec<_> { others.iter().zip(&loads).map(|(node, load)| Candidate::new(node, Some(load))).collect() };
         let elsewhere = Elsewhere { first: first.iter().map(asked).collect(), nodes: candidates(), strategy: Default::default(), fenced: false };
-        let pass = passes(&[Draining { node: &n1.name, drain: &PLAIN, connected: true, pods: &pods }], elsewhere).remove(0);
+        let pass = passes(&[Draining { node: &n1.name, drain: &PLAIN, connected: true, pods: &pods, moved: &NONE }], elsewhere).remove(0);
         let stopped = |row: &&Arc<PodRow>| pass.left.iter().any(|pod| pod.uid == row.pod.metadata.uid && pod.step.grace_seconds().is_some());
         let stopped: Vec<_> = pods.iter().filter(stopped).collect();
         prop_assert!(stopped.len() <= AT_ONCE);
         prop_assert!(stopped.iter().all(|row| is_run_again(row)));
         let all = unfit(&first.iter().map(asked).collect::<Vec<_>>(), &stopped.iter().map(|row| asked(row)).collect::<Vec<_>>(), candidates(), Default::default());
         prop_assert!(all.values().all(Option::is_none), "{all:?}");
+    }
+}
+
+#[test]
+fn what_its_deployment_takes_away_is_left_to_it_unless_by_force() {
+    let (n1, pods) = (node("n1", 4_000, true), rows(2, 100));
+    let moved = BTreeSet::from([pods[0].pod.metadata.uid]);
+    let n2 = node("n2", 4_000, false);
+    for (drain, expected) in [(&PLAIN, DrainStep::Queued), (&FORCED, stopping(20))] {
+        let nodes = [&n1, &n2].into_iter().map(|node| Candidate::new(node, None)).collect();
+        let elsewhere = Elsewhere { first: Vec::new(), nodes, strategy: Default::default(), fenced: false };
+        let pass = passes(&[Draining { node: &n1.name, drain, connected: true, pods: &pods, moved: &moved }], elsewhere).remove(0);
+        assert_eq!(pass.left.iter().map(|pod| &pod.step).collect::<Vec<_>>(), [&expected, &stopping(20)]);
     }
 }
