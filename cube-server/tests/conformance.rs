@@ -9,8 +9,8 @@ use source::{Source, Token, rust_files, tokens, workspace};
 
 /// What has to be listed: what was asked for, word by word (A), the invariants (I), what comes to pass when faults have stopped (L), and the faults
 /// that are tried: on the leader (EL), followers (EF), Docker (ED), the network (EN) and by clients (EC); then the rules of scheduling (SC), of
-/// what nodes have and give (RS), of nodes that people look after (ND), of many nodes and pods (SCALE), and of spare sandboxes (PL).
-const PROMISES: [(&str, u32); 13] = [
+/// what nodes have and give (RS), of nodes that people look after (ND), of many nodes and pods (SCALE), of spare sandboxes (PL), and of jobs and cronjobs (JO).
+const PROMISES: [(&str, u32); 14] = [
     ("A", 15),
     ("I", 15),
     ("L", 4),
@@ -24,6 +24,7 @@ const PROMISES: [(&str, u32); 13] = [
     ("ND", 7),
     ("SCALE", 7),
     ("PL", 6),
+    ("JO", 12),
 ];
 
 fn wanted() -> Vec<String> {
