@@ -9,8 +9,9 @@ use source::{Source, Token, rust_files, tokens, workspace};
 
 /// What has to be listed: what was asked for, word by word (A), the invariants (I), what comes to pass when faults have stopped (L), and the faults
 /// that are tried: on the leader (EL), followers (EF), Docker (ED), the network (EN) and by clients (EC); then the rules of scheduling (SC), of
-/// what nodes have and give (RS), of nodes that people look after (ND), of many nodes and pods (SCALE), of spare sandboxes (PL), and of jobs and cronjobs (JO).
-const PROMISES: [(&str, u32); 14] = [
+/// what nodes have and give (RS), of nodes that people look after (ND), of many nodes and pods (SCALE), of spare
+/// sandboxes (PL), of resources that are neither pods nor nodes (OB), and of jobs and cronjobs (JO).
+const PROMISES: [(&str, u32); 15] = [
     ("A", 15),
     ("I", 15),
     ("L", 4),
@@ -24,6 +25,7 @@ const PROMISES: [(&str, u32); 14] = [
     ("ND", 7),
     ("SCALE", 7),
     ("PL", 6),
+    ("OB", 4),
     ("JO", 12),
 ];
 

@@ -106,6 +106,9 @@ async fn until_running(client: &Client, items: &[AppliedItem], limit: SignedDura
     // What is there at once isn't waited for.
     let pods = items.iter().filter(|item| item.reference().kind == ResourceKind::Pod);
     let wanted: Vec<(Uid, String)> = pods.map(|item| (item.metadata().uid, item.reference().to_string())).collect();
+    if wanted.is_empty() {
+        return Ok(());
+    }
     let mut shown = Shown::new();
     let limit = Duration::try_from(limit).expect("a negative limit is refused by the command line");
     let waiting = wait::until(client, |live: &Live| {

@@ -3,6 +3,7 @@
 mod config;
 mod leader;
 mod lists;
+mod objects;
 mod operate;
 mod pods;
 mod streams;
