@@ -1,5 +1,7 @@
 //! The node: a machine that runs pods.
 
+use std::net::IpAddr;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +40,9 @@ pub struct Node {
     /// Docker's version there; empty while Docker doesn't answer.
     #[serde(default)]
     pub engine: String,
+    /// The machine's address, by its `--address` or its default route; none where it has none, and from a node of before that was told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
     /// When it first joined.
     pub created_at: Timestamp,
     /// When the leader last heard from it.

@@ -8,6 +8,8 @@
 //! Leader and nodes are of different versions while a cluster is upgraded, in either order. So what a peer says beyond what we know is let be,
 //! and a field that came later is optional. (Manifests are strict: [`crate::manifest`].)
 
+use std::net::IpAddr;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -88,6 +90,9 @@ pub struct NodeFacts {
     /// What pods may reserve of it; none from a node that keeps nothing back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allocatable: Option<Capacity>,
+    /// The machine's address; none where it has none, and from a node that doesn't tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
 }
 
 /// Who answers.
@@ -131,6 +136,9 @@ pub struct AssignedPod<Spec = PodSpec> {
     pub uid: Uid,
     /// The pod's name.
     pub name: Name,
+    /// Those of its labels that its containers ask for.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
     /// What to run.
     pub spec: Spec,
     /// What to do with it.

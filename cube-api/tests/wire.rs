@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use cube_api::manifest::{self, Resource};
 use cube_api::pod::{
-    Amounts, Container, ContainerState, ContainerStatus, EndReason, ImagePullPolicy, OnNodeLoss, Phase, Placement, Port, Protocol,
-    Resources, RestartPolicy, RestartRules, Running, Strategy, Terminated, WaitReason, Waiting,
+    Amounts, Container, ContainerState, ContainerStatus, EndReason, Env, ImagePullPolicy, OnNodeLoss, Phase, Placement, Port, Protocol,
+    PublishedPort, Resources, RestartPolicy, RestartRules, Running, Strategy, Terminated, WaitReason, Waiting,
 };
 use cube_api::quantity::{Bytes, MilliCpu};
 use cube_api::session::{Announcement, Assignment, AssignmentAccepted, PodReport, Report, ReportAccepted, Welcome};
@@ -47,7 +47,7 @@ fn full_pod() -> Pod {
         image: "nginx:latest".to_owned(),
         command: vec!["sh".to_owned()],
         args: vec!["-c".to_owned(), "true".to_owned()],
-        env: BTreeMap::from([("A".to_owned(), "b".to_owned())]),
+        env: Env::plain([("A", "b")]),
         working_dir: Some("/tmp".to_owned()),
         ports: vec![port],
         resources: Resources {
@@ -93,6 +93,15 @@ fn full_pod() -> Pod {
             reason: None,
             message: None,
             pod_ip: Some("172.17.0.2".parse().expect("an address")),
+            host_ports: [PublishedPort {
+                container: name("app"),
+                name: Some(name("http")),
+                container_port: 80,
+                protocol: Protocol::Tcp,
+                host_ip: Some("127.0.0.1".parse().expect("an address")),
+                host_port: 8080,
+            }]
+            .into(),
             started_at: Some(second(3)),
             finished_at: None,
             containers: vec![

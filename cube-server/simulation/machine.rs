@@ -138,6 +138,8 @@ impl Machine {
                 let node = Name::new(&self.name)?;
                 let dialer = Dialer::new(leader_address(), node.clone(), keys, Network::new(Simulated), ambient.clone());
                 let config = AgentConfig {
+                    free_ports: Default::default(),
+                    address: None,
                     node,
                     role: NodeRole::Follower,
                     labels: labels.clone(),

@@ -67,6 +67,8 @@ impl Hollows {
         let node = Name::new(format!("{name_prefix}-{number}"))?;
         let dialer = Dialer::new(self.leader.clone(), node.clone(), self.keys.clone(), Network::system(), self.ambient.clone());
         let config = AgentConfig {
+            free_ports: Default::default(),
+            address: None,
             // A later process takes the names over as one on the same machine does whose data folder is new.
             machine_id: format!("hollow-{node}"),
             node,

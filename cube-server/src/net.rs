@@ -1,17 +1,18 @@
 //! The network as a value that is passed in: the machine's, or a simulated one.
 //!
-//! A server listens (the leader) and connects (a follower); these are the only two places where it touches TCP. It knows no deadlines and no
-//! limits: who calls does.
+//! A server listens (the leader) and connects (a follower); these are the only two places where it touches TCP, beside a look at which ports are
+//! free. It knows no deadlines and no limits: who calls does.
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use cube_api::pod::{HostPort, Protocol};
 use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -67,6 +68,31 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
     sockopt::set_tcp_keepidle(stream, KEEP_ALIVE)?;
     sockopt::set_tcp_keepintvl(stream, KEEP_ALIVE_EVERY)?;
     Ok(sockopt::set_tcp_keepcnt(stream, KEEP_ALIVE_TIMES)?)
+}
+
+/// Whether nothing on this machine listens on a port. A try that fails for another reason says nothing of that: who is to publish the port will say
+/// what is wrong with it.
+pub fn is_free(HostPort { port, protocol, ip }: HostPort) -> bool {
+    // Where all addresses are meant, a listener on either of the two kinds is in the way.
+    let addresses = ip.map_or_else(|| vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()], |ip| vec![ip]);
+    let tries = addresses.into_iter().map(|address: IpAddr| match protocol {
+        Protocol::Tcp => std::net::TcpListener::bind((address, port)).map(drop),
+        Protocol::Udp => std::net::UdpSocket::bind((address, port)).map(drop),
+    });
+    !tries.into_iter().any(|tried| tried.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse))
+}
+
+/// The address from which this machine reaches others: that of its default route. Nothing is sent: the kernel says which address it would take. None
+/// where there is no such route.
+pub fn own_address() -> Option<IpAddr> {
+    // Addresses for documentation (RFC 5737 and 3849): nobody's, and so behind the default route.
+    let elsewhere: [IpAddr; 2] = [Ipv4Addr::new(198, 51, 100, 1).into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into()];
+    elsewhere.into_iter().find_map(|address| {
+        let from: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let socket = std::net::UdpSocket::bind((from, 0)).ok()?;
+        socket.connect((address, 9)).ok()?;
+        socket.local_addr().ok().map(|local| local.ip()).filter(|ip| !ip.is_loopback())
+    })
 }
 
 /// Makes connections. Clones share what they do it with.

@@ -1,5 +1,6 @@
 //! The command line of `cube-server`. Each flag is also a `CUBE_*` variable.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use cube_api::pod::Strategy;
 use cube_api::quantity::{Bytes, MilliCpu};
 use jiff::{Span, SpanRelativeTo};
 
+use crate::follower::ports::FreePorts;
 use crate::follower::reserve::{Part, Reserve};
 
 /// A container cluster on machines with Docker: a leader (control plane, and a node) and any number of followers (nodes).
@@ -278,6 +280,12 @@ pub struct CommonOptions {
     /// keeps none
     #[arg(long, env = "CUBE_SPARE_SANDBOXES", value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(..=16))]
     pub spare_sandboxes: u8,
+    /// The host ports that pods get which publish a port and leave the number to the node (`hostPort: 0`). Followers on one machine may share a range
+    #[arg(long, env = "CUBE_FREE_PORTS", value_name = "FIRST-LAST", default_value_t)]
+    pub free_ports: FreePorts,
+    /// This machine's address, as pods are told it (status.hostIP) and `cube nodes -o wide` shows it [default: that of the default route]
+    #[arg(long, env = "CUBE_ADDRESS", value_name = "IP")]
+    pub address: Option<IpAddr>,
 }
 
 impl CommonOptions {

@@ -31,7 +31,7 @@ use crate::follower::runtime::docker::{self, Docker};
 use crate::follower::{self, AgentConfig};
 use crate::hollow::Hollows;
 use crate::leader::{self, control, store};
-use crate::net::Network;
+use crate::net::{self, Network};
 use crate::options::{CommonOptions, FollowerOptions, HollowOptions, LeaderOptions, Options, RoleOptions};
 use crate::tasks::Tasks;
 use crate::{hollow, reset, serve, upkeep};
@@ -240,6 +240,8 @@ async fn start_node(
         reserve: common.reserve(),
         machine: Some(Arc::new(ThisMachine)),
         spare_sandboxes: common.spare_sandboxes.into(),
+        free_ports: common.free_ports,
+        address: common.address.or_else(net::own_address),
     };
     follower::start(config, Arc::new(runtime), dialer, ambient, tasks).await.map_err(remedy)?;
     Ok(())

@@ -1,11 +1,11 @@
 //! The other ways to write a thing, brought to the one that the types know, before decoding.
 //!
-//! Works on trees, so that the marks stay those of what was typed. Knows the few places where people have a choice: labels as a list, a
-//! container's environment as Kubernetes' list.
+//! Works on trees, so that the marks stay those of what was typed. Knows the few places where people have a choice: labels as a list. (A
+//! container's environment in its two forms is its type's to read.)
 
 use std::collections::{HashMap, HashSet};
 
-use super::decode::{Finding, near_or_all};
+use super::decode::Finding;
 use super::path::{Path, Step};
 use super::tree::{Entry, Node, Value};
 
@@ -44,36 +44,37 @@ fn repeated(entries: &mut Vec<Entry>) -> Vec<Entry> {
     again
 }
 
-/// A pod's labels and environments become maps.
-pub(super) fn bring_to_maps(pod: &mut Node) -> Vec<Finding> {
-    bring_to_maps_below(pod, &Path::default())
+/// A pod's labels become a map. Of an environment, what stands where a map or a variable should is taken out without being shown: it may be
+/// `PASSWORD=secret`, and messages end up in logs.
+pub(super) fn bring_to_one_form(pod: &mut Node) -> Vec<Finding> {
+    bring_below(pod, &Path::default())
 }
 
 /// The same for an owner of pods, and its template.
-pub(super) fn bring_template_to_maps(owner: &mut Node) -> Vec<Finding> {
-    bring_both_to_maps(owner, &Path::default())
+pub(super) fn bring_template_to_one_form(owner: &mut Node) -> Vec<Finding> {
+    bring_both(owner, &Path::default())
 }
 
 /// The same for an owner of jobs, their template, and that one's.
-pub(super) fn bring_job_template_to_maps(owner: &mut Node) -> Vec<Finding> {
-    let mut findings = bring_to_maps(owner);
+pub(super) fn bring_job_template_to_one_form(owner: &mut Node) -> Vec<Finding> {
+    let mut findings = bring_to_one_form(owner);
     let above = Path::default().key("spec").key("jobTemplate");
     if let Some(template) = owner.get_mut("spec").and_then(|spec| spec.get_mut("jobTemplate")) {
-        findings.extend(bring_both_to_maps(template, &above));
+        findings.extend(bring_both(template, &above));
     }
     findings
 }
 
-fn bring_both_to_maps(owner: &mut Node, above: &Path) -> Vec<Finding> {
-    let mut findings = bring_to_maps_below(owner, above);
+fn bring_both(owner: &mut Node, above: &Path) -> Vec<Finding> {
+    let mut findings = bring_below(owner, above);
     if let Some(template) = owner.get_mut("spec").and_then(|spec| spec.get_mut("template")) {
-        findings.extend(bring_to_maps_below(template, &above.key("spec").key("template")));
+        findings.extend(bring_below(template, &above.key("spec").key("template")));
     }
     findings
 }
 
 /// `above` leads to what has the metadata and the spec.
-fn bring_to_maps_below(pod: &mut Node, above: &Path) -> Vec<Finding> {
+fn bring_below(pod: &mut Node, above: &Path) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some(labels) = pod.get_mut("metadata").and_then(|metadata| metadata.get_mut("labels")) {
         bring_to_map(labels, &above.key("metadata").key("labels"), label, &mut findings);
@@ -83,11 +84,7 @@ fn bring_to_maps_below(pod: &mut Node, above: &Path) -> Vec<Finding> {
         for (index, container) in containers.iter_mut().enumerate() {
             if let Some(env) = container.get_mut("env") {
                 let path = above.key("spec").key("containers").index(index).key("env");
-                if matches!(env.value, Value::Scalar { .. }) && !env.is_null() {
-                    findings.push(Finding::at(env.mark, path.clone(), "found a text; a map of names and values is expected".to_owned()));
-                    env.value = Value::StandIn;
-                }
-                bring_to_map(env, &path, variable, &mut findings);
+                take_texts(env, &path, &mut findings);
             }
         }
     }
@@ -135,23 +132,22 @@ fn label(item: &Node) -> Result<Entry, String> {
     Ok(Entry { key: key.to_owned(), mark: item.mark, node: Node { mark: item.mark, value } })
 }
 
-/// Kubernetes' `{name, value}`; without `value` it is empty. What was found instead isn't shown, nor for an environment that is a mere text: it may
-/// be `PASSWORD=secret`, and messages end up in logs.
-fn variable(item: &Node) -> Result<Entry, String> {
-    let Value::Map(fields) = &item.value else {
-        let found = if matches!(item.value, Value::Scalar { .. }) && !item.is_null() { "a text".to_owned() } else { item.found() };
-        return Err(format!("found {found}; a map with name and value is expected"));
-    };
-    if let Some(unknown) = fields.iter().find(|field| field.key != "name" && field.key != "value") {
-        return Err(match unknown.key.as_str() {
-            "valueFrom" => "`valueFrom` is not in this version; write the value itself".to_owned(),
-            key => format!("unknown field `{key}`; {}", near_or_all(key, &["name", "value"], "the fields")),
-        });
+/// Stands in for a text that is to be an environment, or a variable in its list.
+fn take_texts(env: &mut Node, path: &Path, findings: &mut Vec<Finding>) {
+    let found = |node: &Node| if node.is_null() { "nothing" } else { "a text" };
+    match &mut env.value {
+        Value::Scalar { .. } => {
+            let message = format!("found {}; a map of names and values is expected, or a list of variables", found(env));
+            findings.push(Finding::at(env.mark, path.clone(), message));
+            env.value = Value::StandIn;
+        }
+        Value::List(items) => {
+            for (index, item) in items.iter_mut().enumerate().filter(|(_, item)| matches!(item.value, Value::Scalar { .. })) {
+                let message = format!("found {}; a map with name and value is expected", found(item));
+                findings.push(Finding::at(item.mark, path.index(index), message));
+                item.value = Value::StandIn;
+            }
+        }
+        Value::Map(_) | Value::Refused | Value::StandIn => {}
     }
-    let Some(Node { value: Value::Scalar { text: name, .. }, .. }) = item.get("name") else {
-        return Err("the field `name` is missing".to_owned());
-    };
-    let empty = || Node { mark: item.mark, value: Value::Scalar { text: String::new(), plain: false } };
-    let value = item.get("value").cloned().unwrap_or_else(empty);
-    Ok(Entry { key: name.clone(), mark: item.mark, node: value })
 }

@@ -13,6 +13,7 @@ mod validate;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, btree_map};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
@@ -289,21 +290,38 @@ fn resource_of(mut node: Node, room: usize) -> Result<Resource, Vec<Problem>> {
 /// A resource of a type. A node isn't one: [`take_type`] has refused it.
 fn decoded(kind: ResourceKind, node: &mut Node, room: usize, findings: &mut Vec<Finding>) -> Option<Resource> {
     findings.extend(match kind {
-        ResourceKind::Job => forms::bring_template_to_maps(node),
-        ResourceKind::CronJob => forms::bring_job_template_to_maps(node),
-        ResourceKind::Pod | ResourceKind::Node | ResourceKind::Secret | ResourceKind::Config => forms::bring_to_maps(node),
+        ResourceKind::Job => forms::bring_template_to_one_form(node),
+        ResourceKind::CronJob => forms::bring_job_template_to_one_form(node),
+        ResourceKind::Pod | ResourceKind::Node | ResourceKind::Secret | ResourceKind::Config => forms::bring_to_one_form(node),
     });
     match kind {
-        ResourceKind::Pod => checked(node, room, findings, validate::pod).map(Resource::Pod),
+        ResourceKind::Pod => {
+            let mut pod = checked(node, room, findings, validate::pod)?;
+            normalize(&mut pod.spec);
+            Some(Resource::Pod(pod))
+        }
         ResourceKind::Secret => {
             findings.extend(forms::hide_values(node));
             checked(node, room, findings, validate::secret).map(Resource::Secret)
         }
         ResourceKind::Config => checked(node, room, findings, validate::config).map(Resource::Config),
-        ResourceKind::Job => checked(node, room, findings, validate::job).map(Resource::Job),
-        ResourceKind::CronJob => checked(node, room, findings, validate::cronjob).map(Resource::CronJob),
+        ResourceKind::Job => {
+            let mut job = checked(node, room, findings, validate::job)?;
+            normalize(Arc::make_mut(&mut job.spec.template.spec));
+            Some(Resource::Job(job))
+        }
+        ResourceKind::CronJob => {
+            let mut cronjob = checked(node, room, findings, validate::cronjob)?;
+            normalize(Arc::make_mut(&mut cronjob.spec.job_template.spec.template.spec));
+            Some(Resource::CronJob(cronjob))
+        }
         ResourceKind::Node => None,
     }
+}
+
+/// One way to say each thing that can be said in several: specs that mean the same are equal.
+fn normalize(spec: &mut PodSpec) {
+    spec.containers.iter_mut().for_each(|container| container.env.normalize());
 }
 
 fn checked<T: DeserializeOwned>(node: &mut Node, room: usize, findings: &mut Vec<Finding>, validate: fn(&T) -> Vec<Finding>) -> Option<T> {
@@ -311,7 +329,8 @@ fn checked<T: DeserializeOwned>(node: &mut Node, room: usize, findings: &mut Vec
     findings.extend(found);
     if let Some(resource) = &resource {
         // What was said of a field that couldn't be read isn't said again of what stands in for it.
-        findings.extend(validate(resource).into_iter().filter(|finding| !node.locate(&finding.path).1));
+        let invalid = validate(resource).into_iter().map(|finding| Finding { path: node.spelled(&finding.path), ..finding });
+        findings.extend(invalid.filter(|finding| !node.locate(&finding.path).1));
     }
     resource
 }

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::pod::{self, OnNodeLoss, Protocol, RestartPolicy};
+use crate::pod::{self, Env, OnNodeLoss, Protocol, RestartPolicy};
 use crate::quantity::{Bytes, MilliCpu};
 
 /// The problems as a person reads them.
@@ -36,7 +36,7 @@ fn the_smallest_manifest_is_read() {
     assert_eq!(pod.metadata.name.as_str(), "my-pod");
     assert_eq!(pod.metadata.labels["app"], "my-app");
     assert_eq!(pod.spec.containers[0].image, "nginx:latest");
-    assert_eq!(pod.spec.containers[0].env["ENV_VAR2"], "value2");
+    assert_eq!(pod.spec.containers[0].env.value("ENV_VAR2"), Some("value2"));
     assert_eq!(from_json(SMALLEST.as_bytes()), parse(SMALLEST));
 }
 
@@ -193,8 +193,7 @@ spec:
     let labels: Vec<_> = pod.metadata.labels.into_iter().collect();
     let pairs = |list: &[(&str, &str)]| list.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect::<Vec<_>>();
     assert_eq!(labels, pairs(&[("app", "web"), ("tier", "")]).into_iter().collect::<Vec<_>>());
-    let env: Vec<_> = pod.spec.containers[0].env.clone().into_iter().collect();
-    assert_eq!(env, pairs(&[("A", "b"), ("EMPTY", ""), ("V", "1.20")]));
+    assert_eq!(pod.spec.containers[0].env, Env::plain([("A", "b"), ("EMPTY", ""), ("V", "1.20")]));
 }
 
 #[test]
@@ -214,9 +213,10 @@ fn what_is_wrong_in_a_list_of_labels_or_env_is_found() {
         [
             "2:37: pod/web: metadata.labels[1]: found a list; a text `key=value` or `key` is expected",
             "2:42: pod/web: metadata.labels[2]: `a` is there already, as [0]",
-            "3:74: pod/web: spec.containers[0].env[1]: `A` is there already, as [0]",
-            "3:85: pod/web: spec.containers[0].env[2]: unknown field `nmae`; did you mean `name`?",
-            "3:96: pod/web: spec.containers[0].env[3]: `valueFrom` is not in this version; write the value itself",
+            "3:75: pod/web: spec.containers[0].env[1].name: `A` is there already, as [0]",
+            "3:85: pod/web: spec.containers[0].env[2]: the field `name` is missing",
+            "3:86: pod/web: spec.containers[0].env[2].nmae: unknown field `nmae`; did you mean `name`?",
+            "3:106: pod/web: spec.containers[0].env[3].valueFrom: it names no source; there are fieldRef, resourceFieldRef",
             "3:122: pod/web: spec.containers[0].env[4]: the field `name` is missing",
         ]
     );
@@ -225,7 +225,7 @@ fn what_is_wrong_in_a_list_of_labels_or_env_is_found() {
 #[test]
 fn a_text_without_quotes_stays_as_typed() {
     let pod = pod(&with_container("env: {A: no, B: 1.20, C: true, D: 0x10, E: 1e3, F: 010, G: '', H: null text, I: 2026-11-21}"));
-    let values: Vec<&str> = pod.spec.containers[0].env.values().map(String::as_str).collect();
+    let values: Vec<&str> = pod.spec.containers[0].env.iter().filter_map(|variable| variable.value.as_deref()).collect();
     assert_eq!(values, ["no", "1.20", "true", "0x10", "1e3", "010", "", "null text", "2026-11-21"]);
 }
 
@@ -235,7 +235,7 @@ fn characters_that_yaml_wants_escaped_may_stand_in_json_as_they_are() {
     for read in [from_json(json.as_bytes()), parse(&json)] {
         let resources = read.unwrap_or_else(|problems| panic!("{problems:#?}"));
         let Resource::Pod(pod) = &resources[0] else { panic!("a pod") };
-        assert_eq!(pod.spec.containers[0].env["ENV_VAR1"], "\u{7f}\u{feff}\u{80}\u{1f600}");
+        assert_eq!(pod.spec.containers[0].env.value("ENV_VAR1"), Some("\u{7f}\u{feff}\u{80}\u{1f600}"));
     }
 }
 
@@ -382,8 +382,32 @@ fn the_rules_beyond_the_shape_hold() {
     let long_word = "x".repeat(131_072);
     for (lines, expected) in [
         ("ports: [{containerPort: 0}]", "ports[0].containerPort: 0 is no port"),
-        ("ports: [{containerPort: 1, hostPort: 0}]", "ports[0].hostPort: 0 is no port"),
-        ("ports: [{containerPort: 1, hostIP: 127.0.0.1}]", "ports[0].hostIP: an address to publish on needs a `hostPort`"),
+        (
+            "ports: [{containerPort: 1, hostPort: 0}, {containerPort: 1, hostPort: 0}]",
+            "ports[1].hostPort: [0] publishes this port on a free one",
+        ),
+        ("ports: [{containerPort: 0, hostPort: 0}]", "ports[0].containerPort: 0 is no port"),
+        ("env: [{name: A, value: x, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]", "env[0]: `value` and `valueFrom` together"),
+        (
+            "env: [{name: A, valueFrom: {fieldRef: {fieldPath: metadata.nmae}}}]",
+            "fieldPath: `metadata.nmae` is no fact of a pod; there are metadata.name,",
+        ),
+        ("env: [{name: A, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}]", "fieldPath: cube has no namespaces"),
+        ("env: [{name: A, valueFrom: {fieldRef: {fieldPath: \"metadata.labels['-']\"}}}]", "fieldPath: `-` is no label key"),
+        (
+            "env: [{name: A, valueFrom: {resourceFieldRef: {containerName: b, resource: limits.cpu}}}]",
+            "containerName: the pod has no container `b`; it has",
+        ),
+        (
+            "env: [{name: A, valueFrom: {resourceFieldRef: {resource: limits.cpus}}}]",
+            "resource: `limits.cpus` is not allowed; did you mean `limits.cpu`?",
+        ),
+        ("env: [{name: A, valueFrom: {resourceFieldRef: {resource: limits.cpu, divisor: 0}}}]", "divisor: nothing can be divided by 0"),
+        ("env: [{name: A, valueFrom: {resourceFieldRef: {resource: limits.cpu, divisor: 1Mi}}}]", "divisor: '1Mi' is not an amount of cpu"),
+        (
+            "env: [{name: A, valueFrom: {fieldRef: {fieldPath: spec.nodeName}, resourceFieldRef: {resource: limits.cpu}}}]",
+            "valueFrom: `fieldRef` and `resourceFieldRef` together",
+        ),
         ("ports: [{containerPort: 1, hostPort: 1, hostIP: here}]", "ports[0].hostIP: invalid IP address syntax"),
         ("ports: [{containerPort: 1, name: a}, {containerPort: 2, name: a}]", "ports[1].name: `a` is the name of another port"),
         ("ports: [{containerPort: 1, hostPort: 9}, {containerPort: 2, hostPort: 9}]", "is taken by spec.containers[0].ports[0] already"),
@@ -402,7 +426,7 @@ fn the_rules_beyond_the_shape_hold() {
         ("command: [sh, \"a\\0b\"]", "command[1]: a NUL character"),
         ("args: [\"a\\0b\"]", "args[0]: a NUL character"),
         (&format!("args: [{long_word}]"), "args[0]: 131072 bytes, at most 131071 are allowed"),
-        ("env: {'': x}", "env: a variable without a name"),
+        ("env: {'': x}", "env[\"\"]: a variable without a name"),
         ("env: {A: \"a\\0b\"}", "env.A: a NUL character"),
     ] {
         let found = problems(&with_container(lines));
@@ -414,6 +438,8 @@ fn the_rules_beyond_the_shape_hold() {
 fn host_ports_that_do_not_meet_are_allowed() {
     for ports in [
         "[{containerPort: 1, hostPort: 9}, {containerPort: 1, hostPort: 9, protocol: UDP}]",
+        "[{containerPort: 1, hostPort: 0}, {containerPort: 2, hostPort: 0}, {containerPort: 1, hostPort: 0, protocol: UDP}]",
+        "[{containerPort: 1, hostIP: 127.0.0.1}, {containerPort: 1, hostIP: 127.0.0.2}, {containerPort: 1, hostPort: 9}]",
         "[{containerPort: 1, hostPort: 9, hostIP: 127.0.0.1}, {containerPort: 1, hostPort: 9, hostIP: 127.0.0.2}]",
         "[{containerPort: 1}, {containerPort: 1}]",
     ] {

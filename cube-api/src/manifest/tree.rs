@@ -278,6 +278,32 @@ impl Node {
         })
     }
 
+    /// A path as people would say it here: the place of a variable that is written in a map is its key there.
+    pub(super) fn spelled(&self, path: &Path) -> Path {
+        let mut spelled = Path::default();
+        let mut node = Some(self);
+        for step in path.steps() {
+            let entry = match (step, node.map(|node| &node.value)) {
+                // What was refused wasn't read either, and has no place.
+                (Step::Index(index), Some(Value::Map(entries))) => {
+                    entries.iter().filter(|entry| entry.node.value != Value::Refused).nth(*index)
+                }
+                (Step::Key(_) | Step::Index(_), _) => None,
+            };
+            (spelled, node) = match (step, entry) {
+                (_, Some(entry)) => (spelled.key(&entry.key), Some(&entry.node)),
+                (Step::Key(key), None) => (spelled.key(key), node.and_then(|node| node.get(key))),
+                (Step::Index(index), None) => (spelled.index(*index), node.and_then(|node| node.item(*index))),
+            };
+        }
+        spelled
+    }
+
+    fn item(&self, index: usize) -> Option<&Node> {
+        let Value::List(items) = &self.value else { return None };
+        items.get(index)
+    }
+
     /// Where a path leads in the text, as far as the text has it (a missing field is where its map begins), and whether a problem was
     /// reported on the way there.
     pub(super) fn locate(&self, path: &Path) -> (Mark, bool) {

@@ -1,10 +1,10 @@
 //! What a manifest may say of one container.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::env::Env;
 use crate::meta::Name;
 use crate::quantity::{Bytes, MilliCpu};
 
@@ -22,9 +22,9 @@ pub struct Container {
     /// Replaces the image's command. `$(VAR)` in it is replaced from `env`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
-    /// Environment, in order of the keys: a map, or Kubernetes' list of `{name, value}`.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub env: BTreeMap<String, String>,
+    /// Environment: a map, or Kubernetes' list of `{name, value}` and `{name, valueFrom}`.
+    #[serde(default, skip_serializing_if = "Env::is_empty")]
+    pub env: Env,
     /// Replaces the image's working directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub working_dir: Option<String>,
@@ -66,13 +66,14 @@ pub struct Port {
     pub name: Option<Name>,
     /// Where the process listens, 1 to 65535.
     pub container_port: u16,
-    /// Publishes it on this port of the node, 1 to 65535. Without it the port is reached inside the pod and by the pod's address only.
+    /// Publishes it on this port of the node, 1 to 65535, or with 0 on a free one that the node chooses. Without it (and without `host_ip`) the
+    /// port is reached inside the pod and by the pod's address only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_port: Option<u16>,
     /// The transport.
     #[serde(default)]
     pub protocol: Protocol,
-    /// The node's address to publish on; all when absent.
+    /// The node's address to publish on; all when absent. Alone it means a free port of that address.
     #[serde(default, rename = "hostIP", skip_serializing_if = "Option::is_none")]
     pub host_ip: Option<IpAddr>,
 }

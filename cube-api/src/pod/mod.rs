@@ -3,7 +3,9 @@
 //! Names and units are Kubernetes', so that people's habits carry over. Every field that is accepted works.
 
 mod container;
+mod env;
 mod expand;
+mod port;
 mod status;
 
 use std::collections::BTreeMap;
@@ -15,7 +17,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use self::container::{Amounts, Container, ImagePullPolicy, Port, Protocol, Resources};
+pub use self::env::{Env, EnvSource, EnvVar, FieldPath, FieldRef, ResourceField, ResourceFieldRef};
 pub use self::expand::expand;
+pub use self::port::{HostPort, PublishedPort};
 pub use self::status::{
     ContainerState, ContainerStatus, DRAINED, EndReason, NODE_FORGOT, NODE_LOST, Phase, PodStatus, Running, Terminated, WaitReason, Waiting,
 };
@@ -94,9 +98,19 @@ pub struct PodSpec {
 }
 
 impl PodSpec {
-    /// The ports of all its containers that have a host port.
-    pub fn published(&self) -> impl Iterator<Item = &Port> {
-        self.containers.iter().flat_map(|container| &container.ports).filter(|port| port.host_port.is_some())
+    /// The ports that are published on the node, each with the container whose it is.
+    pub fn published(&self) -> impl Iterator<Item = (&Name, &Port)> {
+        let ports = self.containers.iter().flat_map(|container| container.ports.iter().map(move |port| (&container.name, port)));
+        ports.filter(|(_, port)| port.is_published())
+    }
+
+    /// The labels of the pod that its containers ask for: the node is told no others.
+    pub fn asked_labels(&self) -> impl Iterator<Item = &str> {
+        let sources = self.containers.iter().flat_map(|container| &container.env).filter_map(|variable| variable.value_from.as_ref());
+        sources.filter_map(|source| source.field_ref.as_ref()).filter_map(|field| match &field.field_path {
+            FieldPath::Label(key) => Some(key.as_str()),
+            FieldPath::Name | FieldPath::Uid | FieldPath::NodeName | FieldPath::HostIp | FieldPath::PodIp | FieldPath::Unknown(_) => None,
+        })
     }
 }
 

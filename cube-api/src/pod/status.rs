@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::port::PublishedPort;
 use crate::meta::Name;
 
 /// Where a pod is in its life. It moves one way: Pending, Running, then Succeeded or Failed; only `cube restart` brings a finished one back.
@@ -45,6 +46,10 @@ pub struct PodStatus {
     /// The address of its network namespace on its node.
     #[serde(default, rename = "podIP", skip_serializing_if = "Option::is_none")]
     pub pod_ip: Option<IpAddr>,
+    /// The node's ports that lead to its containers, those that its manifest asks for by number and those that the node chose, as long as the pod
+    /// isn't over. A slice, because most pods have none: it takes a word less than a list.
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    pub host_ports: Box<[PublishedPort]>,
     /// When every container had been started for the first time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,

@@ -15,7 +15,7 @@ use super::table::{Cell, Table};
 pub fn table<'a>(nodes: impl IntoIterator<Item = &'a Node>, wide: bool, now: Timestamp) -> Table {
     let mut header = vec!["NAME", "STATUS", "TYPE", "AGE", "PODS", "CPU", "CPU%", "MEMORY", "MEMORY%"];
     if wide {
-        header.extend(["DISK", "DISK%", "VERSION", "ENGINE", "LABELS", "REASON"]);
+        header.extend(["DISK", "DISK%", "ADDRESS", "VERSION", "ENGINE", "LABELS", "REASON"]);
     }
     let mut table = Table::new(header);
     for node in nodes {
@@ -39,6 +39,7 @@ fn row(node: &Node, wide: bool, now: Timestamp) -> Vec<Cell> {
     if wide {
         row.push(reserved(node, DISK).into());
         row.push(in_use(node, DISK).into());
+        row.push(node.address.map(|address| address.to_string()).unwrap_or_default().into());
         row.push(node.version.as_str().into());
         row.push(node.engine.as_str().into());
         row.push(labels(&node.labels).into());
@@ -202,6 +203,7 @@ pub fn page(node: &Node, events: &[Event], now: Timestamp, style: Style) -> Stri
         page.line("Drain", &format!("{}{}", drain(node).unwrap_or_default(), pods.collect::<String>()));
     }
     page.line("Type", node.role.as_str());
+    page.line("Address", &node.address.map(|address| address.to_string()).unwrap_or_default());
     page.line("Labels", &labels(&node.labels));
     page.line("Created", &format!("{:.0} ({} ago)", node.created_at, age::since(node.created_at, now)));
     page.line("Last seen", &format!("{:.0} ({} ago)", node.seen_at, age::since(node.seen_at, now)));

@@ -106,6 +106,7 @@ fn head(page: &mut Page, pod: &Pod, now: Timestamp) {
     page.line("Reason", pod.placement.waiting_for.as_deref().or(pod.status.message.as_deref()).unwrap_or_default());
     page.line("Node", pod.placement.node.as_ref().map_or("<none>", |node| node.as_str()));
     page.line("IP", &pod.status.pod_ip.map(|ip| ip.to_string()).unwrap_or_default());
+    page.line("Host ports", &rows::ports(pod).replace(',', "\n"));
     page.line("Labels", &node::labels(&metadata.labels));
     page.line("Created", &ago(metadata.created_at));
     page.line("Started", &pod.status.started_at.map(ago).unwrap_or_default());

@@ -1,8 +1,9 @@
 //! Pods as rows.
 
+use std::net::SocketAddr;
+
 use cube_api::meta::{ResourceKind, ResourceRef};
-use cube_api::pod::ContainerState;
-use cube_api::pod::{Phase, Pod, WaitReason};
+use cube_api::pod::{ContainerState, Phase, Pod, Protocol, WaitReason};
 use cube_api::status;
 use jiff::Timestamp;
 
@@ -14,7 +15,7 @@ use super::table::{Cell, Table};
 pub fn header(wide: bool) -> Vec<&'static str> {
     let mut header = vec!["NAME", "READY", "STATUS", "RESTARTS", "AGE"];
     if wide {
-        header.extend(["IP", "NODE", "IMAGES"]);
+        header.extend(["IP", "NODE", "PORTS", "IMAGES"]);
     }
     header
 }
@@ -41,9 +42,23 @@ fn row(pod: &Pod, wide: bool, now: Timestamp) -> Vec<Cell> {
         let images: Vec<&str> = pod.spec.containers.iter().map(|container| container.image.as_str()).collect();
         row.push(pod.status.pod_ip.map(|ip| ip.to_string()).unwrap_or_default().into());
         row.push(pod.placement.node.as_ref().map(|node| node.as_str()).unwrap_or_default().into());
+        row.push(ports(pod).into());
         row.push(images.join(",").into());
     }
     row
+}
+
+/// Its host ports, each with the port of a container that it leads to: `30123->80/tcp`, `127.0.0.1:9053->53/udp`.
+pub fn ports(pod: &Pod) -> String {
+    let each = pod.status.host_ports.iter().map(|port| {
+        let protocol = match port.protocol {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        };
+        let host = port.host_ip.map_or_else(|| port.host_port.to_string(), |ip| SocketAddr::new(ip, port.host_port).to_string());
+        format!("{host}->{}/{protocol}", port.container_port)
+    });
+    each.collect::<Vec<_>>().join(",")
 }
 
 /// The restarts of all containers together.

@@ -32,9 +32,9 @@ fn kubectls_get_pods_lists_too() {
         .assert()
         .code(0)
         .stdout_eq(str![[r#"
-NAME   READY   STATUS       RESTARTS   AGE   IP         NODE    IMAGES
-db     0/1     CrashLimit   0          25m   <none>     alpha   busybox:1
-web    1/1     Running      2          25m   10.1.2.3   alpha   busybox:1
+NAME   READY   STATUS       RESTARTS   AGE   IP         NODE    PORTS    IMAGES
+db     0/1     CrashLimit   0          25m   <none>     alpha   <none>   busybox:1
+web    1/1     Running      2          25m   10.1.2.3   alpha   <none>   busybox:1
 
 "#]])
         .stderr_eq("");
@@ -89,9 +89,9 @@ beta    NotReady   Follower   120m   3/110   0.25/1.9   -      64/7373Mi   -
         .assert()
         .code(0)
         .stdout_eq(str![[r#"
-NAME    STATUS     TYPE       AGE    PODS    CPU        CPU%   MEMORY      MEMORY%   DISK       DISK%   VERSION   ENGINE     LABELS   REASON
-alpha   Ready      Leader     120m   3/110   0.25/1.9   23%    64/7373Mi   25%       0.5/90Gi   40%     0.1.0     20.10.24   <none>   <none>
-beta    NotReady   Follower   120m   3/110   0.25/1.9   -      64/7373Mi   -         0.5/90Gi   -       0.1.0     20.10.24   <none>   no session for more than 10s
+NAME    STATUS     TYPE       AGE    PODS    CPU        CPU%   MEMORY      MEMORY%   DISK       DISK%   ADDRESS   VERSION   ENGINE     LABELS   REASON
+alpha   Ready      Leader     120m   3/110   0.25/1.9   23%    64/7373Mi   25%       0.5/90Gi   40%     <none>    0.1.0     20.10.24   <none>   <none>
+beta    NotReady   Follower   120m   3/110   0.25/1.9   -      64/7373Mi   -         0.5/90Gi   -       <none>    0.1.0     20.10.24   <none>   no session for more than 10s
 
 "#]])
         .stderr_eq("");

@@ -8,6 +8,7 @@ mod faults;
 mod jobs;
 mod nodes;
 mod pods;
+mod ports;
 mod refusals;
 mod reset;
 mod spares;

@@ -12,10 +12,11 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use cube_api::meta::{Name, Uid};
 use cube_api::node::{Capacity, Node};
+use cube_api::pod::HostPort;
 use cube_api::pod::{PodSpec, Strategy};
 use cube_api::quantity::{Bytes, MilliCpu};
 use cube_server::leader::plan::schedule::{Candidate, Decided, Rules, Unplaced, schedule};
-use cube_server::leader::store::{HostPort, NodeLoad, Placing, Reserved};
+use cube_server::leader::store::{NodeLoad, Placing, Reserved};
 use serde_json::json;
 
 use crate::report::{Figure, Report};

@@ -1,6 +1,7 @@
 //! The handle that the session and the router hold on the node agent.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -21,6 +22,7 @@ use crate::follower::ledger::{Home, LEDGER, Ledger, LedgerError, Membership, Ope
 use crate::follower::machine::Machine;
 use crate::follower::observe::Observer;
 use crate::follower::pods::{Context, STARTS_AT_ONCE, Snapshot};
+use crate::follower::ports::{FreePorts, Ports};
 use crate::follower::reporter::{Reporter, Sources};
 use crate::follower::reserve::Reserve;
 use crate::follower::runtime::Runtime;
@@ -52,6 +54,10 @@ pub struct AgentConfig {
     pub machine: Option<Arc<dyn Machine>>,
     /// How many sandboxes it keeps ready.
     pub spare_sandboxes: usize,
+    /// The host ports that it gives to pods that leave the choice to it.
+    pub free_ports: FreePorts,
+    /// The machine's address, if it has one.
+    pub address: Option<IpAddr>,
 }
 
 /// How reports reach the leader.
@@ -161,6 +167,7 @@ impl Agent {
             trouble: Some("docker was not asked yet".to_owned()),
             capacity: Capacity { pods: config.max_pods, ..Capacity::default() },
             allocatable: None,
+            address: config.address,
         };
         let (facts, facts_seen) = latest::channel(facts);
         let (membership, membership_seen) = latest::channel(opened.membership);
@@ -168,6 +175,8 @@ impl Agent {
         let pods = Arc::new(RwLock::new(Pods::new()));
         let reporter = Reporter::new(opened.starts);
         let promised = opened.pods.values().filter_map(|pod| pod.record.sandbox.spare.clone());
+        let kept = opened.pods.iter().map(|(uid, pod)| (*uid, &pod.assigned.spec, &pod.record));
+        let ports = Ports::new(config.free_ports, kept);
         let (spares, admission) = (Spares::new(promised.collect()), Arc::new(Semaphore::new(STARTS_AT_ONCE)));
         let keeper = Keeper {
             spares: spares.clone(),
@@ -183,6 +192,8 @@ impl Agent {
             images: Images::new(runtime.clone(), tasks.clone()),
             reporter: reporter.clone(),
             spares,
+            ports,
+            facts: facts_seen.clone(),
             admission,
             assignments: requests.clone(),
         };

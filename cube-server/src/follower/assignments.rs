@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, RwLock};
 
-use cube_api::meta::{Name, Uid};
+use cube_api::meta::{Labels, Name, Uid};
 use cube_api::pod::{DEFAULT_GRACE_SECONDS, PodSpec, RestartPolicy, RestartRules};
 use cube_api::session::{AssignedPod, Assignment, AssignmentAccepted, Epoch, Generation, HeldPod, Want, Welcome};
 use cube_api::{ApiError, ErrorCode};
@@ -133,6 +133,8 @@ impl Assignments {
             membership.generation = Some(generation);
         });
         self.arrive().await?;
+        // All of them, before the first may be given one of these ports as a free one.
+        changed.iter().for_each(|pod| self.context.ports.expect(pod.assigned.uid, &pod.assigned.spec));
         for pod in changed {
             self.take(pod);
         }
@@ -302,7 +304,7 @@ fn orphan(uid: Uid, containers: &[Observed]) -> Option<KeptPod> {
         hostname: None,
     };
     let want = Want::Stop { grace_seconds: DEFAULT_GRACE_SECONDS, reason: UNASSIGNED.to_owned() };
-    let assigned = AssignedPod { uid, name, spec, want };
+    let assigned = AssignedPod { uid, name, labels: Labels::new(), spec, want };
     Some(KeptPod { record: PodRecord::new(&assigned), assigned, current: false })
 }
 

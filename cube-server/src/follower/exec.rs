@@ -74,7 +74,9 @@ fn running(snapshot: &Snapshot, name: &Name) -> Result<ContainerId, ApiError> {
 fn refused(name: &Name, error: &RuntimeError) -> ApiError {
     let code = match error {
         RuntimeError::Unavailable { .. } => ErrorCode::NodeUnavailable,
-        RuntimeError::Refused { .. } | RuntimeError::Gone | RuntimeError::Image { .. } => ErrorCode::Conflict,
+        RuntimeError::Refused { .. } | RuntimeError::PortTaken { .. } | RuntimeError::Gone | RuntimeError::Image { .. } => {
+            ErrorCode::Conflict
+        }
     };
     ApiError::new(code, format!("can't run a command in container '{name}': {error}"))
 }

@@ -94,9 +94,9 @@ impl Images {
         match self.runtime.pull(image, progress).await {
             Ok(id) => Ok((id, began.elapsed())),
             Err(RuntimeError::Unavailable { problem, .. }) => Err(Failure::Engine(problem)),
-            Err(error @ (RuntimeError::Refused { .. } | RuntimeError::Gone | RuntimeError::Image { .. })) => {
-                Err(Failure::Image(error.to_string()))
-            }
+            Err(
+                error @ (RuntimeError::Refused { .. } | RuntimeError::PortTaken { .. } | RuntimeError::Gone | RuntimeError::Image { .. }),
+            ) => Err(Failure::Image(error.to_string())),
         }
     }
 }

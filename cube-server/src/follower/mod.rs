@@ -6,6 +6,7 @@
 pub mod agent;
 mod assignments;
 pub mod dial;
+mod env;
 mod exec;
 mod images;
 pub(crate) mod ledger;
@@ -15,6 +16,7 @@ pub mod machine;
 mod observe;
 mod plan;
 mod pods;
+pub mod ports;
 mod record;
 mod reporter;
 pub mod reserve;

@@ -259,7 +259,9 @@ impl Observer {
     fn note_trouble(&self, error: &RuntimeError) {
         let problem = match error {
             RuntimeError::Unavailable { problem, .. } => problem.clone(),
-            RuntimeError::Refused { .. } | RuntimeError::Gone | RuntimeError::Image { .. } => error.to_string(),
+            RuntimeError::Refused { .. } | RuntimeError::PortTaken { .. } | RuntimeError::Gone | RuntimeError::Image { .. } => {
+                error.to_string()
+            }
         };
         self.set_facts(|facts| {
             facts.engine = String::new();

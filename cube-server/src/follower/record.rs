@@ -5,13 +5,13 @@
 use std::collections::BTreeMap;
 
 use cube_api::meta::Name;
-use cube_api::pod::{Phase, Terminated};
+use cube_api::pod::{HostPort, Phase, PodSpec, Port, PublishedPort, Terminated};
 use cube_api::session::{AssignedPod, Want};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::follower::restart;
-use crate::follower::runtime::ContainerId;
+use crate::follower::runtime::{Binding, ContainerId};
 
 /// A pod's record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -111,6 +111,24 @@ pub struct SandboxRecord {
     pub lost: Streak,
     /// What the engine said when it refused.
     pub problem: Option<String>,
+    /// The host ports that this node chose for the pod. In a box: few pods have any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ports: Option<Box<ChosenPorts>>,
+}
+
+/// What is kept of host ports that a node chose. They are written before the engine is asked for the sandbox that publishes them, and stay those of the
+/// pod for as long as nobody else has taken them while they weren't published.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ChosenPorts {
+    /// Which.
+    pub chosen: Vec<PublishedPort>,
+    /// The one that the engine found taken when it was to publish it; none once a sandbox runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<u16>,
+    /// How many it found taken in a row.
+    #[serde(default)]
+    pub refusals: u32,
 }
 
 /// A network namespace.
@@ -186,6 +204,43 @@ impl PodRecord {
             containers: pod.spec.containers.iter().map(|container| (container.name.clone(), Box::new(ContainerRecord::new()))).collect(),
             started_at: None,
         }
+    }
+
+    /// The host ports that were chosen for it.
+    pub fn chosen_ports(&self) -> &[PublishedPort] {
+        self.sandbox.ports.as_ref().map_or(&[], |ports| &ports.chosen)
+    }
+
+    /// After the ledger was lost: what the sandbox was made with is what was chosen.
+    pub fn adopt_ports(&mut self, spec: &PodSpec, bindings: &[Binding]) {
+        if bindings.is_empty() || self.sandbox.ports.is_some() {
+            return;
+        }
+        let fixed: Vec<_> = HostPort::of(spec).collect();
+        let bound = |(container, port): (&Name, &Port)| {
+            let leads_there = |binding: &&Binding| {
+                let Binding { container_port, host } = binding;
+                (*container_port, host.protocol, host.ip) == (port.container_port, port.protocol, port.published_on())
+                    && !fixed.contains(host)
+            };
+            bindings.iter().find(leads_there).map(|binding| PublishedPort::new(container, port, binding.host.port))
+        };
+        let chosen: Vec<_> = spec.published().filter(|(_, port)| port.wants_free_host_port()).filter_map(bound).collect();
+        if !chosen.is_empty() {
+            self.choose_ports(chosen);
+        }
+    }
+
+    /// Notes which host ports were chosen; whether they are others than before. Then a sandbox that was asked for with those before is not to be
+    /// taken for the one that is to come.
+    pub fn choose_ports(&mut self, chosen: Vec<PublishedPort>) -> bool {
+        let ports = self.sandbox.ports.get_or_insert_default();
+        let others = ports.chosen != chosen;
+        if others && !ports.chosen.is_empty() {
+            self.sandbox.attempt += 1;
+        }
+        ports.chosen = chosen;
+        others
     }
 
     /// The node's clock was set: what waits or lasts goes on for as long as it would have.

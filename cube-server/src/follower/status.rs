@@ -8,6 +8,7 @@ use cube_api::session::AssignedPod;
 use jiff::Timestamp;
 
 use crate::follower::plan::View;
+use crate::follower::ports;
 use crate::follower::record::{ContainerRecord, PodEnd, PodRecord, Slot, Stage, WaitCause};
 use crate::follower::runtime::{CALL_TIMEOUT, PullProgress, RunState};
 
@@ -28,6 +29,7 @@ pub fn of_pod(pod: &AssignedPod, record: &PodRecord, view: &View, now: Timestamp
         reason: end.and_then(|end| end.reason.clone()),
         message: end.and_then(|end| end.message.clone()).or_else(|| paused(view)),
         pod_ip: view.sandbox(record.sandbox.attempt).and_then(|sandbox| sandbox.ip),
+        host_ports: if record.is_over() { Box::default() } else { ports::of(&pod.spec, record.chosen_ports()).into() },
         started_at: record.started_at,
         finished_at: finished_at(record),
         containers: containers.collect(),

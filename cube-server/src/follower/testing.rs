@@ -1,6 +1,7 @@
 //! A node agent on the engine in memory, with a leader that only takes reports. Time is tokio's, paused.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -21,6 +22,7 @@ use uuid::Uuid;
 use super::agent::{Agent, AgentConfig, LeaderLink, LinkError, StartError};
 use super::ledger::{LEDGER, Ledger};
 use super::machine::Machine;
+use super::ports::FreePorts;
 use super::reserve::Reserve;
 use super::runtime::Observed;
 use super::runtime::fake::{Fake, Resident, Script};
@@ -98,6 +100,7 @@ pub struct Bench {
     set_by: Arc<AtomicI64>,
     machine: &'static str,
     spares: usize,
+    free_ports: FreePorts,
     folder: TempDir,
     disk: Arc<Scripted>,
     tasks: Tasks,
@@ -127,6 +130,12 @@ impl Bench {
         self.kill_and_restart().await;
     }
 
+    /// Kills the agent and starts another one that gives these ports away.
+    pub async fn give_ports(&mut self, range: &str) {
+        self.free_ports = range.parse().unwrap();
+        self.kill_and_restart().await;
+    }
+
     /// The sandboxes that run and that no pod has.
     pub fn spares(&self) -> Vec<Resident> {
         self.fake.residents().into_iter().filter(|resident| resident.spare && resident.live).collect()
@@ -149,6 +158,7 @@ impl Bench {
             set_by,
             machine: "machine",
             spares: 0,
+            free_ports: FreePorts::default(),
             agent,
             folder,
             disk,
@@ -163,7 +173,7 @@ impl Bench {
     pub async fn kill_and_restart(&mut self) {
         self.kill().await;
         self.tasks = Tasks::default();
-        let config = config(&self.folder, self.machine, self.spares);
+        let config = AgentConfig { free_ports: self.free_ports, ..config(&self.folder, self.machine, self.spares) };
         self.agent = start(config, &self.disk, &self.fake, &self.leader, &self.ambient, &self.tasks).await;
     }
 
@@ -284,6 +294,8 @@ async fn start(config: AgentConfig, disk: &Arc<Scripted>, fake: &Fake, leader: &
 
 fn config(folder: &TempDir, machine: &str, spare_sandboxes: usize) -> AgentConfig {
     AgentConfig {
+        free_ports: Default::default(),
+        address: Some(IpAddr::from([192, 0, 2, 7])),
         node: node(),
         role: NodeRole::Follower,
         labels: Labels::new(),
@@ -318,7 +330,13 @@ pub fn pod(number: u128, policy: RestartPolicy) -> AssignedPod {
         strategy: None,
         hostname: None,
     };
-    AssignedPod { uid: Uid(Uuid::from_u128(number)), name: name(&format!("pod-{number}")), spec, want: Want::Run { restarts: 0 } }
+    AssignedPod {
+        uid: Uid(Uuid::from_u128(number)),
+        name: name(&format!("pod-{number}")),
+        labels: Labels::new(),
+        spec,
+        want: Want::Run { restarts: 0 },
+    }
 }
 
 /// The pod, to be stopped.

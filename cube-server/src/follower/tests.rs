@@ -5,6 +5,7 @@ mod clock;
 mod disk;
 mod home;
 mod leader;
+mod ports;
 mod resources;
 mod spares;
 mod streams;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use cube_api::meta::Uid;
+use cube_api::pod::HostPort;
 use cube_server::follower::runtime::fake::Fake;
 use cube_server::follower::runtime::{
     ContainerId, ContainerSpec, EngineInfo, ExecHandle, ExecRequest, Hint, LogBatch, LogLine, LogRequest, Observed, PullProgress, Runtime,
@@ -65,6 +66,10 @@ impl Runtime for Flood {
 
     async fn pull(&self, image: &str, progress: latest::Sender<PullProgress>) -> Result<String, RuntimeError> {
         self.fake.pull(image, progress).await
+    }
+
+    async fn port_is_free(&self, port: HostPort) -> bool {
+        self.fake.port_is_free(port).await
     }
 
     async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<ContainerId, RuntimeError> {

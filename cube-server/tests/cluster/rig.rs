@@ -296,6 +296,8 @@ impl Follower {
     ) -> Self {
         let (ambient, keys, Engine { fake, runtime, tasks, measured }) = (Ambient::system(), Keys::new(&token()), engine);
         let config = AgentConfig {
+            free_ports: Default::default(),
+            address: None,
             node: name(node),
             role: NodeRole::Follower,
             labels: Labels::new(),

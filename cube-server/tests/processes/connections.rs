@@ -108,7 +108,8 @@ async fn watchers_that_do_not_read_cost_the_leader_no_memory_and_others_see_ever
             if let WatchEvent::Added(pod) | WatchEvent::Modified(pod) = watch.next().await.expect("a change") {
                 assert!(pod.metadata.revision > last, "{} after {last}", pod.metadata.revision);
                 last = pod.metadata.revision;
-                if pod.spec.containers[0].env["VALUE"].starts_with(&format!("{}x", CHANGES - 1)) {
+                let value = pod.spec.containers[0].env.value("VALUE");
+                if value.is_some_and(|value| value.starts_with(&format!("{}x", CHANGES - 1))) {
                     return;
                 }
             }

@@ -146,7 +146,7 @@ struct Known {
 impl Known {
     fn of(pod: &Pod) -> Self {
         let tag = pod.metadata.labels.get("tag").cloned().unwrap_or_default();
-        let value = pod.spec.containers[0].env.get("VALUE").cloned().unwrap_or_default();
+        let value = pod.spec.containers[0].env.value("VALUE").unwrap_or_default().to_owned();
         Self { uid: pod.metadata.uid, generation: pod.metadata.generation, value, tag }
     }
 

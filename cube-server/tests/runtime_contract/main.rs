@@ -41,6 +41,8 @@ on_both_engines! {
     logs_come_in_order_by_tail_and_since,
     a_followed_log_ends_with_its_container,
     two_nodes_on_one_engine_do_not_see_each_other,
+    a_host_port_is_free_until_something_has_it_on_that_address_and_protocol,
+    one_port_of_two_addresses_and_protocols_is_published_three_times,
     a_taken_host_port_is_refused,
     a_foreign_container_with_our_name_is_left_alone_and_named,
     an_end_is_hinted,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use cube_api::meta::{ClusterId, Name, Uid};
-use cube_api::pod::{Amounts, Port, Resources};
+use cube_api::pod::{Amounts, PublishedPort, Resources};
 use cube_api::quantity::Bytes;
 use cube_server::ambient::Ambient;
 use cube_server::follower::runtime::docker::{Docker, default_socket};
@@ -93,7 +93,7 @@ impl Rig {
     }
 
     /// The pod's sandbox.
-    pub fn sandbox_spec(&self, published: Vec<Port>) -> SandboxSpec {
+    pub fn sandbox_spec(&self, published: Vec<PublishedPort>) -> SandboxSpec {
         SandboxSpec { scope: self.scope.clone(), identity: self.identity(None, 0), hostname: Some("web".to_owned()), published }
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cube_api::meta::{ClusterId, Uid};
-use cube_api::pod::{Port, Protocol};
+use cube_api::pod::{HostPort, Protocol, PublishedPort};
 use cube_server::follower::runtime::{
     ContainerId, ExecInput, ExecOutput, ExecRequest, LogRequest, RunState, RuntimeError, SandboxSpec, Scope, StopSignal,
 };
@@ -167,18 +167,55 @@ pub async fn two_nodes_on_one_engine_do_not_see_each_other(rig: Rig) {
     assert_eq!((ids(&rig.scope).await, ids(&other).await), (vec![sandbox], vec![theirs]));
 }
 
+/// Free now, and below those that the system gives to connections: only a test that runs at this moment could take it.
+fn free_port() -> u16 {
+    let is_free =
+        |port: &u16| std::net::TcpListener::bind(("0.0.0.0", *port)).is_ok() && std::net::UdpSocket::bind(("0.0.0.0", *port)).is_ok();
+    std::iter::repeat_with(|| rand::random_range(10_000..30_000)).take(1_000).find(is_free).unwrap()
+}
+
+fn published(container_port: u16, host_port: u16, protocol: Protocol, host_ip: Option<&str>) -> PublishedPort {
+    let host_ip = host_ip.map(|ip| ip.parse().unwrap());
+    PublishedPort { container: name("app"), name: None, container_port, protocol, host_ip, host_port }
+}
+
+pub async fn a_host_port_is_free_until_something_has_it_on_that_address_and_protocol(rig: Rig) {
+    let port = free_port();
+    let sandbox = rig.runtime.create_sandbox(&rig.sandbox_spec(vec![published(80, port, Protocol::Udp, Some("127.0.0.2"))])).await.unwrap();
+    let is_free = async |protocol, ip: Option<&str>| {
+        rig.runtime.port_is_free(HostPort { port, protocol, ip: ip.map(|ip| ip.parse().unwrap()) }).await
+    };
+    assert!(is_free(Protocol::Udp, None).await, "not before the start");
+    rig.runtime.start(&sandbox).await.unwrap();
+    assert!(!is_free(Protocol::Udp, None).await, "every address is that one, too");
+    assert!(!is_free(Protocol::Udp, Some("127.0.0.2")).await);
+    assert!(is_free(Protocol::Udp, Some("127.0.0.1")).await, "another address");
+    assert!(is_free(Protocol::Tcp, None).await, "another protocol");
+}
+
+pub async fn one_port_of_two_addresses_and_protocols_is_published_three_times(rig: Rig) {
+    let port = free_port();
+    let all = [(Protocol::Tcp, "127.0.0.1"), (Protocol::Tcp, "127.0.0.2"), (Protocol::Udp, "127.0.0.1")];
+    for (number, (protocol, ip)) in (1..).zip(all) {
+        let mut spec = rig.sandbox_spec(vec![published(80, port, protocol, Some(ip))]);
+        spec.identity.uid = Uid(Uuid::from_u128(number));
+        let sandbox = rig.runtime.create_sandbox(&spec).await.unwrap();
+        rig.runtime.start(&sandbox).await.unwrap();
+        assert!(rig.look(&sandbox).await.ip.is_some(), "a sandbox that runs has an address");
+    }
+}
+
 pub async fn a_taken_host_port_is_refused(rig: Rig) {
-    // Free now, and below those that the system gives to connections: only a test that runs at this moment could take it.
-    let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    let free = std::iter::repeat_with(|| rand::random_range(10_000..30_000)).take(1_000).find(is_free).unwrap();
-    let port = Port { name: None, container_port: 80, host_port: Some(free), protocol: Protocol::Tcp, host_ip: None };
+    let free = free_port();
+    let port = published(80, free, Protocol::Tcp, None);
     let first = rig.runtime.create_sandbox(&rig.sandbox_spec(vec![port.clone()])).await.unwrap();
     rig.runtime.start(&first).await.unwrap();
     let mut spec = rig.sandbox_spec(vec![port]);
     spec.identity.uid = Uid(Uuid::new_v4());
     let second = rig.runtime.create_sandbox(&spec).await.unwrap();
     match rig.runtime.start(&second).await {
-        Err(RuntimeError::Refused { problem, .. }) => {
+        Err(RuntimeError::PortTaken { port, problem }) => {
+            assert_eq!(port, free);
             assert_eq!(problem, format!("Bind for 0.0.0.0:{free} failed: port is already allocated"));
         }
         other => panic!("{other:?}"),

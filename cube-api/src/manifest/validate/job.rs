@@ -112,7 +112,7 @@ mod tests {
         assert_eq!((job.spec.completions(), job.spec.parallelism, job.spec.backoff_limit), (1, 1, 6));
         let template = &job.spec.template;
         assert_eq!(template.metadata.labels.get("a").map(String::as_str), Some("b"));
-        assert_eq!(template.spec.containers[0].env.get("X").map(String::as_str), Some("y"));
+        assert_eq!(template.spec.containers[0].env.value("X"), Some("y"));
         let text = format!(
             "{{ type: cronjob, metadata: {{ name: c }}, spec: {{ schedule: '@daily', jobTemplate: {{ spec: {{ template: {POD} }} }} }} }}"
         );

@@ -3,6 +3,8 @@
 //! The numbers are Kubernetes', Docker's or Linux's; each says whose. Only texts and numbers are looked at: whether an image exists or a
 //! node has the port is for the node and the scheduler to find out.
 
+mod env;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -77,6 +79,7 @@ impl Checks {
                 self.refuse(path.key("name"), format!("`{}` is the name of containers[{first}] already", container.name));
             }
             self.container(&path, container);
+            self.env(&path.key("env"), container, spec);
             self.ports(&path.key("ports"), &container.ports, &mut host_ports);
         }
         let grace = spec.termination_grace_period_seconds;
@@ -97,9 +100,6 @@ impl Checks {
             || path.key("command").index(0),
             || "the program to run is empty".to_owned(),
         );
-        for (name, value) in &container.env {
-            self.variable(&path.key("env"), name, value);
-        }
         if let Some(folder) = &container.working_dir {
             let right = folder.starts_with('/') && !folder.contains('\0');
             self.check(right, || path.key("workingDir"), || format!("`{}` is not an absolute path", excerpt(folder)));
@@ -114,28 +114,25 @@ impl Checks {
         }
     }
 
-    fn variable(&mut self, env: &Path, name: &str, value: &str) {
-        self.check(!name.is_empty(), || env.clone(), || "a variable without a name".to_owned());
-        self.check(!name.contains(['=', '\0']), || env.key(name), || "a variable's name has no '=' and no NUL character".to_owned());
-        self.check(!value.contains('\0'), || env.key(name), || "a NUL character, which no program can be given".to_owned());
-        let length = name.len() + 1 + value.len();
-        self.check(length <= MAX_WORD_BYTES, || env.key(name), || too_long(length));
-    }
-
     fn ports(&mut self, path: &Path, ports: &[Port], host_ports: &mut HostPorts) {
         let mut names = BTreeSet::new();
         for (index, port) in ports.iter().enumerate() {
             let path = path.index(index);
             let from_one = || "0 is no port; a whole number from 1 to 65535 is expected".to_owned();
             self.check(port.container_port != 0, || path.key("containerPort"), from_one);
-            self.check(port.host_port != Some(0), || path.key("hostPort"), from_one);
-            let ip_has_port = port.host_ip.is_none() || port.host_port.is_some();
-            self.check(ip_has_port, || path.key("hostIP"), || "an address to publish on needs a `hostPort`".to_owned());
             if let Some(name) = &port.name {
                 self.check(names.insert(name), || path.key("name"), || format!("`{name}` is the name of another port of this container"));
             }
+            // Which of the two would a variable or a script mean?
+            let is_free_twice = |other: &&Port| {
+                let both = other.wants_free_host_port() && port.wants_free_host_port();
+                both && (other.container_port, other.protocol, other.host_ip) == (port.container_port, port.protocol, port.host_ip)
+            };
+            if let Some(first) = ports[..index].iter().position(|other| is_free_twice(&other)) {
+                self.refuse(path.key("hostPort"), format!("[{first}] publishes this port on a free one of the node already"));
+            }
             if let Some(other) = host_ports.take(port, &path) {
-                let number = port.host_port.unwrap_or_default();
+                let number = port.fixed_host_port().unwrap_or_default();
                 self.refuse(path.key("hostPort"), format!("{number} is taken by {other} already"));
             }
         }
@@ -238,9 +235,9 @@ struct Holders {
 impl HostPorts {
     /// Takes the port's host port, if it has one; where it is taken on an address that overlaps, says by whom.
     fn take(&mut self, port: &Port, path: &Path) -> Option<Path> {
-        let number = port.host_port.filter(|number| *number != 0)?;
+        let number = port.fixed_host_port()?;
         let holders = self.taken.entry((number, port.protocol)).or_default();
-        match port.host_ip.filter(|ip| !ip.is_unspecified()) {
+        match port.published_on() {
             None => {
                 let other = holders.every_address.clone().or_else(|| holders.one_address.values().next().cloned());
                 holders.every_address.get_or_insert_with(|| path.clone());

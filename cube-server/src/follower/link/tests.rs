@@ -31,8 +31,14 @@ fn link(listener: &TcpListener) -> HttpLink {
 }
 
 fn report() -> Report {
-    let facts =
-        NodeFacts { version: String::new(), engine: String::new(), trouble: None, capacity: Capacity::default(), allocatable: None };
+    let facts = NodeFacts {
+        version: String::new(),
+        engine: String::new(),
+        trouble: None,
+        capacity: Capacity::default(),
+        allocatable: None,
+        address: None,
+    };
     Report {
         node_id: NodeId(Uuid::nil()),
         instance: None,

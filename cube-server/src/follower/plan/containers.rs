@@ -66,7 +66,9 @@ impl Step<'_> {
 
     fn waiting(&mut self, spec: &Container, attempt: u32, seen: Option<&Observed>, sandbox: &Sandbox) {
         let Some(seen) = seen else {
-            if self.is_due(self.record.containers[&spec.name].due()) && self.view.images.contains_key(&spec.name) {
+            // What asks for the pod's address waits until there is one; what doesn't is made while the sandbox starts.
+            let is_told = !spec.env.asks_for_the_pods_address() || self.has_an_address();
+            if is_told && self.is_due(self.record.containers[&spec.name].due()) && self.view.images.contains_key(&spec.name) {
                 self.act(Action::CreateApp { name: spec.name.clone(), attempt, sandbox: sandbox.id.clone() });
             }
             return;
@@ -89,6 +91,12 @@ impl Step<'_> {
             RunState::Exited { .. } => self.ended(spec, Some(seen)),
             RunState::Removing => self.wake_at(self.now + PULL_LOOK),
         }
+    }
+
+    /// Whether the sandbox was seen running: an engine that gave it no address then won't give it one later.
+    fn has_an_address(&self) -> bool {
+        let sandbox = self.view.sandbox(self.record.sandbox.attempt);
+        sandbox.is_some_and(|seen| matches!(seen.state, RunState::Running { .. } | RunState::Paused { .. }))
     }
 
     fn starting(&mut self, spec: &Container, seen: Option<&Observed>, sandbox: &Sandbox) {

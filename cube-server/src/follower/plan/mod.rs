@@ -93,6 +93,11 @@ pub enum Action {
     FindImage(Name),
     /// Pull a container's image.
     Pull(Name),
+    /// Choose the host ports that the manifest leaves to the node.
+    ChoosePorts {
+        /// One that the engine found taken.
+        after: Option<u16>,
+    },
     /// Make the sandbox.
     CreateSandbox {
         /// Which.
@@ -142,7 +147,7 @@ impl Action {
     pub fn key(&self) -> Key {
         match self {
             Self::FindImage(name) | Self::Pull(name) => Key::Image(name.clone()),
-            Self::CreateSandbox { .. } | Self::ClaimSandbox { .. } | Self::StartSandbox(_) => Key::Sandbox,
+            Self::ChoosePorts { .. } | Self::CreateSandbox { .. } | Self::ClaimSandbox { .. } | Self::StartSandbox(_) => Key::Sandbox,
             Self::CreateApp { name, .. } | Self::StartApp { name, .. } => Key::App(name.clone()),
             Self::Inspect(id) | Self::Signal(id, _) | Self::Remove(id) | Self::DropSpare(id) | Self::ReadLines(id) => Key::Id(id.clone()),
             Self::List => Key::List,
@@ -159,6 +164,7 @@ impl Action {
             | Self::StartApp { .. } => true,
             Self::FindImage(_)
             | Self::Pull(_)
+            | Self::ChoosePorts { .. }
             | Self::Inspect(_)
             | Self::Signal(..)
             | Self::Remove(_)
@@ -188,6 +194,7 @@ pub fn begun(pod: &AssignedPod, record: &PodRecord, view: &View, action: &Action
             Some(Note::warning("Killing", format!("container '{name}' did not stop within {grace}s: killing it")))
         }
         Action::FindImage(_)
+        | Action::ChoosePorts { .. }
         | Action::CreateSandbox { .. }
         | Action::ClaimSandbox { .. }
         | Action::StartSandbox(_)

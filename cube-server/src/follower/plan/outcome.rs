@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cube_api::meta::Name;
-use cube_api::pod::{EndReason, RestartPolicy, Terminated};
+use cube_api::pod::{EndReason, PublishedPort, RestartPolicy, Terminated};
 use cube_api::session::AssignedPod;
 use jiff::Timestamp;
 
@@ -24,6 +24,8 @@ pub enum Outcome {
     Image(Option<String>),
     /// `Pull`: the content id, and how long it took.
     Pulled(String, Duration),
+    /// `ChoosePorts`.
+    Ports(Vec<PublishedPort>),
     /// `CreateSandbox`, `CreateApp`: Docker's id.
     Created(ContainerId),
     /// `ClaimSandbox`: the spare, as the pod's.
@@ -43,6 +45,7 @@ pub fn take_in(pod: &AssignedPod, record: &mut PodRecord, view: &mut View, came:
     let Came { action, result, now, jitter } = came;
     view.busy.remove(&action.key());
     match result {
+        Ok(Outcome::Ports(chosen)) => ports_chosen(record, view, chosen),
         Ok(outcome) => {
             if let Action::DropSpare(id) = &action {
                 record.sandbox.spare.take_if(|spare| *spare == *id);
@@ -51,6 +54,18 @@ pub fn take_in(pod: &AssignedPod, record: &mut PodRecord, view: &mut View, came:
         }
         Err(error) => failed(Failure { pod, action, error, now, jitter }, record, view),
     }
+}
+
+fn ports_chosen(record: &mut PodRecord, view: &mut View, chosen: Vec<PublishedPort>) -> Vec<Note> {
+    let note = |port: &PublishedPort| {
+        let PublishedPort { container, container_port, host_port, .. } = port;
+        Note::normal("HostPortChosen", format!("port {container_port} of container '{container}' gets host port {host_port}"))
+    };
+    let before = record.chosen_ports().to_vec();
+    let notes = chosen.iter().filter(|port| !before.contains(port)).map(note).collect();
+    record.choose_ports(chosen);
+    view.ports_for = Some(record.sandbox.attempt);
+    notes
 }
 
 /// An action's end.
@@ -141,7 +156,7 @@ fn made(pod: &AssignedPod, view: &mut View, made: Made) {
     let image_id = container.as_ref().and_then(|name| view.images.remove(name)).unwrap_or_default();
     let tty = container.as_ref().and_then(|name| pod.spec.containers.iter().find(|spec| spec.name == *name)).is_some_and(|spec| spec.tty);
     let identity = Identity { uid: pod.uid, pod: pod.name.clone(), container, attempt };
-    let observed = Observed { id: id.clone(), identity, sandbox, image_id, tty, ip: None, state: RunState::Created };
+    let observed = Observed { id: id.clone(), identity, sandbox, image_id, tty, ip: None, bindings: Vec::new(), state: RunState::Created };
     view.containers.insert(id, Box::new(observed));
 }
 
@@ -179,22 +194,34 @@ fn failed(failure: Failure<'_>, record: &mut PodRecord, view: &mut View) -> Vec<
             view.images.remove(&name);
             no_image(failure, record, view, &name, problem)
         }
-        (RuntimeError::Refused { .. }, Action::FindImage(name) | Action::Pull(name)) => no_image(failure, record, view, &name, problem),
-        (RuntimeError::Refused { .. } | RuntimeError::Image { .. }, Action::CreateSandbox { .. } | Action::StartSandbox(_)) => {
-            sandbox_refused(failure, record, view, problem)
+        (RuntimeError::Refused { .. } | RuntimeError::PortTaken { .. }, Action::FindImage(name) | Action::Pull(name)) => {
+            no_image(failure, record, view, &name, problem)
         }
+        (RuntimeError::PortTaken { port, .. }, Action::StartSandbox(_)) => {
+            let port = *port;
+            port_taken(failure, record, view, port, problem)
+        }
+        (
+            RuntimeError::Refused { .. } | RuntimeError::Image { .. } | RuntimeError::PortTaken { .. },
+            Action::ChoosePorts { .. } | Action::CreateSandbox { .. } | Action::StartSandbox(_),
+        ) => sandbox_refused(failure, record, view, problem),
         // It ended while nobody had it, or the name is taken: that is nothing against the pod.
-        (RuntimeError::Refused { .. } | RuntimeError::Image { .. } | RuntimeError::Gone, Action::ClaimSandbox { .. }) => {
+        (
+            RuntimeError::Refused { .. } | RuntimeError::PortTaken { .. } | RuntimeError::Image { .. } | RuntimeError::Gone,
+            Action::ClaimSandbox { .. },
+        ) => {
             view.spare_refused = true;
             Vec::new()
         }
-        (RuntimeError::Refused { .. }, Action::CreateApp { name, .. }) => app_refused(failure, record, view, &name, problem),
-        (RuntimeError::Refused { .. } | RuntimeError::Image { .. }, Action::StartApp { name, .. }) => {
+        (RuntimeError::Refused { .. } | RuntimeError::PortTaken { .. }, Action::CreateApp { name, .. }) => {
+            app_refused(failure, record, view, &name, problem)
+        }
+        (RuntimeError::Refused { .. } | RuntimeError::PortTaken { .. } | RuntimeError::Image { .. }, Action::StartApp { name, .. }) => {
             view.look = true;
             app_refused(failure, record, view, &name, problem)
         }
         (
-            RuntimeError::Refused { .. } | RuntimeError::Image { .. },
+            RuntimeError::Refused { .. } | RuntimeError::PortTaken { .. } | RuntimeError::Image { .. },
             Action::Inspect(_) | Action::Signal(..) | Action::Remove(_) | Action::DropSpare(_) | Action::List,
         )
         | (RuntimeError::Gone, _) => {
@@ -235,6 +262,26 @@ fn no_image(failure: Failure<'_>, record: &mut PodRecord, view: &View, name: &Na
         )
         .apply(record),
     }
+}
+
+/// So many host ports may turn out to be taken one after the other before a pod waits as after any refusal: what a bind found free is taken by rules
+/// of a packet filter, or by a program that was quicker.
+const PORTS_IN_A_ROW: u32 = 4;
+
+/// A port that the node chose is replaced by another at once; one that the manifest asks for can only be waited for.
+fn port_taken(failure: Failure<'_>, record: &mut PodRecord, view: &View, port: u16, problem: String) -> Vec<Note> {
+    let Some(ports) = record.sandbox.ports.as_mut().filter(|ports| ports.chosen.iter().any(|chosen| chosen.host_port == port)) else {
+        return sandbox_refused(failure, record, view, problem);
+    };
+    ports.refused = Some(port);
+    ports.refusals = ports.refusals.saturating_add(1);
+    let refusals = ports.refusals;
+    // What was made publishes the port that is taken, and no engine changes that.
+    record.sandbox.attempt += 1;
+    if refusals.is_multiple_of(PORTS_IN_A_ROW) {
+        return sandbox_refused(failure, record, view, problem);
+    }
+    vec![Note::warning("HostPortTaken", format!("host port {port} is taken after all ({problem}): another one is chosen"))]
 }
 
 fn sandbox_refused(failure: Failure<'_>, record: &mut PodRecord, view: &View, problem: String) -> Vec<Note> {

@@ -31,6 +31,7 @@ impl Step<'_> {
             };
         };
         let id = seen.id.clone();
+        self.record.adopt_ports(&self.pod.spec, &seen.bindings);
         match (&seen.state, identity) {
             (RunState::Created, None) => {
                 let up = self.view.started.contains(&id);
@@ -44,6 +45,9 @@ impl Step<'_> {
             (RunState::Running { since } | RunState::Paused { since }, None) => {
                 self.record.sandbox.identity = Some(SandboxIdentity { id: id.0.clone(), since: *since });
                 self.record.sandbox.problem = None;
+                if let Some(ports) = &mut self.record.sandbox.ports {
+                    (ports.refused, ports.refusals) = (None, 0);
+                }
                 Some(Sandbox { id, up: true })
             }
             (RunState::Running { since } | RunState::Paused { since }, Some(known)) if known.id == id.0 && known.since == *since => {
@@ -82,6 +86,12 @@ impl Step<'_> {
         }
         let promised = self.record.sandbox.spare.clone().or_else(|| self.view.spare.clone());
         let Some(spare) = promised else {
+            // Before each sandbox: while none was there, somebody else may have taken what the pod had.
+            if self.pod.spec.published().any(|(_, port)| port.wants_free_host_port()) && self.view.ports_for != Some(attempt) {
+                let after = self.record.sandbox.ports.as_ref().and_then(|ports| ports.refused);
+                self.act(Action::ChoosePorts { after });
+                return None;
+            }
             self.act(Action::CreateSandbox { attempt });
             return None;
         };

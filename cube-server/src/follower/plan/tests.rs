@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cube_api::meta::Name;
-use cube_api::pod::RestartPolicy;
+use cube_api::pod::{PublishedPort, RestartPolicy};
 use cube_api::session::{AssignedPod, Want};
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
@@ -281,6 +281,7 @@ impl Engine {
         match action {
             Action::FindImage(_) => Ok(Outcome::Image(Some("sha256:app".to_owned()))),
             Action::Pull(_) => Ok(Outcome::Pulled("sha256:app".to_owned(), Duration::ZERO)),
+            Action::ChoosePorts { after } => Ok(Outcome::Ports(chosen(pod, after.map_or(30_000, |after| after + 1)))),
             Action::CreateSandbox { attempt } => Ok(Outcome::Created(self.create(pod, None, *attempt, None))),
             Action::ClaimSandbox { attempt, spare } => self.claim(pod, *attempt, spare, now).ok_or(RuntimeError::Gone),
             Action::DropSpare(id) => {
@@ -314,7 +315,8 @@ impl Engine {
         self.made += 1;
         let id = ContainerId(format!("{:04}", self.made));
         let image_id = "sha256:app".to_owned();
-        let observed = Observed { id: id.clone(), identity, sandbox, image_id, tty: false, ip: None, state: RunState::Created };
+        let observed =
+            Observed { id: id.clone(), identity, sandbox, image_id, tty: false, ip: None, bindings: Vec::new(), state: RunState::Created };
         self.containers.insert(id.clone(), observed);
         id
     }
@@ -324,7 +326,16 @@ impl Engine {
         if let Some(place) = self.spares.iter().position(|other| other == spare) {
             let id = self.spares.remove(place);
             let (image_id, state) = (String::new(), RunState::Running { since: now });
-            let observed = Observed { id: id.clone(), identity: identity.clone(), sandbox: None, image_id, tty: false, ip: None, state };
+            let observed = Observed {
+                id: id.clone(),
+                identity: identity.clone(),
+                sandbox: None,
+                image_id,
+                tty: false,
+                ip: None,
+                bindings: Vec::new(),
+                state,
+            };
             self.containers.insert(id, observed);
         }
         let taken = self.containers.get(spare).filter(|taken| taken.identity == identity)?;
@@ -379,6 +390,12 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => any::<i8>().prop_map(Step::DieAndSet),
     ];
     prop::collection::vec(step, 0..120)
+}
+
+/// This one for each port that the pod leaves to the node.
+fn chosen(pod: &AssignedPod, number: u16) -> Vec<PublishedPort> {
+    let free = pod.spec.published().filter(|(_, port)| port.wants_free_host_port());
+    free.map(|(container, port)| PublishedPort::new(container, port, number)).collect()
 }
 
 fn two_containers(policy: RestartPolicy) -> AssignedPod {

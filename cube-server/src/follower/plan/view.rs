@@ -32,6 +32,8 @@ pub struct View {
     pub spare: Option<ContainerId>,
     /// The engine refused to make a spare the pod's: it makes one of its own.
     pub spare_refused: bool,
+    /// The sandbox for which this life has seen to the host ports that the node chooses.
+    pub ports_for: Option<u32>,
     /// What is being done.
     pub busy: BTreeSet<Key>,
     /// The containers are to be listed again.
@@ -128,6 +130,11 @@ impl View {
     /// The sandbox of an attempt.
     pub fn sandbox(&self, attempt: u32) -> Option<&Observed> {
         self.all().find(|seen| seen.identity.container.is_none() && seen.identity.attempt == attempt)
+    }
+
+    /// Whether the pod may publish ports: it has a sandbox, or that isn't known.
+    pub fn may_publish(&self) -> bool {
+        self.unlisted || self.is_making() || self.all().any(|seen| seen.identity.container.is_none())
     }
 
     /// An app container of an attempt.

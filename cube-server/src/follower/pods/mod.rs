@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cube_api::meta::Name;
-use cube_api::pod::PodStatus;
-use cube_api::session::AssignedPod;
+use cube_api::pod::{PodStatus, PublishedPort};
+use cube_api::session::{AssignedPod, NodeFacts};
 use futures::StreamExt;
 use futures::future::{AbortHandle, Abortable, BoxFuture};
 use futures::stream::FuturesUnordered;
@@ -25,6 +25,7 @@ use crate::follower::assignments::Request;
 use crate::follower::images::Images;
 use crate::follower::ledger::Ledger;
 use crate::follower::plan::{self, Action, Came, Input, Key, Note, Outcome, View};
+use crate::follower::ports::{self, Ports};
 use crate::follower::record::PodRecord;
 use crate::follower::reporter::Reporter;
 use crate::follower::runtime::{CALL_TIMEOUT, ContainerId, Observed, PullProgress, Runtime, RuntimeError, Scope};
@@ -59,6 +60,10 @@ pub struct Context {
     pub reporter: Reporter,
     /// Sandboxes that were made before anybody needed them.
     pub spares: Spares,
+    /// The host ports of all pods.
+    pub ports: Ports,
+    /// What the node is.
+    pub facts: latest::Receiver<NodeFacts>,
     /// Bounds the pods that are starting.
     pub admission: Arc<Semaphore>,
     /// Told when a pod is stopped.
@@ -110,6 +115,8 @@ struct Driver {
     /// The record as it is in the ledger.
     saved: PodRecord,
     view: View,
+    /// The ports that are held for it.
+    held_ports: Vec<PublishedPort>,
     /// The spare that the ledger promises to it.
     promised: Option<ContainerId>,
     /// Events that are not in the ledger yet.
@@ -143,6 +150,7 @@ pub fn spawn(
     let (snapshot, snapshot_seen) = latest::channel(Arc::new(first));
     let poke = Arc::new(Notify::new());
     let name = format!("pod {}", pod.name);
+    let held_ports = ports::of(&pod.spec, record.chosen_ports());
     let driver = Driver {
         clock: WatchedClock::new(context.ambient.clone()),
         context,
@@ -152,6 +160,7 @@ pub fn spawn(
         snapshot,
         pod,
         saved: record.clone(),
+        held_ports,
         promised: record.sandbox.spare.clone(),
         record,
         view,
@@ -250,6 +259,7 @@ impl Driver {
             }
             self.record = decision.record;
             self.settle_spare();
+            self.settle_ports();
             if self.record.is_over() {
                 self.give_up_pulls();
             }
@@ -274,6 +284,16 @@ impl Driver {
             && !promised
         {
             self.context.spares.discard(spare);
+        }
+    }
+
+    /// A pod that is over holds its ports until its sandbox is gone; one that begins again wants them again.
+    fn settle_ports(&mut self) {
+        let holds = !self.record.is_over() || self.view.may_publish();
+        let held = if holds { ports::of(&self.pod.spec, self.record.chosen_ports()) } else { Vec::new() };
+        if held != self.held_ports {
+            self.context.ports.hold(self.pod.uid, held.iter().map(PublishedPort::taken));
+            self.held_ports = held;
         }
     }
 
@@ -339,7 +359,7 @@ impl Driver {
                 self.view.look = false;
                 self.list_is_stale = false;
             }
-            Action::FindImage(_) | Action::Pull(_) => {}
+            Action::FindImage(_) | Action::Pull(_) | Action::ChoosePorts { .. } => {}
             Action::CreateSandbox { .. }
             | Action::ClaimSandbox { .. }
             | Action::StartSandbox(_)
@@ -352,7 +372,15 @@ impl Driver {
             | Action::ReadLines(_) => self.list_is_stale = true,
         }
         self.view.busy.insert(action.key());
-        let mut work = perform::Work { context: self.context.clone(), scope: self.scope.clone(), pod: self.pod.clone(), pull: None };
+        let pod_ip = self.view.sandbox(self.record.sandbox.attempt).and_then(|sandbox| sandbox.ip);
+        let mut work = perform::Work {
+            context: self.context.clone(),
+            scope: self.scope.clone(),
+            pod: self.pod.clone(),
+            chosen_ports: self.record.chosen_ports().to_vec(),
+            pod_ip,
+            pull: None,
+        };
         let (give_up, until_given_up) = AbortHandle::new_pair();
         if let Some((name, pull)) = work.join_pull(&action) {
             self.pulls.insert(name.clone(), Pulling { progress: pull.progress(), give_up });
@@ -432,8 +460,6 @@ mod tests {
     use cube_api::pod::RestartPolicy;
     use std::collections::BTreeSet;
 
-    use cube_api::session::NodeFacts;
-
     use super::*;
     use crate::follower::ledger::Membership;
     use crate::follower::reporter::Sources;
@@ -449,6 +475,14 @@ mod tests {
         let runtime: Arc<dyn Runtime> = Arc::new(Fake::new(ambient.clone(), &tasks));
         let reporter = Reporter::new(1);
         let (assignments, mut told) = mpsc::channel(1);
+        let (_facts, facts) = latest::channel(NodeFacts {
+            version: String::new(),
+            engine: String::new(),
+            trouble: None,
+            capacity: Default::default(),
+            allocatable: None,
+            address: None,
+        });
         let context = Context {
             runtime: runtime.clone(),
             ledger: ledger.clone(),
@@ -456,17 +490,12 @@ mod tests {
             images: Images::new(runtime, tasks.clone()),
             reporter: reporter.clone(),
             spares: Spares::new(BTreeSet::new()),
+            ports: Ports::new(Default::default(), std::iter::empty()),
+            facts: facts.clone(),
             admission: Arc::new(Semaphore::new(1)),
             assignments,
         };
         let (_membership, membership) = latest::channel(Membership { cluster: Some(CLUSTER), ..opened.membership });
-        let (_facts, facts) = latest::channel(NodeFacts {
-            version: String::new(),
-            engine: String::new(),
-            trouble: None,
-            capacity: Default::default(),
-            allocatable: None,
-        });
         let instance = cube_api::meta::Instance(ambient.uuid());
         let sources = Sources { node_id: opened.node_id, instance, membership, facts, ledger, link: leader.clone(), ambient };
         tasks.spawn_droppable("reporter", reporter.clone().run(sources));

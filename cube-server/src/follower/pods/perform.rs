@@ -1,16 +1,19 @@
 //! Doing one action: from the plan's words to the runtime's calls.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cube_api::meta::Name;
-use cube_api::pod::{Container, expand};
+use cube_api::pod::{Container, PublishedPort, expand};
 use cube_api::session::AssignedPod;
 use futures::StreamExt;
 
 use super::Context;
+use crate::follower::env::{Facts, environment};
 use crate::follower::images::Pull;
 use crate::follower::plan::{Action, Outcome};
+use crate::follower::ports::{self, Wish, variables};
 use crate::follower::runtime::{ContainerId, ContainerSpec, Identity, LogRequest, RuntimeError, SandboxSpec, Scope};
 
 /// The last lines of a container that failed: so many, in so many bytes, read within so long.
@@ -23,6 +26,10 @@ pub(super) struct Work {
     pub context: Arc<Context>,
     pub scope: Scope,
     pub pod: AssignedPod,
+    /// The host ports that were chosen for it.
+    pub chosen_ports: Vec<PublishedPort>,
+    /// Its address, once it has one.
+    pub pod_ip: Option<IpAddr>,
     /// The pull that a `Pull` waits for.
     pub pull: Option<Pull>,
 }
@@ -40,6 +47,11 @@ impl Work {
                 let (id, took) = pull.wait().await?;
                 Ok(Outcome::Pulled(id, took))
             }
+            Action::ChoosePorts { after } => {
+                let (uid, spec, random) = (self.pod.uid, &self.pod.spec, self.context.ambient.random());
+                let wish = Wish { uid, spec, before: &self.chosen_ports, after: *after, random };
+                self.context.ports.choose(runtime.as_ref(), wish).await.map(Outcome::Ports)
+            }
             Action::CreateSandbox { attempt } => Ok(Outcome::Created(runtime.create_sandbox(&self.sandbox_spec(*attempt)).await?)),
             Action::ClaimSandbox { attempt, spare } => {
                 let claimed = runtime.claim_spare(&self.scope, spare, &self.identity(None, *attempt)).await?;
@@ -51,7 +63,7 @@ impl Work {
                 if is_anothers { Ok(Outcome::Done) } else { runtime.remove(id).await.map(|()| Outcome::Done) }
             }
             Action::CreateApp { name, attempt, sandbox } => {
-                let spec = self.container_spec(self.spec(name)?, *attempt, sandbox.clone());
+                let spec = self.container_spec(self.spec(name)?, *attempt, sandbox.clone())?;
                 Ok(Outcome::Created(runtime.create_container(&spec).await?))
             }
             Action::StartSandbox(id) | Action::StartApp { id, .. } => runtime.start(id).await.map(|()| Outcome::Done),
@@ -93,28 +105,45 @@ impl Work {
     }
 
     fn sandbox_spec(&self, attempt: u32) -> SandboxSpec {
-        let published: Vec<_> = self.pod.spec.published().cloned().collect();
+        // The plan has seen to it that each has a number by now.
+        let published: Vec<_> = ports::of(&self.pod.spec, &self.chosen_ports);
         // One that publishes nothing and asks for no name has the engine's own, as a spare sandbox has: no program can tell in which kind it runs.
         let own = (!published.is_empty()).then_some(&self.pod.name);
         let hostname = self.pod.spec.hostname.as_ref().or(own).map(Name::to_string);
         SandboxSpec { scope: self.scope.clone(), identity: self.identity(None, attempt), hostname, published }
     }
 
-    fn container_spec(&self, spec: &Container, attempt: u32, sandbox: ContainerId) -> ContainerSpec {
-        let expanded = |words: &[String]| words.iter().map(|word| expand(word, &spec.env)).collect();
-        ContainerSpec {
+    fn container_spec(&self, spec: &Container, attempt: u32, sandbox: ContainerId) -> Result<ContainerSpec, RuntimeError> {
+        let (host_ip, allocatable) = {
+            let facts = self.context.facts.borrow();
+            (facts.address, facts.allocatable)
+        };
+        let facts = Facts {
+            name: &self.pod.name,
+            uid: self.pod.uid,
+            labels: &self.pod.labels,
+            spec: &self.pod.spec,
+            node: &self.scope.node,
+            host_ip,
+            pod_ip: self.pod_ip,
+            allocatable,
+        };
+        let env = environment(spec, variables(&ports::of(&self.pod.spec, &self.chosen_ports)), facts)
+            .map_err(|problem| RuntimeError::Refused { operation: "create a container", problem })?;
+        let expanded = |words: &[String]| words.iter().map(|word| expand(word, &env)).collect();
+        Ok(ContainerSpec {
             scope: self.scope.clone(),
             identity: self.identity(Some(spec.name.clone()), attempt),
             sandbox,
             image: spec.image.clone(),
             command: expanded(&spec.command),
             args: expanded(&spec.args),
-            env: spec.env.clone(),
+            env,
             working_dir: spec.working_dir.clone(),
             resources: spec.resources,
             tty: spec.tty,
             stdin: spec.stdin,
-        }
+        })
     }
 
     /// None where they can't be read: they are a courtesy, and a crash is a crash without them.

@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use cube_api::duration;
 use cube_api::meta::Uid;
 use cube_api::node::Capacity;
+use cube_api::pod::HostPort;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use jiff::Timestamp;
@@ -214,16 +215,23 @@ impl Runtime for Hollow {
         Ok(image_id(image))
     }
 
+    async fn port_is_free(&self, _port: HostPort) -> bool {
+        true
+    }
+
     async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<ContainerId, RuntimeError> {
         let (identity, state) = (spec.identity.clone(), RunState::Created);
         let (ip, image_id) = (Some(address_of(self.containers().len())), image_id("pause"));
-        Ok(self.create(&spec.identity, None, |id| Observed { id, identity, sandbox: None, image_id, tty: false, ip, state }))
+        // A hollow node loses its ledger only with its containers, so nothing is ever found out from them.
+        let bindings = Vec::new();
+        Ok(self.create(&spec.identity, None, |id| Observed { id, identity, sandbox: None, image_id, tty: false, ip, bindings, state }))
     }
 
     async fn create_container(&self, spec: &ContainerSpec) -> Result<ContainerId, RuntimeError> {
         let exit = read_exit(&spec.args)?;
         let (identity, sandbox, image_id) = (spec.identity.clone(), Some(spec.sandbox.clone()), image_id(&spec.image));
-        let new = |id| Observed { id, identity, sandbox, image_id, tty: spec.tty, ip: None, state: RunState::Created };
+        let new =
+            |id| Observed { id, identity, sandbox, image_id, tty: spec.tty, ip: None, bindings: Vec::new(), state: RunState::Created };
         Ok(self.create(&spec.identity, exit, new))
     }
 

@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cube_api::meta::{ClusterId, Name, Uid};
 use cube_api::node::Capacity;
-use cube_api::pod::{Port, Resources};
+use cube_api::pod::{HostPort, PublishedPort, Resources};
 use cube_api::stream::TerminalSize;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
@@ -81,8 +81,8 @@ pub struct SandboxSpec {
     pub identity: Identity,
     /// The pod's host name; the engine makes one up if there is none.
     pub hostname: Option<String>,
-    /// The ports of all the pod's containers that have a host port.
-    pub published: Vec<Port>,
+    /// The host ports of all the pod's containers.
+    pub published: Vec<PublishedPort>,
 }
 
 /// What to create an app container from.
@@ -132,8 +132,19 @@ pub struct Observed {
     pub tty: bool,
     /// For a sandbox: its address.
     pub ip: Option<IpAddr>,
+    /// For a sandbox: the host ports that it was made with.
+    pub bindings: Vec<Binding>,
     /// What it does.
     pub state: RunState,
+}
+
+/// A port of a sandbox that leads to one of its machine's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Binding {
+    /// Where the process listens.
+    pub container_port: u16,
+    /// The machine's port.
+    pub host: HostPort,
 }
 
 /// A sandbox that no pod has yet, made before any needs it.
@@ -312,6 +323,14 @@ pub enum RuntimeError {
         /// The engine's words.
         problem: String,
     },
+    /// A host port that a sandbox is to publish is taken, by whatever it may be.
+    #[error("{problem}")]
+    PortTaken {
+        /// The port.
+        port: u16,
+        /// The engine's words.
+        problem: String,
+    },
     /// The container isn't there (any more).
     #[error("the container is gone")]
     Gone,
@@ -328,7 +347,7 @@ impl RuntimeError {
     pub fn is_engine_trouble(&self) -> bool {
         match self {
             Self::Unavailable { .. } => true,
-            Self::Refused { .. } | Self::Gone | Self::Image { .. } => false,
+            Self::Refused { .. } | Self::PortTaken { .. } | Self::Gone | Self::Image { .. } => false,
         }
     }
 }
@@ -356,6 +375,8 @@ pub trait Runtime: Send + Sync + 'static {
     async fn image(&self, image: &str) -> Result<Option<String>, RuntimeError>;
     /// Pulls an image; progress goes to `progress`; the content id.
     async fn pull(&self, image: &str, progress: latest::Sender<PullProgress>) -> Result<String, RuntimeError>;
+    /// Whether nothing listens on a port of the engine's machine, as far as a try shows: only the start of what publishes it decides.
+    async fn port_is_free(&self, port: HostPort) -> bool;
     /// Creates a sandbox (making the pause image if need be), or finds the one of that identity.
     async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<ContainerId, RuntimeError>;
     /// Creates a spare sandbox (making the pause image if need be). It belongs to the scope and to no pod, and is in no list but [`Runtime::spares`].

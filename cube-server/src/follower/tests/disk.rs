@@ -6,7 +6,7 @@ use crate::disk::scripted::{PIECES, Scripted};
 /// A pod whose assignment takes several pages of the ledger.
 fn large(number: u128) -> AssignedPod {
     let mut pod = pod(number, RestartPolicy::Always);
-    pod.spec.containers[0].env.insert("LARGE".to_owned(), "x".repeat(64 << 10));
+    pod.spec.containers[0].env.set("LARGE", "x".repeat(64 << 10));
     pod
 }
 

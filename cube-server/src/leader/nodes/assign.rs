@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use cube_api::ApiError;
-use cube_api::meta::{Name, NodeId, Uid};
+use cube_api::meta::{Labels, Name, NodeId, Uid};
 use cube_api::routes::node;
 use cube_api::session::{Assignment, AssignmentAccepted, Want};
 use http::{Method, Request, StatusCode, header};
@@ -55,9 +55,9 @@ pub async fn keep_assigned(store: Store, ambient: Ambient, poke: Poke, node: Nam
 struct Delivery {
     node: Name,
     client: SendRequest<Body>,
-    /// Which pods it took, what it is to do with each, and whether more may come. Their specs belong to the uids: kept as well, they would be a
+    /// Which pods it took, what it is to do with each, which labels they are told, and whether more may come. Their specs belong to the uids: kept as well, they would be a
     /// copy of the cluster.
-    sent: Option<(Vec<(Uid, Want)>, bool)>,
+    sent: Option<(Vec<(Uid, Want, Labels)>, bool)>,
 }
 
 impl Delivery {
@@ -67,7 +67,8 @@ impl Delivery {
 
     /// Hands an assignment over, unless the node took the same set already.
     async fn deliver(&mut self, assignment: Assignment<impl Serialize>) -> Result<(), ApiError> {
-        let sent: (Vec<_>, bool) = (assignment.pods.iter().map(|pod| (pod.uid, pod.want.clone())).collect(), assignment.cordoned);
+        let told = assignment.pods.iter().map(|pod| (pod.uid, pod.want.clone(), pod.labels.clone()));
+        let sent: (Vec<_>, bool) = (told.collect(), assignment.cordoned);
         if self.sent.as_ref() == Some(&sent) {
             return Ok(());
         }

@@ -10,14 +10,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use cube_api::meta::Name;
+use cube_api::meta::{Labels, Name};
 use cube_api::node::Node;
 use cube_api::pod::PodSpec;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio::time::error::Elapsed;
 
-use crate::leader::store::{Change, Changed, Changes, PodRow, Retired, Store};
+use crate::leader::store::{Change, Changed, Changes, PodRow, Retired, Store, asked_labels};
 
 /// How long a node may be left alone with the first pod that it got in a burst. All of that burst take longer.
 const TOGETHER: Duration = Duration::from_secs(1);
@@ -161,8 +161,8 @@ fn is_placing(change: &Change) -> bool {
 }
 
 /// What an assignment has of a pod.
-fn assigned(row: &PodRow) -> (Option<&Name>, u64, Option<&Retired>, &PodSpec) {
-    (node_of(row), row.restarts, row.retired.as_ref(), &row.pod.spec)
+fn assigned(row: &PodRow) -> (Option<&Name>, u64, Option<&Retired>, &PodSpec, Labels) {
+    (node_of(row), row.restarts, row.retired.as_ref(), &row.pod.spec, asked_labels(row))
 }
 
 fn node_of(row: &PodRow) -> Option<&Name> {

@@ -59,7 +59,8 @@ pub use self::error::StoreError;
 pub use self::fence::Fence;
 pub use self::metrics::StoreMetrics;
 pub use self::owned::{NewPod, OwnerPass};
-pub use self::state::{HostPort, NodeLoad, Reserved, State};
+pub(crate) use self::state::asked_labels;
+pub use self::state::{NodeLoad, Reserved, State};
 pub use self::watch::{Change, Changed, Changes};
 
 use self::backup::{BackupError, Contents};

@@ -73,6 +73,7 @@ fn welcome_new(draft: &mut Draft<'_>, announcement: Announcement) {
         cordon: None,
         version: announcement.facts.version,
         engine: announcement.facts.engine,
+        address: announcement.facts.address,
         created_at: draft.now,
         seen_at: draft.now,
         condition,
@@ -116,6 +117,7 @@ pub(super) fn with_facts(node: &Node, facts: &NodeFacts) -> Node {
         allocatable: allocatable(facts),
         version: facts.version.clone(),
         engine: facts.engine.clone(),
+        address: facts.address,
         ..node.clone()
     }
 }

@@ -4,15 +4,14 @@
 //! share the rows. Knows no SQL.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::ops::Bound;
 use std::sync::Arc;
 
 use cube_api::event::Event;
-use cube_api::meta::{ClusterId, Name, NodeId, ResourceKind, Revision, Uid};
+use cube_api::meta::{ClusterId, Labels, Name, NodeId, ResourceKind, Revision, Uid};
 use cube_api::node::{Capacity, Node};
 use cube_api::object::Object;
-use cube_api::pod::{Container, Phase, PodSpec, Protocol};
+use cube_api::pod::{Container, HostPort, Phase, Pod, PodSpec, PublishedPort};
 use cube_api::quantity::{Bytes, MilliCpu};
 use cube_api::session::{AssignedPod, Assignment, Epoch, Generation, Want};
 
@@ -59,36 +58,15 @@ pub struct NodeLoad {
     pub unfinished: u32,
     /// What they reserve.
     pub reserved: Reserved,
-    /// The host ports that they publish, with how many publish each: 1, or what was placed has to be explained.
+    /// The host ports that they publish, with how many publish each: 1, or what was placed has to be explained. Also those that the node chose, once
+    /// it has said so.
     pub host_ports: BTreeMap<HostPort, u32>,
 }
 
-/// A port of a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct HostPort {
-    /// The port.
-    pub port: u16,
-    /// The transport.
-    pub protocol: Protocol,
-    /// The node's address; none: all of them.
-    pub ip: Option<IpAddr>,
-}
-
-impl HostPort {
-    /// Those that a pod publishes.
-    pub fn of(spec: &PodSpec) -> impl Iterator<Item = Self> + '_ {
-        let ports = spec.containers.iter().flat_map(|container| &container.ports);
-        ports.filter_map(|port| {
-            let ip = port.host_ip.filter(|ip| !ip.is_unspecified());
-            Some(Self { port: port.host_port?, protocol: port.protocol, ip })
-        })
-    }
-
-    /// Whether only one of the two can be published: the same port and protocol on one address.
-    pub fn collides(&self, other: &Self) -> bool {
-        let same_address = self.ip.is_none() || other.ip.is_none() || self.ip == other.ip;
-        self.port == other.port && self.protocol == other.protocol && same_address
-    }
+/// The ports of its node that a pod has: what it asks for, whether or not its node has said so yet, and what its node chose for it.
+fn host_ports(row: &PodRow) -> BTreeSet<HostPort> {
+    let Pod { spec, status, .. } = &row.pod;
+    HostPort::of(spec).chain(status.host_ports.iter().map(PublishedPort::taken)).collect()
 }
 
 /// What the leader keeps of a node and doesn't show.
@@ -351,7 +329,8 @@ impl State {
             self.phases.count(old, -1);
             self.phases.count(new, 1);
         }
-        if (old.pod.placement.node.as_ref(), old.is_finished()) != (new.pod.placement.node.as_ref(), new.is_finished()) {
+        let moved = (old.pod.placement.node.as_ref(), old.is_finished()) != (new.pod.placement.node.as_ref(), new.is_finished());
+        if moved || old.pod.status.host_ports != new.pod.status.host_ports {
             self.load_of(old, NodeLoad::take);
             self.load_of(new, NodeLoad::add);
         }
@@ -474,7 +453,7 @@ impl NodeLoad {
         }
         self.unfinished += 1;
         self.reserved.add(&Reserved::of(&row.pod.spec));
-        for port in HostPort::of(&row.pod.spec) {
+        for port in host_ports(row) {
             *self.host_ports.entry(port).or_default() += 1;
         }
     }
@@ -486,7 +465,7 @@ impl NodeLoad {
         }
         self.unfinished -= 1;
         self.reserved.take(&Reserved::of(&row.pod.spec));
-        for port in HostPort::of(&row.pod.spec) {
+        for port in host_ports(row) {
             if let Some(count) = self.host_ports.get_mut(&port) {
                 *count -= 1;
             }
@@ -537,5 +516,12 @@ fn assigned(row: &PodRow) -> AssignedPod<Arc<PodSpec>> {
         None => Want::Run { restarts: row.restarts },
         Some(retired) => Want::Stop { grace_seconds: retired.grace_seconds, reason: retired.reason.clone() },
     };
-    AssignedPod { uid: row.pod.metadata.uid, name: row.pod.metadata.name.clone(), spec: row.pod.spec.clone(), want }
+    let Pod { metadata, spec, .. } = &row.pod;
+    AssignedPod { uid: metadata.uid, name: metadata.name.clone(), labels: asked_labels(row), spec: spec.clone(), want }
+}
+
+/// Those of its labels that a pod's containers ask for.
+pub(crate) fn asked_labels(row: &PodRow) -> Labels {
+    let labels = &row.pod.metadata.labels;
+    row.pod.spec.asked_labels().filter_map(|key| Some((key.to_owned(), labels.get(key)?.clone()))).collect()
 }

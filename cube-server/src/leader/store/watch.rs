@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use cube_api::meta::Revision;
 use cube_api::node::Node;
 use cube_api::object::Object;
-use cube_api::pod::{Container, ContainerState, ContainerStatus, PodSpec, Terminated};
+use cube_api::pod::{Container, ContainerState, ContainerStatus, EnvVar, PodSpec, Terminated};
 use cube_api::{ApiError, ErrorCode};
 
 use super::PodRow;
@@ -241,7 +241,8 @@ fn bytes_of_object(object: &Object) -> usize {
 fn bytes_of_spec(spec: &PodSpec) -> usize {
     let words = |words: &[String]| words.iter().map(|word| size_of::<String>() + word.len()).sum::<usize>();
     let containers = spec.containers.iter().map(|container| {
-        let env = container.env.iter().map(|(name, value)| 2 * size_of::<String>() + name.len() + value.len()).sum::<usize>();
+        let env =
+            container.env.iter().map(|var| size_of::<EnvVar>() + var.name.len() + var.value.as_ref().map_or(0, String::len)).sum::<usize>();
         size_of::<Container>() + words(&container.command) + words(&container.args) + env
     });
     containers.sum()

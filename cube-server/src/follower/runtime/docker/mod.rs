@@ -28,6 +28,7 @@ use bollard::query_parameters::{
 };
 use cube_api::meta::Uid;
 use cube_api::node::Capacity;
+use cube_api::pod::HostPort;
 use cube_api::quantity::{Bytes, MilliCpu};
 use futures::FutureExt;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
@@ -41,6 +42,7 @@ use super::{
     Observed, PULL_IDLE, PullProgress, RunState, Runtime, RuntimeError, SandboxSpec, Scope, Spare, StopSignal, spare_name,
 };
 use crate::latest;
+use crate::net;
 use crate::tasks::Tasks;
 
 /// Where Docker listens unless something else is said.
@@ -256,7 +258,7 @@ fn absent_is_none<T>(answer: Result<T, RuntimeError>) -> Result<Option<T>, Runti
     match answer {
         Ok(value) => Ok(Some(value)),
         Err(RuntimeError::Gone | RuntimeError::Image { .. }) => Ok(None),
-        Err(other @ (RuntimeError::Unavailable { .. } | RuntimeError::Refused { .. })) => Err(other),
+        Err(other @ (RuntimeError::Unavailable { .. } | RuntimeError::Refused { .. } | RuntimeError::PortTaken { .. })) => Err(other),
     }
 }
 
@@ -376,7 +378,9 @@ impl Runtime for Docker {
         let found = absent_is_none(self.call("look for the image", |api| api.inspect_image(image)).await);
         match found {
             Ok(found) => Ok(found.and_then(|image| image.id)),
-            Err(RuntimeError::Refused { problem, .. }) => Err(RuntimeError::Image { problem: format!("'{image}': {problem}") }),
+            Err(RuntimeError::Refused { problem, .. } | RuntimeError::PortTaken { problem, .. }) => {
+                Err(RuntimeError::Image { problem: format!("'{image}': {problem}") })
+            }
             Err(other @ (RuntimeError::Unavailable { .. } | RuntimeError::Gone | RuntimeError::Image { .. })) => Err(other),
         }
     }
@@ -385,6 +389,11 @@ impl Runtime for Docker {
         self.pulled(image, &progress).await?;
         let problem = || RuntimeError::Image { problem: format!("'{image}' is not there after its pull") };
         self.image(image).await?.ok_or_else(problem)
+    }
+
+    /// Docker's machine is this one: its socket is a file here.
+    async fn port_is_free(&self, port: HostPort) -> bool {
+        net::is_free(port)
     }
 
     async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<ContainerId, RuntimeError> {
@@ -449,7 +458,7 @@ impl Runtime for Docker {
             Some(RunState::Running { .. }) => {}
             Some(RunState::Paused { .. }) => match self.call("resume the container", |api| api.unpause_container(&id.0)).await {
                 // Ended or resumed meanwhile: the signal finds out.
-                Ok(()) | Err(RuntimeError::Gone | RuntimeError::Refused { .. }) => {}
+                Ok(()) | Err(RuntimeError::Gone | RuntimeError::Refused { .. } | RuntimeError::PortTaken { .. }) => {}
                 Err(other @ (RuntimeError::Unavailable { .. } | RuntimeError::Image { .. })) => return Err(other),
             },
             Some(RunState::Created | RunState::Exited { .. } | RunState::Removing) | None => return Ok(()),
@@ -462,10 +471,12 @@ impl Runtime for Docker {
         match self.call("signal the container", |api| api.kill_container(&id.0, Some(options))).await {
             Ok(()) | Err(RuntimeError::Gone) => Ok(()),
             // Refused is `is not running`: it ended between the look and the signal. Anything else would still be running now.
-            Err(refused @ RuntimeError::Refused { .. }) => match self.inspect(id).await?.map(|container| container.state) {
-                Some(RunState::Running { .. } | RunState::Paused { .. }) => Err(refused),
-                Some(RunState::Created | RunState::Exited { .. } | RunState::Removing) | None => Ok(()),
-            },
+            Err(refused @ (RuntimeError::Refused { .. } | RuntimeError::PortTaken { .. })) => {
+                match self.inspect(id).await?.map(|container| container.state) {
+                    Some(RunState::Running { .. } | RunState::Paused { .. }) => Err(refused),
+                    Some(RunState::Created | RunState::Exited { .. } | RunState::Removing) | None => Ok(()),
+                }
+            }
             Err(other @ (RuntimeError::Unavailable { .. } | RuntimeError::Image { .. })) => Err(other),
         }
     }
@@ -476,7 +487,7 @@ impl Runtime for Docker {
             Ok(()) | Err(RuntimeError::Gone) => Ok(()),
             // `removal is already in progress`: not gone yet, so not done yet; the caller asks again.
             Err(RuntimeError::Refused { operation, problem }) => Err(RuntimeError::Unavailable { operation, problem }),
-            Err(other @ (RuntimeError::Unavailable { .. } | RuntimeError::Image { .. })) => Err(other),
+            Err(other @ (RuntimeError::Unavailable { .. } | RuntimeError::PortTaken { .. } | RuntimeError::Image { .. })) => Err(other),
         }
     }
 

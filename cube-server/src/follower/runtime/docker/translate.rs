@@ -8,10 +8,12 @@ use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, HostConfig, HostConfigLogConfig, PortBinding,
 };
 use cube_api::meta::Uid;
-use cube_api::pod::{Port, Protocol};
+use cube_api::pod::{HostPort, Protocol, PublishedPort};
 use jiff::Timestamp;
 
-use crate::follower::runtime::{ContainerId, ContainerSpec, Identity, Observed, RunState, RuntimeError, SandboxSpec, Scope, Spare};
+use crate::follower::runtime::{
+    Binding, ContainerId, ContainerSpec, Identity, Observed, RunState, RuntimeError, SandboxSpec, Scope, Spare,
+};
 
 /// Whose cluster a container is.
 pub const CLUSTER: &str = "io.cube.cluster";
@@ -36,11 +38,9 @@ const MAX_WORDS: usize = 400;
 
 /// What to create a sandbox with.
 pub fn sandbox_body(spec: &SandboxSpec, image: &str) -> ContainerCreateBody {
-    let published: Vec<&Port> = spec.published.iter().filter(|port| port.host_port.is_some()).collect();
     let mut bindings: HashMap<String, Option<Vec<PortBinding>>> = HashMap::new();
-    for port in &published {
-        let binding =
-            PortBinding { host_ip: port.host_ip.map(|ip| ip.to_string()), host_port: port.host_port.map(|number| number.to_string()) };
+    for port in &spec.published {
+        let binding = PortBinding { host_ip: port.host_ip.map(|ip| ip.to_string()), host_port: Some(port.host_port.to_string()) };
         bindings.entry(port_key(port)).or_default().get_or_insert_default().push(binding);
     }
     ContainerCreateBody {
@@ -73,7 +73,23 @@ fn pause_body(labels: HashMap<String, String>, image: &str, bindings: HashMap<St
     }
 }
 
-fn port_key(port: &Port) -> String {
+/// What `80/tcp` is bound to; what isn't to be read is no binding of ours.
+fn bindings_of(key: &str, bound: Vec<PortBinding>) -> Vec<Binding> {
+    let Some((container_port, protocol)) = key.split_once('/') else { return Vec::new() };
+    let protocol = match protocol {
+        "tcp" => Protocol::Tcp,
+        "udp" => Protocol::Udp,
+        _ => return Vec::new(),
+    };
+    let Ok(container_port) = container_port.parse() else { return Vec::new() };
+    let host = |binding: PortBinding| {
+        let ip = binding.host_ip.and_then(|ip| ip.parse::<IpAddr>().ok()).filter(|ip| !ip.is_unspecified());
+        Some(HostPort { port: binding.host_port?.parse().ok()?, protocol, ip })
+    };
+    bound.into_iter().filter_map(host).map(|host| Binding { container_port, host }).collect()
+}
+
+fn port_key(port: &PublishedPort) -> String {
     let protocol = match port.protocol {
         Protocol::Tcp => "tcp",
         Protocol::Udp => "udp",
@@ -189,7 +205,11 @@ pub fn observed(container: ContainerInspectResponse) -> Option<Observed> {
         let mut addresses = networks.into_values().filter_map(|network| network.ip_address?.parse::<IpAddr>().ok());
         addresses.next()
     });
+    let bindings = container.host_config.and_then(|config| config.port_bindings).unwrap_or_default();
+    let mut bindings: Vec<_> = bindings.into_iter().flat_map(|(key, bound)| bindings_of(&key, bound.unwrap_or_default())).collect();
+    bindings.sort_by_key(|binding| (binding.container_port, binding.host));
     Some(Observed {
+        bindings,
         id: ContainerId(container.id?),
         identity: if is_spare(&labels) { Identity::of_sandbox_name(plain_name(&name))? } else { identity(&labels)? },
         sandbox: labels.get(SANDBOX).cloned().map(ContainerId),
@@ -249,8 +269,17 @@ pub fn refusal(operation: &'static str, status: u16, message: &str) -> RuntimeEr
         404 if message.contains("No such image") => RuntimeError::Image { problem: readable(message) },
         404 if message.contains("No such container") => RuntimeError::Gone,
         500.. if !of_the_pod => RuntimeError::Unavailable { operation, problem: readable(message) },
+        500.. if let Some(port) = taken_port(message) => RuntimeError::PortTaken { port, problem: readable(message) },
         _ => RuntimeError::Refused { operation, problem: readable(message) },
     }
+}
+
+/// The host port that is taken, if that is what Docker says: by a container of its own (`Bind for 0.0.0.0:80 failed: port is already allocated`), or by
+/// a program (`listen tcp4 0.0.0.0:80: bind: address already in use`).
+fn taken_port(message: &str) -> Option<u16> {
+    let address =
+        [" failed: port is already allocated", ": bind: address already in use"].iter().find_map(|said| message.split_once(said))?.0;
+    address.rsplit_once(':')?.1.parse().ok()
 }
 
 /// What a failed pull means: whatever Docker or the registry answers is about the image, only a broken connection is the engine's trouble.
@@ -370,9 +399,13 @@ mod tests {
     fn a_taken_port_is_the_pod_s_trouble_and_says_which() {
         let words = "driver failed programming external connectivity on endpoint cube_web__x_0 (ab12): Bind for 0.0.0.0:80 failed: port is already allocated";
         match refusal("start the container", 500, words) {
-            RuntimeError::Refused { problem, .. } => assert_eq!(problem, "Bind for 0.0.0.0:80 failed: port is already allocated"),
+            RuntimeError::PortTaken { port: 80, problem } => assert_eq!(problem, "Bind for 0.0.0.0:80 failed: port is already allocated"),
             other => panic!("{other:?}"),
         }
+        let by_a_program = "driver failed programming external connectivity on endpoint x (ab12): Error starting userland proxy: listen tcp6 \
+                            [::]:30123: bind: address already in use";
+        let refused = refusal("start the container", 500, by_a_program);
+        assert!(matches!(refused, RuntimeError::PortTaken { port: 30_123, .. }), "{refused:?}");
     }
 
     #[test]

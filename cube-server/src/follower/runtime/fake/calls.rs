@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cube_api::meta::Uid;
 use cube_api::node::Capacity;
+use cube_api::pod::HostPort;
 use cube_api::quantity::{Bytes as Memory, MilliCpu};
 use futures::stream::BoxStream;
 use tokio::sync::oneshot;
@@ -18,7 +19,7 @@ use super::script::Pull;
 use super::world::{By, Carry, Container, Moment, World};
 use super::{Fake, exec, image_id, streams};
 use crate::follower::runtime::{
-    CALL_TIMEOUT, ContainerId, ContainerSpec, EngineInfo, ExecHandle, ExecRequest, Hint, Identity, LogBatch, LogRequest, Observed,
+    Binding, CALL_TIMEOUT, ContainerId, ContainerSpec, EngineInfo, ExecHandle, ExecRequest, Hint, Identity, LogBatch, LogRequest, Observed,
     PULL_IDLE, PullProgress, Runtime, RuntimeError, SandboxSpec, Scope, Spare, StopSignal,
 };
 use crate::latest;
@@ -212,9 +213,16 @@ impl Runtime for Fake {
         pulled
     }
 
+    async fn port_is_free(&self, port: HostPort) -> bool {
+        let (world, _) = self.settled();
+        world.is_free(port)
+    }
+
     async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<ContainerId, RuntimeError> {
         let mut container = Container::new(Some(spec.scope.clone()), &spec.identity, "pause", image_id("pause"));
         container.published.clone_from(&spec.published);
+        let bindings = spec.published.iter().map(|port| Binding { container_port: port.container_port, host: port.taken() });
+        container.observed.bindings = bindings.collect();
         let order = Order::new(Operation::CreateSandbox, About::New(&spec.identity));
         self.call(order, move |world, at| world.create(container, at)).await
     }
@@ -243,6 +251,7 @@ impl Runtime for Fake {
         let mut container = Container::new(Some(spec.scope.clone()), &spec.identity, &spec.image, image_id(&spec.image));
         container.observed.sandbox = Some(spec.sandbox.clone());
         container.observed.tty = spec.tty;
+        container.env.clone_from(&spec.env);
         let act = move |world: &mut World, at| {
             if world.has_image(&container.image) { world.create(container, at) } else { Err(no_image(&container.image)) }
         };

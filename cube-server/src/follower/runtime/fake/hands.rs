@@ -30,6 +30,11 @@ impl Fake {
         world.go_down(now);
     }
 
+    /// Something of the machine takes a port, on every address and of both protocols; a bind shows it, or only the engine's own try does.
+    pub fn take_port(&self, port: u16, is_seen: bool) {
+        self.world().taken_ports.insert(port, is_seen);
+    }
+
     /// Freezes a container.
     pub fn pause_by_hand(&self, id: &ContainerId) {
         let (mut world, now) = self.settled();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cube_api::meta::{Name, Uid};
-use cube_api::pod::Port;
+use cube_api::pod::PublishedPort;
 
 use super::world::{By, Container, Key, World};
 use super::{Call, Fake, Operation};
@@ -61,8 +61,10 @@ pub struct Resident {
     pub live: bool,
     /// It runs in a network that isn't its sandbox's of now: that ended, was started again or is gone.
     pub astray: bool,
+    /// What its process finds in its environment.
+    pub env: BTreeMap<String, String>,
     /// Its host ports; while it is live, they are taken.
-    pub published: Vec<Port>,
+    pub published: Vec<PublishedPort>,
 }
 
 impl Fake {
@@ -136,6 +138,7 @@ fn resident(world: &World, container: &Container) -> Resident {
         observed: container.observed.clone(),
         live,
         astray: live && !at_home,
+        env: container.env.clone(),
         published: container.published.clone(),
     }
 }

@@ -2,11 +2,12 @@
 //! nothing here waits, and nobody has to look at it for time to go by.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cube_api::meta::{Name, Uid};
-use cube_api::pod::{Port, Protocol};
+use cube_api::pod::{HostPort, PublishedPort};
 use jiff::Timestamp;
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -65,6 +66,8 @@ pub(super) struct World {
     pub(super) tallies: BTreeMap<Key, Tally>,
     pub(super) live_execs: usize,
     pub(super) down: bool,
+    /// Ports that something of the machine has, each with whether a bind shows it.
+    pub(super) taken_ports: BTreeMap<u16, bool>,
     /// How often it went down: what was open before is broken.
     pub(super) outages: u64,
     pub(super) changed_at: Duration,
@@ -85,7 +88,8 @@ pub(super) struct Container {
     pub(super) foreign: bool,
     /// No pod's yet: `observed` says nothing of whose it is before one takes it.
     pub(super) spare: bool,
-    pub(super) published: Vec<Port>,
+    pub(super) published: Vec<PublishedPort>,
+    pub(super) env: BTreeMap<String, String>,
     pub(super) image: String,
     pub(super) observed: Observed,
     pub(super) log: Log,
@@ -103,11 +107,12 @@ impl Container {
     pub(super) fn new(scope: Option<Scope>, identity: &Identity, image: &str, image_id: String) -> Self {
         let id = ContainerId(String::new());
         let state = RunState::Created;
-        let observed = Observed { id, identity: identity.clone(), sandbox: None, image_id, tty: false, ip: None, state };
+        let observed =
+            Observed { id, identity: identity.clone(), sandbox: None, image_id, tty: false, ip: None, bindings: Vec::new(), state };
         let (name, image) = (identity.container_name(), image.to_owned());
-        let (published, log) = (Vec::new(), Log::default());
+        let (published, env, log) = (Vec::new(), BTreeMap::new(), Log::default());
         let (foreign, spare, joined, stopped, overdue) = (false, false, None, None, None);
-        Self { name, scope, foreign, spare, published, image, observed, log, runs: 0, joined, stopped, overdue }
+        Self { name, scope, foreign, spare, published, env, image, observed, log, runs: 0, joined, stopped, overdue }
     }
 
     /// A spare sandbox.
@@ -226,14 +231,18 @@ impl World {
         let joined = container.observed.sandbox.as_ref().and_then(|sandbox| self.containers.get(sandbox)).map(|sandbox| sandbox.runs);
         let container = self.containers.get_mut(id).ok_or(RuntimeError::Gone)?;
         // Docker's codes: 128 for what is around the process, 127 for a program that isn't there.
-        let problem = obstacle.map(|problem| (128, problem)).or_else(|| script.start_error.clone().map(|problem| (127, problem)));
+        let refused = |problem| RuntimeError::Refused { operation: "start the container", problem };
+        let problem = obstacle.map(|error| (128, error)).or_else(|| script.start_error.clone().map(|problem| (127, refused(problem))));
         if let Some((code, problem)) = problem {
-            let error = Some(problem.clone());
+            let error = Some(problem.to_string());
             container.observed.state = RunState::Exited { code, oom: false, error, started: None, finished: None };
             self.changed(at);
-            return Err(RuntimeError::Refused { operation: "start the container", problem });
+            return Err(problem);
         }
         container.observed.state = RunState::Running { since: at.wall };
+        if container.observed.sandbox.is_none() && container.scope.is_some() {
+            container.observed.ip = Some(address_of(id));
+        }
         container.runs += 1;
         (container.joined, container.overdue) = (joined, None);
         container.log.begin(&script, at);
@@ -252,18 +261,28 @@ impl World {
     }
 
     /// Why a container can't start for what others do.
-    fn obstacle(&self, container: &Container) -> Option<String> {
+    fn obstacle(&self, container: &Container) -> Option<RuntimeError> {
         let sandbox = container.observed.sandbox.as_ref();
         if sandbox.is_some_and(|sandbox| !self.containers.get(sandbox).is_some_and(Container::is_live)) {
-            return Some("cannot join network of a non running container".to_owned());
+            let problem = "cannot join network of a non running container".to_owned();
+            return Some(RuntimeError::Refused { operation: "start the container", problem });
         }
-        let taken = |port: &&Port| {
-            let mut others = self.containers.values().filter(|other| other.is_live()).flat_map(|other| &other.published);
-            others.any(|other| collide(other, port))
-        };
-        let port = container.published.iter().find(taken)?;
+        let port =
+            container.published.iter().find(|port| self.publishes(port.taken()) || self.taken_ports.contains_key(&port.host_port))?;
         let address = port.host_ip.map_or_else(|| "0.0.0.0".to_owned(), |ip| ip.to_string());
-        Some(format!("Bind for {address}:{} failed: port is already allocated", port.host_port?))
+        let problem = format!("Bind for {address}:{} failed: port is already allocated", port.host_port);
+        Some(RuntimeError::PortTaken { port: port.host_port, problem })
+    }
+
+    /// Whether a container that runs publishes a port.
+    fn publishes(&self, port: HostPort) -> bool {
+        let mut others = self.containers.values().filter(|other| other.is_live()).flat_map(|other| &other.published);
+        others.any(|other| other.taken().collides(&port))
+    }
+
+    /// What a bind on the machine would say.
+    pub(super) fn is_free(&self, port: HostPort) -> bool {
+        !self.publishes(port) && self.taken_ports.get(&port.port) != Some(&true)
     }
 
     pub(super) fn end(&mut self, id: &ContainerId, code: i64, oom: bool, at: Moment) {
@@ -393,8 +412,9 @@ impl World {
     }
 }
 
-fn collide(one: &Port, other: &Port) -> bool {
-    let key = |port: &Port| (port.host_port, port.protocol == Protocol::Tcp);
-    let same_address = one.host_ip.is_none() || other.host_ip.is_none() || one.host_ip == other.host_ip;
-    one.host_port.is_some() && key(one) == key(other) && same_address
+/// As Docker's bridge gives them out: by the number of the container, so that no two have the same.
+fn address_of(ContainerId(id): &ContainerId) -> IpAddr {
+    let number: u32 = id.trim_start_matches("fake-").parse().unwrap_or_default();
+    let [_, _, high, low] = number.to_be_bytes();
+    IpAddr::from([172, 17, high, low])
 }

@@ -61,6 +61,7 @@ fn assignment(generation: u64, pods: usize) -> Assignment {
     let pods = (0..pods).map(|i| AssignedPod {
         uid: Uid(uuid::Uuid::from_u128(i as u128)),
         name: "web".parse().expect("a name"),
+        labels: Default::default(),
         spec: spec.clone(),
         want: Want::Run { restarts: 0 },
     });

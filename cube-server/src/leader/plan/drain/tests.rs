@@ -28,6 +28,7 @@ fn node(text: &str, cpu: u64, cordoned: bool) -> Node {
         cordon: cordoned.then_some(Cordon { since: Timestamp::UNIX_EPOCH, reason: None, drain: None }),
         version: String::new(),
         engine: String::new(),
+        address: None,
         created_at: Timestamp::UNIX_EPOCH,
         seen_at: Timestamp::UNIX_EPOCH,
         condition: NodeCondition::Ready,

@@ -10,7 +10,8 @@ use cube_api::pod::Strategy;
 use super::filters::{Tally, Unfit};
 use super::need::Need;
 use super::strategies::{Costs, Shares, costs, shares};
-use crate::leader::store::{HostPort, NodeLoad, Reserved};
+use crate::leader::store::{NodeLoad, Reserved};
+use cube_api::pod::HostPort;
 
 /// A node, and what its pods use of it.
 #[derive(Debug, Clone)]

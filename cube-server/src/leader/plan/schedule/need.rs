@@ -3,7 +3,8 @@
 use cube_api::meta::Labels;
 use cube_api::pod::{PodSpec, Strategy};
 
-use crate::leader::store::{HostPort, Reserved};
+use crate::leader::store::Reserved;
+use cube_api::pod::HostPort;
 
 /// All of a pod that its placing depends on; pods for which this is equal are placed alike.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -13,7 +13,8 @@ use proptest::prelude::*;
 use proptest::strategy::Strategy as _;
 
 use super::*;
-use crate::leader::store::{HostPort, NodeLoad, Reserved};
+use crate::leader::store::{NodeLoad, Reserved};
+use cube_api::pod::HostPort;
 
 const MI: u64 = 1 << 20;
 
@@ -36,6 +37,7 @@ fn node(text: &str, ready: bool, cpu: u64, mebibytes: u64, pods: u32) -> Node {
         cordon: None,
         version: String::new(),
         engine: String::new(),
+        address: None,
         created_at: Timestamp::UNIX_EPOCH,
         seen_at: Timestamp::UNIX_EPOCH,
         condition: if ready { NodeCondition::Ready } else { NodeCondition::NotReady { reason: "silent".to_owned() } },

@@ -4,6 +4,7 @@ use cube_api::ErrorCode;
 use cube_api::manifest::Resource;
 use cube_api::meta::Revision;
 use cube_api::node::NodeCondition;
+use cube_api::pod::PublishedPort;
 use cube_api::routes::{ApplyAction, DeleteQuery};
 use cube_api::session::Want;
 use futures::future::join_all;
@@ -213,6 +214,35 @@ async fn a_pod_is_not_bound_where_a_restart_took_the_room_after_the_scheduler_lo
     let bind = Placing::Bind { uid, node: name("n1"), reason: "it fitted".to_owned() };
     leader.store.place(vec![bind]).await.expect("a placing");
     assert_eq!(leader.store.read(|state| state.pods[&uid].pod.placement.node.clone()), None, "host port 8080 is taken");
+}
+
+#[tokio::test]
+async fn a_port_that_a_node_chose_is_taken_as_one_that_a_pod_asks_for_until_its_pod_is_over() {
+    let leader = Leader::start().await;
+    leader.join("n1", 1).await;
+    let Resource::Pod(mut free) = pod("free", "nginx", "a") else { panic!("a pod") };
+    free.spec.containers[0].ports[0].host_port = Some(0);
+    let chosen = PublishedPort::new(&free.spec.containers[0].name, &free.spec.containers[0].ports[0], 8080);
+    let holder = leader.run_on("n1", Resource::Pod(free)).await;
+    let report = async |sequence, phase, ports: &[PublishedPort]| {
+        let mut report = leader.report(1);
+        report.pods.push(pod_report(holder, sequence, phase, false));
+        report.pods[0].status.host_ports = ports.into();
+        leader.store.report(name("n1"), report).await.expect("a report");
+    };
+    let taken = || leader.store.read(|state| state.load(&name("n1")).map(|load| load.host_ports.values().sum::<u32>()));
+    assert_eq!(taken(), Some(0), "none is known yet");
+    report(1, Phase::Running, std::slice::from_ref(&chosen)).await;
+    assert_eq!(taken(), Some(1));
+    let uid = leader.apply(pod("next", "nginx", "a")).await.1.metadata.uid;
+    let bind = || Placing::Bind { uid, node: name("n1"), reason: "it fitted".to_owned() };
+    let node = || leader.store.read(|state| state.pods[&uid].pod.placement.node.clone());
+    leader.store.place(vec![bind()]).await.expect("a placing");
+    assert_eq!(node(), None, "host port 8080 is taken");
+    report(2, Phase::Succeeded, &[]).await;
+    assert_eq!(taken(), Some(0));
+    leader.store.place(vec![bind()]).await.expect("a placing");
+    assert_eq!(node(), Some(name("n1")));
 }
 
 #[tokio::test]
