@@ -152,6 +152,7 @@ pub struct AppliedItem {
 /// A resource that was applied.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[allow(clippy::large_enum_variant, reason = "most of them are pods, and nobody keeps them")]
 pub enum AppliedResource {
     /// A pod.
     Pod(Pod),
