@@ -41,6 +41,8 @@ const PROMISES: &[(&str, u32)] = &[
     ("LC", 10),
     // Deployments.
     ("DE", 9),
+    // Jobs and cronjobs.
+    ("JO", 12),
 ];
 
 fn wanted() -> Vec<String> {

@@ -4,6 +4,7 @@ mod backup;
 mod connections;
 mod disk;
 mod follower_kills;
+mod jobs;
 mod leader_kills;
 mod lives;
 mod rig;

@@ -14,9 +14,6 @@ use crate::ambient::Ambient;
 use crate::leader::plan::cron::{Decision, decide};
 use crate::leader::store::{Change, Changed, State, Store};
 
-/// The longest between two looks while a time is waited for: a machine's clock may be set.
-const LOOKS_EVERY: Duration = Duration::from_secs(10);
-
 /// Runs until it is dropped.
 pub(super) async fn run(store: Store, ambient: Ambient) {
     loop {
@@ -26,9 +23,7 @@ pub(super) async fn run(store: Store, ambient: Ambient) {
         for object in &snapshot.cronjobs {
             let Some(cronjob) = object.cronjob() else { continue };
             let Decision { pass, due } = decide(cronjob, &snapshot.jobs_of(&cronjob.metadata.uid), now);
-            if due.is_some() {
-                at_most = at_most.min(wait_until(due, now)).min(LOOKS_EVERY);
-            }
+            at_most = at_most.min(wait_until(due, now));
             let Some(pass) = pass else { continue };
             if let Err(error) = store.settle(pass).await {
                 log_failure("going on with a cronjob", &error);

@@ -123,11 +123,13 @@ async fn collect_garbage(store: Store, every: Duration) {
     }
 }
 
-/// How long it is until then; as good as for ever without a time.
+/// How long to wait for a time of day; as good as for ever without one. The machine's clock may be set meanwhile, so it is looked at now and then.
 fn wait_until(due: Option<Timestamp>, now: Timestamp) -> Duration {
-    let wait = due.map_or(Duration::MAX, |due| Duration::try_from(due.duration_since(now)).unwrap_or(Duration::ZERO));
+    const LOOKS_EVERY: Duration = Duration::from_secs(10);
     // A timer's step, so that a clock that is a little behind doesn't make it spin.
-    wait.max(Duration::from_millis(1))
+    const SHORTEST: Duration = Duration::from_millis(1);
+    let Some(due) = due else { return Duration::MAX };
+    Duration::try_from(due.duration_since(now)).unwrap_or(SHORTEST).clamp(SHORTEST, LOOKS_EVERY)
 }
 
 /// Waits until something that matters has happened after the revision that was looked at, or `at_most`.

@@ -1,6 +1,7 @@
 //! The loops on a real store, under paused time: what happens without time passing was caused by the commit, not by a timer.
 
 mod drain;
+mod jobs;
 mod strategy;
 
 use std::path::Path;

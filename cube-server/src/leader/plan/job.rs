@@ -56,7 +56,7 @@ pub fn decide(job: &Job, pods: &[OwnedPod], now: Timestamp) -> Decision {
         None => plan.before_the_end(&sets),
     };
     for uid in sets.surplus() {
-        plan.pass.retire.push((uid, format!("it has ended, and the newest {KEPT} such pods of its job are kept"), None));
+        plan.pass.retire.push((uid, format!("it has ended, and the newest {KEPT} such pods of its job are kept"), Some(0)));
     }
     let Plan { job: after, mut pass, now: _ } = plan;
     let changes = after != *job || !pass.retire.is_empty();
