@@ -9,6 +9,7 @@ mod forms;
 mod image;
 mod path;
 mod tree;
+mod typed;
 mod validate;
 
 use std::borrow::Cow;
@@ -17,6 +18,7 @@ use std::collections::{BTreeMap, btree_map};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use self::typed::read_object;
 pub use self::validate::{label_key_problem, label_value_problem};
 
 use self::decode::Finding;
