@@ -41,16 +41,16 @@ fn unfinished(pod: &Pod) -> String {
         ContainerState::Running(_) | ContainerState::Terminated(_) => None,
     });
     let ended = pod.status.containers.iter().find_map(|container| match &container.state {
-        ContainerState::Terminated(end) if end.exit_code != 0 => Some(end.reason.as_str()),
+        ContainerState::Terminated(end) if end.is_failure() => Some(end.reason.as_str()),
         ContainerState::Terminated(_) | ContainerState::Running(_) | ContainerState::Waiting(_) => None,
     });
     waiting.or(ended).unwrap_or("Running").to_owned()
 }
 
-/// How many containers run, and how many there are: `1/2`.
-pub fn running_of(pod: &Pod) -> (usize, usize) {
-    let running = pod.status.containers.iter().filter(|container| matches!(container.state, ContainerState::Running(_))).count();
-    (running, pod.spec.containers.len())
+/// How many containers are ready, and how many there are: `1/2`.
+pub fn ready_of(pod: &Pod) -> (usize, usize) {
+    let ready = pod.status.containers.iter().filter(|container| container.is_ready()).count();
+    (ready, pod.spec.containers.len())
 }
 
 #[cfg(test)]
@@ -70,6 +70,9 @@ mod tests {
             image: "nginx".to_owned(),
             image_id: None,
             container_id: None,
+            started: matches!(state, ContainerState::Running(_)),
+            ready: None,
+            probe_failure: None,
             state,
             last_termination: None,
             restart_count: 0,
@@ -155,8 +158,28 @@ mod tests {
     }
 
     #[test]
-    fn running_containers_are_counted_against_the_spec() {
-        assert_eq!(running_of(&pod(Phase::Pending, Vec::new())), (0, 2));
-        assert_eq!(running_of(&pod(Phase::Running, vec![running(), ended(0, EndReason::Completed)])), (1, 2));
+    fn ready_containers_are_counted_against_the_spec() {
+        assert_eq!(ready_of(&pod(Phase::Pending, Vec::new())), (0, 2));
+        assert_eq!(ready_of(&pod(Phase::Running, vec![running(), ended(0, EndReason::Completed)])), (1, 2));
+        let mut pod = pod(Phase::Running, vec![running(), running()]);
+        pod.status.containers[1].ready = Some(false);
+        assert_eq!(ready_of(&pod), (1, 2));
+    }
+
+    #[test]
+    fn a_pod_is_ready_while_all_its_containers_are_and_it_is_here() {
+        let whole = pod(Phase::Running, vec![running(), running()]);
+        assert!(whole.is_ready());
+        let not = |change: fn(&mut Pod)| {
+            let mut pod = whole.clone();
+            change(&mut pod);
+            !pod.is_ready()
+        };
+        assert!(not(|pod| pod.status.containers[1].ready = Some(false)));
+        assert!(not(|pod| pod.status.containers[1].state = ended(0, EndReason::Completed)));
+        assert!(not(|pod| pod.status.containers.clear()));
+        assert!(not(|pod| pod.status.phase = Phase::Pending));
+        assert!(not(|pod| pod.metadata.deletion_requested_at = Some(Timestamp::UNIX_EPOCH)));
+        assert!(not(|pod| pod.placement.waiting_for = Some("its node is lost".to_owned())));
     }
 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use cube_api::manifest::{self, Resource};
 use cube_api::pod::{
-    Amounts, Container, ContainerState, ContainerStatus, EndReason, ImagePullPolicy, OnNodeLoss, Phase, Placement, Port, Protocol,
-    Resources, RestartPolicy, RestartRules, Running, Strategy, Terminated, WaitReason, Waiting,
+    Amounts, Container, ContainerState, ContainerStatus, EndReason, HttpGetProbe, HttpHeader, ImagePullPolicy, OnNodeLoss, Phase,
+    Placement, Port, Probe, ProbePort, Protocol, Resources, RestartPolicy, RestartRules, Running, Scheme, Strategy, Terminated, WaitReason,
+    Waiting,
 };
 use cube_api::quantity::{Bytes, MilliCpu};
 use cube_api::session::{Announcement, Assignment, AssignmentAccepted, PodReport, Report, ReportAccepted, Welcome};
@@ -27,6 +28,9 @@ fn status_of(container: &str, state: ContainerState) -> ContainerStatus {
         image: "nginx:latest".to_owned(),
         image_id: None,
         container_id: None,
+        started: matches!(state, ContainerState::Running(_)),
+        ready: Some(false),
+        probe_failure: None,
         state,
         last_termination: None,
         restart_count: 0,
@@ -42,6 +46,23 @@ fn full_pod() -> Pod {
         protocol: Protocol::Tcp,
         host_ip: Some("127.0.0.1".parse().expect("an address")),
     };
+    let probe = Probe {
+        http_get: Some(HttpGetProbe {
+            path: "/health".to_owned(),
+            port: ProbePort::Name(name("http")),
+            scheme: Scheme::Http,
+            host: None,
+            http_headers: vec![HttpHeader { name: "X-Probe".to_owned(), value: "cube".to_owned() }],
+        }),
+        tcp_socket: None,
+        exec: None,
+        initial_delay_seconds: 2,
+        period_seconds: 10,
+        timeout_seconds: 1,
+        success_threshold: 1,
+        failure_threshold: 3,
+        termination_grace_period_seconds: None,
+    };
     let container = Container {
         name: name("app"),
         image: "nginx:latest".to_owned(),
@@ -54,6 +75,9 @@ fn full_pod() -> Pod {
             requests: Amounts { cpu: Some(MilliCpu(250)), memory: None, disk: Some(Bytes(1 << 30)) },
             limits: Amounts { cpu: None, memory: Some(Bytes(64 << 20)), disk: None },
         },
+        liveness_probe: None,
+        readiness_probe: Some(Box::new(probe)),
+        startup_probe: None,
         image_pull_policy: ImagePullPolicy::IfNotPresent,
         tty: true,
         stdin: true,
@@ -93,6 +117,7 @@ fn full_pod() -> Pod {
             message: None,
             pod_ip: Some("172.17.0.2".parse().expect("an address")),
             started_at: Some(second(3)),
+            ready_since: Some(second(6)),
             finished_at: None,
             containers: vec![
                 ContainerStatus {

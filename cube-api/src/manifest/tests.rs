@@ -155,7 +155,7 @@ fn what_is_missing_is_named_and_its_absence_brings_no_second_problem() {
             "3:21: pod/web: spec.containers[0]: the field `name` is missing",
             "3:21: pod/web: spec.containers[0]: the field `image` is missing",
             "3:25: pod/web: spec.containers[1]: found 5; a map with the fields name, image, command, args, env, workingDir, ports, \
-             resources, imagePullPolicy, tty, stdin is expected",
+             resources, livenessProbe, readinessProbe, startupProbe, imagePullPolicy, tty, stdin is expected",
             "3:38: pod/web: spec.containers[2].image: found nothing; a text is expected",
         ]
     );

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::probe::{Probe, ProbeKind};
 use crate::meta::Name;
 use crate::quantity::{Bytes, MilliCpu};
 
@@ -34,6 +35,15 @@ pub struct Container {
     /// What the scheduler reserves and what Docker enforces.
     #[serde(default, skip_serializing_if = "Resources::is_empty")]
     pub resources: Resources,
+    /// Whether it still works: if not, it is ended, which counts as a crash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub liveness_probe: Option<Box<Probe>>,
+    /// Whether it may be sent requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub readiness_probe: Option<Box<Probe>>,
+    /// Whether it has come up: the other probes wait for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub startup_probe: Option<Box<Probe>>,
     /// When to ask a registry.
     #[serde(default)]
     pub image_pull_policy: ImagePullPolicy,
@@ -43,6 +53,17 @@ pub struct Container {
     /// Keeps the main process's standard input open.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stdin: bool,
+}
+
+impl Container {
+    /// Its probe of this kind.
+    pub fn probe(&self, kind: ProbeKind) -> Option<&Probe> {
+        match kind {
+            ProbeKind::Startup => self.startup_probe.as_deref(),
+            ProbeKind::Liveness => self.liveness_probe.as_deref(),
+            ProbeKind::Readiness => self.readiness_probe.as_deref(),
+        }
+    }
 }
 
 /// When an image is pulled. Unlike Kubernetes, `:latest` does not change the default: what the node has is used, as `docker run` does.

@@ -4,6 +4,7 @@
 
 mod container;
 mod expand;
+mod probe;
 mod status;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::container::{Amounts, Container, ImagePullPolicy, Port, Protocol, Resources};
 pub use self::expand::expand;
+pub use self::probe::{ExecProbe, Handler, HttpGetProbe, HttpHeader, Probe, ProbeKind, ProbePort, Scheme, TcpSocketProbe};
 pub use self::status::{
     ContainerState, ContainerStatus, DRAINED, EndReason, NODE_FORGOT, NODE_LOST, Phase, PodStatus, Running, Terminated, WaitReason, Waiting,
 };
@@ -37,6 +39,17 @@ pub struct Pod {
     /// What its node says of it.
     #[serde(default)]
     pub status: PodStatus,
+}
+
+impl Pod {
+    /// Whether it may be sent requests: it is Running, each of its containers is ready, and it isn't on its way out. What the node of a pod that
+    /// waits for its lost node said last doesn't count.
+    pub fn is_ready(&self) -> bool {
+        let PodStatus { phase, containers, .. } = &self.status;
+        let is_here = self.metadata.deletion_requested_at.is_none() && self.placement.waiting_for.is_none();
+        let all = !containers.is_empty() && containers.iter().all(ContainerStatus::is_ready);
+        is_here && *phase == Phase::Running && all
+    }
 }
 
 /// Where a pod runs. Set once: a pod never moves.

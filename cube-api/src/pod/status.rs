@@ -48,6 +48,9 @@ pub struct PodStatus {
     /// When every container had been started for the first time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
+    /// Since when all its containers are ready, by its node's clock; none while one isn't.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_since: Option<Timestamp>,
     /// When it became Succeeded or Failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Timestamp>,
@@ -72,11 +75,31 @@ pub struct ContainerStatus {
     pub container_id: Option<String>,
     /// What it does now.
     pub state: ContainerState,
+    /// Whether its process runs and its startup probe, if it has one, has succeeded.
+    #[serde(default)]
+    pub started: bool,
+    /// Whether it is started and its readiness probe, if it has one, says so. Absent from a node of a version before there were probes, where what
+    /// runs is ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<bool>,
+    /// What its startup or readiness probe got, while that keeps it from being ready: `readiness probe failed: HTTP 503 from http://...`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe_failure: Option<String>,
     /// How the attempt before ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_termination: Option<Terminated>,
     /// Starts beyond the first. Never falls.
     pub restart_count: u32,
+}
+
+impl ContainerStatus {
+    /// Whether it may be sent requests.
+    pub fn is_ready(&self) -> bool {
+        match self.state {
+            ContainerState::Running(_) => self.ready.unwrap_or(true),
+            ContainerState::Waiting(_) | ContainerState::Terminated(_) => false,
+        }
+    }
 }
 
 /// What a container does now.
@@ -163,6 +186,13 @@ pub struct Terminated {
     pub finished_at: Option<Timestamp>,
 }
 
+impl Terminated {
+    /// Whether it ended badly: with another code than 0, or because it was unhealthy.
+    pub fn is_failure(&self) -> bool {
+        self.exit_code != 0 || self.reason == EndReason::Unhealthy
+    }
+}
+
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum EndReason {
@@ -173,6 +203,8 @@ pub enum EndReason {
     /// Killed for its memory limit.
     #[serde(rename = "OOMKilled")]
     OomKilled,
+    /// A probe found it unhealthy, and it was stopped for that, whatever it exited with.
+    Unhealthy,
     /// It could not be started at all.
     StartError,
     /// Its container is gone and nobody knows how it ended.
@@ -186,6 +218,7 @@ impl EndReason {
             Self::Completed => "Completed",
             Self::Error => "Error",
             Self::OomKilled => "OOMKilled",
+            Self::Unhealthy => "Unhealthy",
             Self::StartError => "StartError",
             Self::Unknown => "Unknown",
         }

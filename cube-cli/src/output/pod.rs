@@ -29,10 +29,10 @@ pub fn table<'a>(pods: impl IntoIterator<Item = &'a Pod>, wide: bool, now: Times
 }
 
 fn row(pod: &Pod, wide: bool, now: Timestamp) -> Vec<Cell> {
-    let (running, all) = status::running_of(pod);
+    let (ready, all) = status::ready_of(pod);
     let mut row = vec![
         pod.metadata.name.as_str().into(),
-        format!("{running}/{all}").into(),
+        format!("{ready}/{all}").into(),
         Cell::toned(status::of_pod(pod), tone(pod)),
         restarts(pod).into(),
         age::since(pod.metadata.created_at, now).into(),
@@ -66,7 +66,7 @@ pub fn tone(pod: &Pod) -> Tone {
             WaitReason::ContainerCreating | WaitReason::Pulling => false,
         },
         ContainerState::Running(_) => false,
-        ContainerState::Terminated(end) => end.exit_code != 0,
+        ContainerState::Terminated(end) => end.is_failure(),
     });
     let waits = pod.placement.waiting_for.is_some();
     match pod.status.phase {

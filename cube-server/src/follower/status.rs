@@ -23,14 +23,16 @@ pub fn of_pod(pod: &AssignedPod, record: &PodRecord, view: &View, now: Timestamp
         let container = record.containers.get(&spec.name)?;
         Some(of_container(spec, Known { policy: pod.spec.restart_policy, pod: record, container, view, now }))
     });
+    let containers: Vec<_> = containers.collect();
     PodStatus {
         phase,
         reason: end.and_then(|end| end.reason.clone()),
         message: end.and_then(|end| end.message.clone()).or_else(|| paused(view)),
         pod_ip: view.sandbox(record.sandbox.attempt).and_then(|sandbox| sandbox.ip),
         started_at: record.started_at,
+        ready_since: ready_since(&containers),
         finished_at: finished_at(record),
-        containers: containers.collect(),
+        containers,
     }
 }
 
@@ -40,6 +42,15 @@ fn end_of(record: &PodRecord) -> Option<&PodEnd> {
         Stage::Stopping { end, .. } | Stage::Stopped { end } => end.as_ref(),
         Stage::Live | Stage::Restarting { .. } => None,
     }
+}
+
+/// Since the last of them is ready, if all are.
+fn ready_since(containers: &[ContainerStatus]) -> Option<Timestamp> {
+    let since = containers.iter().map(|container| match &container.state {
+        ContainerState::Running(running) if container.is_ready() => Some(running.started_at),
+        ContainerState::Running(_) | ContainerState::Waiting(_) | ContainerState::Terminated(_) => None,
+    });
+    since.collect::<Option<Vec<_>>>()?.into_iter().max()
 }
 
 fn finished_at(record: &PodRecord) -> Option<Timestamp> {
@@ -79,6 +90,8 @@ fn of_container(spec: &Container, known: Known<'_>) -> ContainerStatus {
         image: spec.image.clone(),
         image_id: image_id.or_else(|| view.images.get(&spec.name).cloned()),
         container_id: shown.map(|seen| seen.id.0.clone()),
+        started: matches!(state, ContainerState::Running(_)),
+        ready: Some(matches!(state, ContainerState::Running(_))),
         state,
         last_termination,
         restart_count: container.starts.saturating_sub(1),

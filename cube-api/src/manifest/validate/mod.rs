@@ -3,6 +3,8 @@
 //! The numbers are Kubernetes', Docker's or Linux's; each says whose. Only texts and numbers are looked at: whether an image exists or a
 //! node has the port is for the node and the scheduler to find out.
 
+mod probes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -99,6 +101,7 @@ impl Checks {
             self.check(right, || path.key("workingDir"), || format!("`{}` is not an absolute path", excerpt(folder)));
         }
         self.resources(&path.key("resources"), &container.resources);
+        self.probes(path, container);
     }
 
     fn words(&mut self, path: &Path, words: &[String]) {
