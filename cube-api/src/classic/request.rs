@@ -145,8 +145,11 @@ struct TaskSpec {
     state: Option<State>,
     image: String,
     /// Cores.
-    #[serde(default, alias = "CPU")]
+    #[serde(default)]
     cpu: Option<MilliCpu>,
+    /// The same, as answers have it. No alias: what stands in for a task that can't be read has every name once.
+    #[serde(default, rename = "CPU")]
+    answered_cpu: Option<MilliCpu>,
     #[serde(default)]
     memory: Option<Bytes>,
     #[serde(default)]
@@ -172,10 +175,14 @@ struct TaskSpec {
     _created_at: Option<IgnoredAny>,
     #[serde(default, rename = "UpdatedAt")]
     _updated_at: Option<IgnoredAny>,
-    #[serde(default, rename = "StartsAt", alias = "StartTime")]
+    #[serde(default, rename = "StartsAt")]
     _starts_at: Option<IgnoredAny>,
-    #[serde(default, rename = "FinishedAt", alias = "FinishTime")]
+    #[serde(default, rename = "StartTime")]
+    _start_time: Option<IgnoredAny>,
+    #[serde(default, rename = "FinishedAt")]
     _finished_at: Option<IgnoredAny>,
+    #[serde(default, rename = "FinishTime")]
+    _finish_time: Option<IgnoredAny>,
 }
 
 impl TaskSpec {
@@ -187,10 +194,13 @@ impl TaskSpec {
         let mut problems = Vec::new();
         let (id, bound) = (self.id(), self.port_bindings.unwrap_or_default());
         problems.extend(bound_twice(&bound));
+        if self.cpu.is_some() && self.answered_cpu.is_some() {
+            problems.push(problem("Task.CPU", "it is there twice: Cpu and CPU are one"));
+        }
         // Docker publishes a bound port whether it is exposed or not, and the classic workers have it publish what is exposed: on a port that is free.
         let exposed = self.exposed_ports.unwrap_or_default().into_keys().map(|port| (port, BoundPort(0)));
         let ports: BTreeMap<PortKey, BoundPort> = exposed.chain(bound.iter().map(|(port, host)| (*port, *host))).collect();
-        let mut container = json!({"image": self.image, "resources": resources(self.cpu, self.memory, self.disk)});
+        let mut container = json!({"image": self.image, "resources": resources(self.cpu.or(self.answered_cpu), self.memory, self.disk)});
         if let Some(env) = self.env {
             container["env"] = json!(env.variables(&mut problems));
         }

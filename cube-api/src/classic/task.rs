@@ -140,8 +140,10 @@ pub fn short_ids(ids: &[String]) -> Vec<String> {
     ids.iter().map(|id| id.get(..shortest(id)).unwrap_or(id).to_owned()).collect()
 }
 
-fn health_check(_pod: &Pod) -> String {
-    String::new()
+/// The path of the first liveness probe that is a GET.
+fn health_check(pod: &Pod) -> String {
+    let path = pod.spec.containers.iter().find_map(|container| Some(container.liveness_probe.as_ref()?.http_get.as_ref()?.path.clone()));
+    path.unwrap_or_default()
 }
 
 fn host_ports(_pod: &Pod) -> BTreeMap<PortKey, Vec<HostBinding>> {
