@@ -51,9 +51,7 @@ pub fn read(body: &[u8]) -> Result<Order, Vec<Problem>> {
             Some(id) => Ok(Order::Stop(id)),
             None => Err(vec![problem("Task.ID", "a task to stop (state 3, Completed) is named by its ID")]),
         },
-        Some(State::Failed) => {
-            Err(vec![problem("State", "a task can't be asked to fail: 0, 1 or 2 runs it, 3 (Completed) stops it")])
-        }
+        Some(State::Failed) => Err(vec![problem("State", "a task can't be asked to fail: 0, 1 or 2 runs it, 3 (Completed) stops it")]),
     }
 }
 
@@ -246,11 +244,7 @@ fn resources(cpu: Option<MilliCpu>, memory: Option<Bytes>, disk: Option<Bytes>) 
 }
 
 /// A GET of that path, answered with 200 to 399, on the port that is bound, else exposed; of several the lowest.
-fn health_check(
-    path: String,
-    ports: &BTreeMap<PortKey, BoundPort>,
-    bound: &BTreeMap<PortKey, BoundPort>,
-) -> Result<Option<Value>, String> {
+fn health_check(path: String, ports: &BTreeMap<PortKey, BoundPort>, bound: &BTreeMap<PortKey, BoundPort>) -> Result<Option<Value>, String> {
     if path.is_empty() {
         return Ok(None);
     }
@@ -396,7 +390,11 @@ mod tests {
 
     /// `path: message` of each problem.
     fn problems(text: &str) -> Vec<String> {
-        read(text.as_bytes()).expect_err(text).iter().map(|problem| Problem { line: None, column: None, ..problem.clone() }.to_string()).collect()
+        read(text.as_bytes())
+            .expect_err(text)
+            .iter()
+            .map(|problem| Problem { line: None, column: None, ..problem.clone() }.to_string())
+            .collect()
     }
 
     #[test]
@@ -406,7 +404,10 @@ mod tests {
         let [name, _] = request.pod_names(ID);
         let pod = request.pod(&name, ID);
         let labels = [("cube.io/task-id", "bb1d59ef-9fc1-4e4b-a44d-db571eeed203"), ("cube.io/task-name", "test-chapter-9.1")];
-        assert_eq!((name.as_str(), pod.metadata.labels), ("test-chapter-9-1", Labels::from(labels.map(|(k, v)| (k.to_owned(), v.to_owned())))));
+        assert_eq!(
+            (name.as_str(), pod.metadata.labels),
+            ("test-chapter-9-1", Labels::from(labels.map(|(k, v)| (k.to_owned(), v.to_owned()))))
+        );
         let [container] = pod.spec.containers.as_slice() else { panic!("{:?}", pod.spec) };
         assert_eq!((container.name.as_str(), container.image.as_str()), ("test-chapter-9-1", "timboring/echo-server:latest"));
         assert_eq!(container.image_pull_policy, ImagePullPolicy::IfNotPresent);
@@ -419,7 +420,10 @@ mod tests {
         let resources = |more: &str| spec(&task(more)).containers[0].resources;
         let asked = resources(r#", "Cpu": 0.5, "Memory": 64000000, "Disk": 1073741824"#);
         assert_eq!((asked.limits.cpu, asked.limits.memory, asked.limits.disk), (Some(MilliCpu(500)), Some(Bytes(64_000_000)), None));
-        assert_eq!((asked.reserved_cpu(), asked.reserved_memory(), asked.reserved_disk()), (MilliCpu(500), Bytes(64_000_000), Bytes(1 << 30)));
+        assert_eq!(
+            (asked.reserved_cpu(), asked.reserved_memory(), asked.reserved_disk()),
+            (MilliCpu(500), Bytes(64_000_000), Bytes(1 << 30))
+        );
         assert_eq!(resources(r#", "CPU": 1.0"#).limits.cpu, Some(MilliCpu(1_000)));
         assert!(resources(r#", "Cpu": 0, "Memory": 0, "Disk": 0"#).is_empty());
     }
@@ -446,15 +450,23 @@ mod tests {
     fn the_short_form_is_a_name_an_image_and_a_command() {
         let spec = spec(r#"{"name": "web", "image": "busybox", "command": ["sh", "-c", "sleep 1"]}"#);
         assert_eq!((spec.containers[0].command.len(), spec.restart_policy), (3, RestartPolicy::OnFailure));
-        assert_eq!(problems(r#"{"name": "web", "image": "BusyBox", "comand": []}"#)[0], "comand: unknown field `comand`; did you mean `command`?");
-        assert!(problems(r#"{"name": "", "image": "BusyBox"}"#).iter().any(|problem| problem.starts_with("image: `BusyBox` is not an image")));
+        assert_eq!(
+            problems(r#"{"name": "web", "image": "BusyBox", "comand": []}"#)[0],
+            "comand: unknown field `comand`; did you mean `command`?"
+        );
+        assert!(
+            problems(r#"{"name": "", "image": "BusyBox"}"#).iter().any(|problem| problem.starts_with("image: `BusyBox` is not an image"))
+        );
     }
 
     #[test]
     fn completed_stops_what_the_id_names() {
         let stop = r#"{"State": 3, "Task": {"State": 3, "ID": "bb1d59ef-9fc1-4e4b-a44d-db571eeed203", "ContainerID": "b9", "Name": "x", "Image": "y"}}"#;
         assert_eq!(read(stop.as_bytes()), Ok(Order::Stop(ID)));
-        assert_eq!(problems(r#"{"State": 3, "Task": {"Name": "x", "Image": "y"}}"#), ["Task.ID: a task to stop (state 3, Completed) is named by its ID"]);
+        assert_eq!(
+            problems(r#"{"State": 3, "Task": {"Name": "x", "Image": "y"}}"#),
+            ["Task.ID: a task to stop (state 3, Completed) is named by its ID"]
+        );
         assert!(problems(r#"{"State": "Failed", "Task": {"Name": "x", "Image": "y"}}"#)[0].starts_with("State: "));
     }
 
@@ -493,7 +505,9 @@ mod tests {
 
     #[test]
     fn names_become_labels_by_one_rule() {
-        for (name, label) in [("web", "web"), ("test-chapter-9.1", "test-chapter-9-1"), ("My__Task", "my-task"), ("-.x.-", "x"), ("..", "task")] {
+        for (name, label) in
+            [("web", "web"), ("test-chapter-9.1", "test-chapter-9-1"), ("My__Task", "my-task"), ("-.x.-", "x"), ("..", "task")]
+        {
             assert_eq!(label_of(name, 63), label, "{name}");
         }
         let request = request(&task("").replace("web", &format!("{}a", "a.".repeat(31))));

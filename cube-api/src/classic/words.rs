@@ -196,7 +196,9 @@ impl FromStr for RestartWord {
             "no" => Ok(Self(RestartPolicy::Never)),
             "always" | "unless-stopped" => Ok(Self(RestartPolicy::Always)),
             "on-failure" => Ok(Self(RestartPolicy::OnFailure)),
-            other => Err(format!("`{other}` is no restart policy: no, always, unless-stopped, on-failure, or nothing (on-failure) is expected")),
+            other => {
+                Err(format!("`{other}` is no restart policy: no, always, unless-stopped, on-failure, or nothing (on-failure) is expected"))
+            }
         }
     }
 }

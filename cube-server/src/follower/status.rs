@@ -95,6 +95,7 @@ fn of_container(spec: &Container, known: Known<'_>) -> ContainerStatus {
         state,
         last_termination,
         restart_count: container.starts.saturating_sub(1),
+        probe_failure: None,
     }
 }
 

@@ -31,6 +31,8 @@ pub(super) fn action(method: &Method, route: &str) -> Option<Action> {
         ("GET", routes::PODS | routes::POD | routes::POD_LOGS | routes::EVENTS | routes::NODES | routes::NODE | routes::METRICS) => {
             Some(Action::Read)
         }
+        ("GET", routes::TASKS | routes::TASK | routes::WORKERS) => Some(Action::Read),
+        ("POST", routes::TASKS) | ("DELETE", routes::TASK) => Some(Action::Change),
         ("POST", routes::APPLY | routes::POD_RESTART | routes::NODE_CORDON | routes::NODE_DRAIN)
         | ("PATCH", routes::NODE)
         | ("DELETE", routes::POD | routes::NODE | routes::NODE_CORDON) => Some(Action::Change),

@@ -74,7 +74,7 @@ fn runs_well(container: &ContainerStatus, now: Timestamp) -> bool {
 /// A container that somebody took away is no crash.
 fn is_crash(reason: EndReason) -> bool {
     match reason {
-        EndReason::Error | EndReason::OomKilled | EndReason::StartError => true,
+        EndReason::Error | EndReason::OomKilled | EndReason::StartError | EndReason::Unhealthy => true,
         EndReason::Completed | EndReason::Unknown => false,
     }
 }
