@@ -25,6 +25,7 @@ pub use watch::{Revised, Watch};
 
 use crate::address::LeaderAddress;
 use crate::auth::{Keys, Role, Token};
+use crate::classic::{Task, Worker};
 use crate::error::{ApiError, ErrorCode};
 use crate::event::Event;
 use crate::manifest::Resource;
@@ -136,6 +137,27 @@ impl Client {
     /// Changes a node's labels.
     pub async fn patch_node(&self, name: &Name, patch: &NodePatch) -> Result<Node, ClientError> {
         self.tell(Method::PATCH, &named(routes::NODE, name), patch).await
+    }
+
+    /// Runs a task, or stops one, as [`classic::read`](crate::classic::read) reads it; answers the task.
+    pub async fn post_task(&self, task: &serde_json::Value) -> Result<Task, ClientError> {
+        self.tell(Method::POST, routes::TASKS, task).await
+    }
+
+    /// The task that a word means: an ID, the beginning of one, or a name, of letters, digits, `-`, `_` and `.` only.
+    pub async fn task(&self, reference: &str) -> Result<Task, ClientError> {
+        self.call(Method::GET, &routes::TASK.replace("{name}", reference)).await
+    }
+
+    /// Asks for a task's end.
+    pub async fn stop_task(&self, reference: &str) -> Result<(), ClientError> {
+        let answer = self.send(Method::DELETE, &routes::TASK.replace("{name}", reference), Extra::default()).await?;
+        answer.whole().await.map(drop)
+    }
+
+    /// The nodes as the classic interface has them, in order of their names.
+    pub async fn workers(&self) -> Result<Vec<Worker>, ClientError> {
+        self.call(Method::GET, routes::WORKERS).await
     }
 
     /// Events, oldest first.
