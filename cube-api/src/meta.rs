@@ -181,6 +181,28 @@ pub struct Metadata {
     /// When its removal was asked for; it goes when its node confirmed that the containers are gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_requested_at: Option<Timestamp>,
+    /// What made it; none for what people applied. Shared by all that it made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Arc<Owner>>,
+}
+
+/// What made a resource and looks after it: it goes when that goes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Owner {
+    /// Its type.
+    #[serde(rename = "type")]
+    pub kind: ResourceKind,
+    /// Its name.
+    pub name: Name,
+    /// Which life: another resource of its name is another owner.
+    pub uid: Uid,
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.kind, self.name)
+    }
 }
 
 /// The types of resources.
@@ -191,27 +213,59 @@ pub enum ResourceKind {
     Pod,
     /// A machine that runs pods.
     Node,
+    /// Values that nobody is shown.
+    Secret,
+    /// Values that anybody may see.
+    Config,
 }
 
 impl ResourceKind {
+    /// All, in the order in which they are told.
+    pub const ALL: [Self; 4] = [Self::Pod, Self::Node, Self::Secret, Self::Config];
+
     /// The word in manifests and references: `pod`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pod => "pod",
             Self::Node => "node",
+            Self::Secret => "secret",
+            Self::Config => "config",
         }
+    }
+
+    /// The word of the API's paths and for several: `pods`.
+    pub fn plural(self) -> &'static str {
+        match self {
+            Self::Pod => "pods",
+            Self::Node => "nodes",
+            Self::Secret => "secrets",
+            Self::Config => "configs",
+        }
+    }
+
+    /// The short words that people type as well.
+    fn short(self) -> &'static [&'static str] {
+        match self {
+            Self::Pod => &["po"],
+            Self::Node => &["no"],
+            Self::Secret | Self::Config => &[],
+        }
+    }
+
+    /// The type of a path's or a person's word for several of it.
+    pub fn of_plural(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.plural() == text)
     }
 }
 
 impl FromStr for ResourceKind {
     type Err = String;
-    /// Reads a type as people type it: `pod`, `pods`, `po`, `node`, `nodes`, `no`. The error is a sentence.
+    /// Reads a type as people type it: `pod`, `pods`, `po`, in any case. The error is a sentence.
     fn from_str(text: &str) -> Result<Self, String> {
-        match text.to_ascii_lowercase().as_str() {
-            "pod" | "pods" | "po" => Ok(Self::Pod),
-            "node" | "nodes" | "no" => Ok(Self::Node),
-            _ => Err(format!("unknown resource type '{text}': the types are pod and node")),
-        }
+        let word = text.to_ascii_lowercase();
+        let is_it = |kind: &Self| kind.as_str() == word || kind.plural() == word || kind.short().contains(&word.as_str());
+        let unknown = || format!("unknown resource type '{text}': the types are {}", Self::ALL.map(Self::as_str).join(", "));
+        Self::ALL.into_iter().find(is_it).ok_or_else(unknown)
     }
 }
 
@@ -270,7 +324,8 @@ mod tests {
         {
             assert_eq!(text.parse(), Ok(kind));
         }
-        assert_eq!("job".parse::<ResourceKind>(), Err("unknown resource type 'job': the types are pod and node".to_owned()));
+        let unknown = "unknown resource type 'task': the types are pod, node, secret, config";
+        assert_eq!("task".parse::<ResourceKind>(), Err(unknown.to_owned()));
     }
 
     proptest! {

@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::meta::{LabelChanges, Name, Revision};
+use crate::meta::{LabelChanges, Metadata, Name, ResourceKind, ResourceRef, Revision};
+use crate::object::Object;
 use crate::pod::Pod;
 
 /// The port of the leader.
@@ -20,6 +21,10 @@ pub const POD_RESTART: &str = "/v1/pods/{name}/restart";
 pub const POD_LOGS: &str = "/v1/pods/{name}/logs";
 /// Websocket ([`ExecQuery`]): [`crate::stream`] frames both ways.
 pub const POD_EXEC: &str = "/v1/pods/{name}/exec";
+/// `GET`: list or watch the resources of a type that is neither pod nor node, such as `/v1/secrets` ([`ListQuery`]).
+pub const OBJECTS: &str = "/v1/{types}";
+/// `GET`, `DELETE` ([`DeleteQuery`]) one of them; both answer it.
+pub const OBJECT: &str = "/v1/{types}/{name}";
 /// `GET`: list or watch the nodes.
 pub const NODES: &str = "/v1/nodes";
 /// `GET` a node; `PATCH` its labels ([`NodePatch`]); `DELETE` one that is away.
@@ -143,8 +148,45 @@ pub struct Applied {
 pub struct AppliedItem {
     /// What was done.
     pub action: ApplyAction,
-    /// The pod as it is now.
-    pub pod: Pod,
+    /// The resource as it is now: `pod`, or `object` with its type.
+    #[serde(flatten)]
+    pub resource: AppliedResource,
+}
+
+/// A resource that was applied.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum AppliedResource {
+    /// A pod.
+    Pod(Pod),
+    /// Anything else, a secret without its values.
+    Object(Object),
+}
+
+impl AppliedItem {
+    /// Who it is.
+    pub fn metadata(&self) -> &Metadata {
+        match &self.resource {
+            AppliedResource::Pod(pod) => &pod.metadata,
+            AppliedResource::Object(object) => object.metadata(),
+        }
+    }
+
+    /// The name people use for it.
+    pub fn reference(&self) -> ResourceRef {
+        match &self.resource {
+            AppliedResource::Pod(pod) => ResourceRef { kind: ResourceKind::Pod, name: pod.metadata.name.clone() },
+            AppliedResource::Object(object) => object.reference(),
+        }
+    }
+
+    /// The pod, if it is one.
+    pub fn into_pod(self) -> Option<Pod> {
+        match self.resource {
+            AppliedResource::Pod(pod) => Some(pod),
+            AppliedResource::Object(_) => None,
+        }
+    }
 }
 
 /// What an apply does with a resource.
@@ -153,7 +195,7 @@ pub struct AppliedItem {
 pub enum ApplyAction {
     /// It wasn't there.
     Created,
-    /// Its labels changed; its containers run on.
+    /// It was changed in place. Of a pod, its labels: its containers run on.
     Configured,
     /// Its spec changed: a new pod of that name replaces it once it stopped.
     Replaced,

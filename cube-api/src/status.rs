@@ -86,6 +86,7 @@ mod tests {
                 revision: Revision(1),
                 created_at: Timestamp::UNIX_EPOCH,
                 deletion_requested_at: None,
+                owner: None,
             },
             spec: spec.into(),
             placement: Placement { node: Some(name.clone()), ..Placement::default() },

@@ -99,6 +99,7 @@ fn full_pod() -> Pod {
             revision: Revision(7),
             created_at: second(0),
             deletion_requested_at: Some(second(8)),
+            owner: None,
         },
         spec: Arc::new(PodSpec {
             containers: vec![container],
@@ -160,7 +161,7 @@ fn a_pod_as_the_api_answers_it_can_be_applied() {
     let mut json = serde_json::to_value(full_pod()).expect("plain data");
     json["type"] = "pod".into();
     let resources = manifest::from_json(json.to_string().as_bytes()).unwrap_or_else(|problems| panic!("{problems:#?}"));
-    let Resource::Pod(read) = &resources[0];
+    let Resource::Pod(read) = &resources[0] else { panic!("a pod") };
     assert_eq!(read.spec, *full_pod().spec);
     assert_eq!(read.metadata.revision, Some(Revision(7)));
 }

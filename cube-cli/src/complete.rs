@@ -59,7 +59,7 @@ fn command() -> Command {
 
 /// A type.
 fn kind(typed: &OsStr) -> Vec<CompletionCandidate> {
-    beginning_with(typed, KINDS.iter().map(ToString::to_string))
+    beginning_with(typed, ResourceKind::ALL.iter().map(ToString::to_string))
 }
 
 /// `TYPE/NAME`; or a type, then names of it.
@@ -72,7 +72,7 @@ fn resource(typed: &OsStr) -> Vec<CompletionCandidate> {
             Ok(parsed) => beginning_with(typed, names(parsed).into_iter().map(|name| format!("{kind}/{name}"))),
             Err(_) => Vec::new(),
         },
-        None => beginning_with(typed, KINDS.iter().flat_map(|kind| [kind.to_string(), format!("{kind}/")])),
+        None => beginning_with(typed, ResourceKind::ALL.iter().flat_map(|kind| [kind.to_string(), format!("{kind}/")])),
     }
 }
 
@@ -88,12 +88,10 @@ fn node(typed: &OsStr) -> Vec<CompletionCandidate> {
 
 /// A task's ID, as short as `cube status` shows it, or its name.
 fn task(typed: &OsStr) -> Vec<CompletionCandidate> {
-    let pods = ask(async |client| Ok(client.pods(&page()).await?.items));
+    let pods = ask(async |client| Ok(client.pods(&ListQuery { limit: Some(MOST), ..ListQuery::default() }).await?.items));
     let ids: Vec<String> = pods.iter().map(Task::id_of).collect();
     beginning_with(typed, pods.iter().map(Task::name_of).chain(short_ids(&ids)))
 }
-
-const KINDS: [ResourceKind; 2] = [ResourceKind::Pod, ResourceKind::Node];
 
 /// The type that was typed as a word of its own, as in `cube get pod my-pod`: clap tells a completer of one word only.
 fn kind_before() -> Option<ResourceKind> {
@@ -115,17 +113,8 @@ fn beginning_with(typed: &OsStr, words: impl IntoIterator<Item = String>) -> Vec
     words.into_iter().filter(|word| word.starts_with(&*typed)).map(CompletionCandidate::new).collect()
 }
 
-fn page() -> ListQuery {
-    ListQuery { limit: Some(MOST), ..ListQuery::default() }
-}
-
 fn names(kind: ResourceKind) -> Vec<String> {
-    ask(async |client| {
-        Ok(match kind {
-            ResourceKind::Pod => client.pods(&page()).await?.items.iter().map(|pod| pod.metadata.name.to_string()).collect(),
-            ResourceKind::Node => client.nodes(&page()).await?.items.iter().map(|node| node.name.to_string()).collect(),
-        })
-    })
+    ask(async |client| Ok(client.names(kind, MOST).await?.iter().map(ToString::to_string).collect()))
 }
 
 /// Asks the leader, for a moment. Whatever goes wrong is nothing: it would be written into what somebody types.

@@ -18,7 +18,7 @@ pub fn parse_pod(text: &str) -> std::result::Result<Name, String> {
     let reference = parse_reference(text)?;
     match reference.kind {
         ResourceKind::Pod => Ok(reference.name),
-        ResourceKind::Node => Err(format!("'{text}' is a node, and only a pod can do this")),
+        kind => Err(format!("'{text}' is a {kind}, and only a pod can do this")),
     }
 }
 
@@ -30,7 +30,7 @@ pub fn parse_node(text: &str) -> std::result::Result<Name, String> {
     let reference = parse_reference(text)?;
     match reference.kind {
         ResourceKind::Node => Ok(reference.name),
-        ResourceKind::Pod => Err(format!("'{text}' is a pod, and only a node can do this")),
+        kind => Err(format!("'{text}' is a {kind}, and only a node can do this")),
     }
 }
 

@@ -195,6 +195,7 @@ impl Checks {
                 }
                 Ok(())
             }
+            Changed::Object { .. } => Ok(()),
             Changed::Pod { before, after } => {
                 let row = before.as_ref().or(after.as_ref()).expect("a change has a side");
                 let (uid, name) = (row.pod.metadata.uid, row.pod.metadata.name.clone());

@@ -94,7 +94,7 @@ impl Expected {
         let mut inner = self.inner();
         inner.counts.acknowledged += 1;
         for item in applied.items {
-            let Pod { metadata, spec, .. } = item.pod;
+            let Some(Pod { metadata, spec, .. }) = item.into_pod() else { continue };
             inner.open.remove(&metadata.name);
             let belief = Belief::Present { uid: metadata.uid, spec: PodSpec::clone(&spec) };
             if !matches!(inner.beliefs.get(&metadata.name), Some(Belief::Present { uid, .. }) if *uid == metadata.uid) {

@@ -278,7 +278,7 @@ fn checked(
     match manifest::from_json(manifest.to_string().as_bytes()) {
         Ok(resources) if problems.is_empty() => match resources.into_iter().next() {
             Some(Resource::Pod(pod)) => return Ok(Request { id, name, pod }),
-            None => unreachable!("a manifest of one pod is one pod"),
+            Some(_) | None => unreachable!("a manifest of one pod is one pod"),
         },
         Ok(_) => {}
         Err(found) => {

@@ -16,8 +16,8 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderValue, Method, Request};
 use http_body_util::Full;
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 pub use error::ClientError;
 pub use frames::{FrameSink, Frames};
@@ -29,8 +29,9 @@ use crate::classic::{Task, Worker};
 use crate::error::{ApiError, ErrorCode};
 use crate::event::Event;
 use crate::manifest::Resource;
-use crate::meta::{Name, Revision};
+use crate::meta::{Name, ResourceKind, ResourceRef, Revision};
 use crate::node::Node;
+use crate::object::{Object, ObjectType};
 use crate::pod::Pod;
 use crate::routes::{
     self, Applied, ApplyQuery, CordonQuery, DeleteNodeQuery, DeleteQuery, DrainQuery, EventQuery, ExecQuery, List, ListQuery, LogQuery,
@@ -58,6 +59,19 @@ struct Extra {
     body: Bytes,
 }
 
+/// As much of a resource as tells its name.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Named {
+    Resource { metadata: Own },
+    Node(Own),
+}
+
+#[derive(Deserialize)]
+struct Own {
+    name: Name,
+}
+
 impl Client {
     /// A client with the rights of a person ([`Role::Admin`]). Connects to nothing yet.
     pub fn new(leader: LeaderAddress, token: Token) -> Self {
@@ -81,7 +95,7 @@ impl Client {
 
     /// Every change of the pods after a revision, such as a list's.
     pub async fn watch_pods(&self, selector: Option<String>, from: Revision) -> Result<Watch<Pod>, ClientError> {
-        Watch::open(self.clone(), routes::PODS, selector, from).await
+        Watch::open(self.clone(), routes::PODS.to_owned(), selector, from).await
     }
 
     /// One pod.
@@ -99,6 +113,26 @@ impl Client {
         self.call(Method::POST, &named(routes::POD_RESTART, name)).await
     }
 
+    /// The resources of a type, in order of their names. Without a `limit` every page is fetched.
+    pub async fn objects<T: ObjectType>(&self, query: &ListQuery) -> Result<List<T>, ClientError> {
+        self.list(&objects(T::KIND), query).await
+    }
+
+    /// Every change of a type's resources after a revision, such as a list's.
+    pub async fn watch_objects<T: ObjectType>(&self, selector: Option<String>, from: Revision) -> Result<Watch<T>, ClientError> {
+        Watch::open(self.clone(), objects(T::KIND), selector, from).await
+    }
+
+    /// One resource of a type.
+    pub async fn object<T: ObjectType>(&self, name: &Name) -> Result<T, ClientError> {
+        self.call(Method::GET, &object(T::KIND, name)).await
+    }
+
+    /// Asks for the end of a resource that is neither pod nor node; answers it as it is now. One that owns pods is there until they are gone.
+    pub async fn delete_object(&self, reference: &ResourceRef, query: &DeleteQuery) -> Result<Object, ClientError> {
+        self.call(Method::DELETE, &with_query(&object(reference.kind, &reference.name), query)).await
+    }
+
     /// The nodes, in order of their names. Without a `limit` every page is fetched.
     pub async fn nodes(&self, query: &ListQuery) -> Result<List<Node>, ClientError> {
         self.list(routes::NODES, query).await
@@ -106,7 +140,7 @@ impl Client {
 
     /// Every change of the nodes after a revision, such as a list's.
     pub async fn watch_nodes(&self, selector: Option<String>, from: Revision) -> Result<Watch<Node>, ClientError> {
-        Watch::open(self.clone(), routes::NODES, selector, from).await
+        Watch::open(self.clone(), routes::NODES.to_owned(), selector, from).await
     }
 
     /// One node.
@@ -137,6 +171,16 @@ impl Client {
     /// Changes a node's labels.
     pub async fn patch_node(&self, name: &Name, patch: &NodePatch) -> Result<Node, ClientError> {
         self.tell(Method::PATCH, &named(routes::NODE, name), patch).await
+    }
+
+    /// The names of a type's resources, in their order, at most so many.
+    pub async fn names(&self, kind: ResourceKind, limit: usize) -> Result<Vec<Name>, ClientError> {
+        let query = ListQuery { limit: Some(limit), ..ListQuery::default() };
+        let list: List<Named> = self.list(&objects(kind), &query).await?;
+        let name = |named| match named {
+            Named::Resource { metadata: Own { name } } | Named::Node(Own { name }) => name,
+        };
+        Ok(list.items.into_iter().map(name).collect())
     }
 
     /// Runs a task, or stops one, as [`classic::read`](crate::classic::read) reads it; answers the task.
@@ -272,6 +316,14 @@ impl Client {
 
 fn named(route: &str, name: &Name) -> String {
     route.replace("{name}", name.as_str())
+}
+
+fn objects(kind: ResourceKind) -> String {
+    routes::OBJECTS.replace("{types}", kind.plural())
+}
+
+fn object(kind: ResourceKind, name: &Name) -> String {
+    named(routes::OBJECT, name).replace("{types}", kind.plural())
 }
 
 fn with_query(path: &str, query: &impl Serialize) -> String {

@@ -11,6 +11,7 @@ use super::transport::Answer;
 use super::{Client, ClientError};
 use crate::meta::Revision;
 use crate::node::Node;
+use crate::object::ObjectType;
 use crate::pod::Pod;
 use crate::routes::{ListQuery, WatchEvent};
 
@@ -40,10 +41,16 @@ impl Revised for Node {
     }
 }
 
+impl<T: ObjectType> Revised for T {
+    fn revision(&self) -> Revision {
+        self.metadata().revision
+    }
+}
+
 /// Every change of a type of resource after a revision, in order.
 pub struct Watch<T> {
     client: Client,
-    path: &'static str,
+    path: String,
     selector: Option<String>,
     /// Everything up to here was handed out.
     from: Revision,
@@ -53,7 +60,7 @@ pub struct Watch<T> {
 }
 
 impl<T: DeserializeOwned + Revised> Watch<T> {
-    pub(super) async fn open(client: Client, path: &'static str, selector: Option<String>, from: Revision) -> Result<Self, ClientError> {
+    pub(super) async fn open(client: Client, path: String, selector: Option<String>, from: Revision) -> Result<Self, ClientError> {
         let mut watch = Self { client, path, selector, from, lines: None, of: PhantomData };
         watch.lines = Some(watch.connect().await?);
         Ok(watch)
@@ -94,7 +101,7 @@ impl<T: DeserializeOwned + Revised> Watch<T> {
     // `&mut` though nothing changes: a connection can be sent to another thread and not shared, and so can a watch that waits here.
     async fn connect(&mut self) -> Result<Lines, ClientError> {
         let query = ListQuery { selector: self.selector.clone(), watch: true, from: Some(self.from), ..ListQuery::default() };
-        let answer = self.client.stream(self.path, &query).await?;
+        let answer = self.client.stream(&self.path, &query).await?;
         Ok(Lines { client: self.client.clone(), answer, buffer: BytesMut::new() })
     }
 

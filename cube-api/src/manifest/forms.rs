@@ -66,6 +66,19 @@ pub(super) fn bring_to_maps(pod: &mut Node) -> Vec<Finding> {
     findings
 }
 
+/// What stands where a secret's maps are expected is not shown by the decoder's own words: it may be the secret.
+pub(super) fn hide_values(secret: &mut Node) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for field in ["data", "stringData"] {
+        let Some(node) = secret.get_mut(field) else { continue };
+        if matches!(node.value, Value::Scalar { .. }) && !node.is_null() {
+            findings.push(Finding::at(node.mark, Path::default().key(field), "found a text; a map of keys and values is expected"));
+            node.value = Value::StandIn;
+        }
+    }
+    findings
+}
+
 /// Makes a list's items entries of a map. What can't be one is a finding.
 fn bring_to_map(node: &mut Node, path: &Path, entry_of: fn(&Node) -> Result<Entry, String>, findings: &mut Vec<Finding>) {
     let Value::List(items) = &node.value else { return };

@@ -16,6 +16,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, btree_map};
 
 use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use self::typed::read_object;
@@ -24,9 +25,11 @@ pub use self::validate::{label_key_problem, label_value_problem};
 use self::decode::Finding;
 use self::path::Path;
 use self::tree::{Entry, Mark, Node, Value};
+use crate::config::ConfigManifest;
 use crate::error::Problem;
-use crate::meta::{Labels, Name, ResourceKind, ResourceRef, Revision, Uid};
+use crate::meta::{Labels, Name, Owner, ResourceKind, ResourceRef, Revision, Uid};
 use crate::pod::PodSpec;
+use crate::secret::SecretManifest;
 
 /// The most bytes of a manifest or a request's body.
 pub const MAX_BYTES: usize = 4 * 1024 * 1024;
@@ -37,13 +40,33 @@ pub const MAX_BYTES: usize = 4 * 1024 * 1024;
 pub enum Resource {
     /// A pod.
     Pod(PodManifest),
+    /// A secret.
+    Secret(SecretManifest),
+    /// A config.
+    Config(ConfigManifest),
 }
 
 impl Resource {
     /// The name people use for it.
     pub fn reference(&self) -> ResourceRef {
+        ResourceRef { kind: self.kind(), name: self.metadata().name.clone() }
+    }
+
+    /// Its type.
+    pub fn kind(&self) -> ResourceKind {
         match self {
-            Self::Pod(pod) => ResourceRef { kind: ResourceKind::Pod, name: pod.metadata.name.clone() },
+            Self::Pod(_) => ResourceKind::Pod,
+            Self::Secret(_) => ResourceKind::Secret,
+            Self::Config(_) => ResourceKind::Config,
+        }
+    }
+
+    /// Its name and labels.
+    pub fn metadata(&self) -> &ManifestMetadata {
+        match self {
+            Self::Pod(pod) => &pod.metadata,
+            Self::Secret(secret) => &secret.metadata,
+            Self::Config(config) => &config.metadata,
         }
     }
 }
@@ -83,13 +106,19 @@ pub struct ManifestMetadata {
     /// Read only, as `generation`.
     #[serde(default, skip_serializing)]
     pub deletion_requested_at: Option<Timestamp>,
+    /// Read only, as `generation`.
+    #[serde(default, skip_serializing)]
+    pub owner: Option<Owner>,
 }
 
 /// The most problems that one answer lists: more than anybody repairs at a time, and each costs a try at decoding.
 const MAX_PROBLEMS: usize = 64;
 
+/// The types that manifests have: all but nodes, which announce themselves.
+const TYPES: [&str; 3] = ["pod", "secret", "config"];
+
 /// The types that the design has and this version doesn't.
-const LATER_TYPES: [&str; 5] = ["job", "deployment", "service", "secret", "config"];
+const LATER_TYPES: [&str; 3] = ["job", "deployment", "service"];
 
 /// Reads a manifest's text, JSON or YAML: one resource, or a list. The problems carry lines and columns.
 ///
@@ -218,7 +247,7 @@ fn title_of(node: &Node, index: usize) -> Title {
         Some(Value::Scalar { text, .. }) => Some(text.clone()),
         Some(Value::List(_) | Value::Map(_) | Value::Refused | Value::StandIn) | None => None,
     };
-    let kind = scalar(node.get("type")).filter(|kind| kind == ResourceKind::Pod.as_str());
+    let kind = scalar(node.get("type")).filter(|kind| TYPES.contains(&kind.as_str()));
     let name = scalar(node.get("metadata").and_then(|metadata| metadata.get("name"))).and_then(|name| Name::new(name).ok());
     match kind.zip(name) {
         Some((kind, name)) => Title { text: format!("{kind}/{name}"), is_name: true },
@@ -229,18 +258,18 @@ fn title_of(node: &Node, index: usize) -> Title {
 /// Decodes and checks one resource, and finds at most about `room` problems.
 fn resource_of(mut node: Node, room: usize) -> Result<Resource, Vec<Problem>> {
     let mut findings = forms::take_duplicates(&mut node);
-    let pod = match take_type(&mut node) {
-        Ok(found) => {
+    let resource = match take_type(&mut node) {
+        Ok((kind, found)) => {
             findings.extend(found);
-            pod_of(&mut node, room.max(1), &mut findings)
+            decoded(kind, &mut node, room.max(1), &mut findings)
         }
         Err(finding) => {
             findings.push(finding);
             None
         }
     };
-    match pod {
-        Some(pod) if findings.is_empty() => Ok(Resource::Pod(pod)),
+    match resource {
+        Some(resource) if findings.is_empty() => Ok(resource),
         Some(_) | None => {
             let mut problems: Vec<Problem> = findings.into_iter().map(|finding| located(&node, finding)).collect();
             problems.sort_by_key(|problem| (problem.line, problem.column));
@@ -249,15 +278,28 @@ fn resource_of(mut node: Node, room: usize) -> Result<Resource, Vec<Problem>> {
     }
 }
 
-fn pod_of(node: &mut Node, room: usize, findings: &mut Vec<Finding>) -> Option<PodManifest> {
+/// A resource of a type. A node isn't one: [`take_type`] has refused it.
+fn decoded(kind: ResourceKind, node: &mut Node, room: usize, findings: &mut Vec<Finding>) -> Option<Resource> {
     findings.extend(forms::bring_to_maps(node));
-    let (pod, found) = decode::decode::<PodManifest>(node, room);
-    findings.extend(found);
-    if let Some(pod) = &pod {
-        // What was said of a field that couldn't be read isn't said again of what stands in for it.
-        findings.extend(validate::pod(pod).into_iter().filter(|finding| !node.locate(&finding.path).1));
+    match kind {
+        ResourceKind::Pod => checked(node, room, findings, validate::pod).map(Resource::Pod),
+        ResourceKind::Secret => {
+            findings.extend(forms::hide_values(node));
+            checked(node, room, findings, validate::secret).map(Resource::Secret)
+        }
+        ResourceKind::Config => checked(node, room, findings, validate::config).map(Resource::Config),
+        ResourceKind::Node => None,
     }
-    pod
+}
+
+fn checked<T: DeserializeOwned>(node: &mut Node, room: usize, findings: &mut Vec<Finding>, validate: fn(&T) -> Vec<Finding>) -> Option<T> {
+    let (resource, found) = decode::decode::<T>(node, room);
+    findings.extend(found);
+    if let Some(resource) = &resource {
+        // What was said of a field that couldn't be read isn't said again of what stands in for it.
+        findings.extend(validate(resource).into_iter().filter(|finding| !node.locate(&finding.path).1));
+    }
+    resource
 }
 
 /// A finding with its place in the text.
@@ -266,10 +308,11 @@ fn located(node: &Node, finding: Finding) -> Problem {
     Problem { path: finding.path.to_string(), ..at(mark, finding.message) }
 }
 
-/// Checks that a resource says it is a pod, and takes out what is not the pod's own: its type, and what only the cluster writes.
+/// Finds out a resource's type, and takes out what is not the resource's own: its type, and what only the cluster writes.
 ///
-/// Kubernetes' way to say it is a finding that keeps nothing else from being found. The error is a resource of which nothing more can be said.
-fn take_type(node: &mut Node) -> Result<Vec<Finding>, Finding> {
+/// Kubernetes' way to say it is a finding that keeps nothing else from being found; such a resource is read as a pod. The error is a resource of
+/// which nothing more can be said.
+fn take_type(node: &mut Node) -> Result<(ResourceKind, Vec<Finding>), Finding> {
     if !matches!(node.value, Value::Map(_)) {
         let message = format!("found {}; a resource is expected: a map with type, metadata and spec", node.found());
         return Err(Finding::new(Path::default(), message));
@@ -280,23 +323,24 @@ fn take_type(node: &mut Node) -> Result<Vec<Finding>, Finding> {
         Finding::at(mark, Path::default().key(&key), message)
     });
     match (kind, foreign) {
-        (Some(kind), foreign) => match not_a_pod(&kind.node) {
-            Some(message) => Err(Finding::at(kind.mark, Path::default().key("type"), message)),
-            None => Ok(foreign.into_iter().collect()),
+        (Some(kind), foreign) => match type_of(&kind.node) {
+            Err(message) => Err(Finding::at(kind.mark, Path::default().key("type"), message)),
+            Ok(known) => Ok((known, foreign.into_iter().collect())),
         },
-        (None, Some(foreign)) => Ok(vec![foreign]),
+        (None, Some(foreign)) => Ok((ResourceKind::Pod, vec![foreign])),
         (None, None) => Err(Finding::new(Path::default(), "the field `type` is missing; write `type: pod`")),
     }
 }
 
-/// Why a `type` is not the one that there is.
-fn not_a_pod(kind: &Node) -> Option<String> {
-    let Value::Scalar { text, .. } = &kind.value else { return Some(format!("found {}; the type is pod", kind.found())) };
-    match text.as_str() {
-        "pod" => None,
-        "node" => Some("a node is not applied: it announces itself when `cube-server follower` starts".to_owned()),
-        later if LATER_TYPES.contains(&later) => Some(format!("`{later}` is not in this version; the type is pod")),
-        unknown => Some(format!("unknown type `{}`; {}", tree::excerpt(unknown), decode::near_or_all(unknown, &["pod"], "the types"))),
+/// What a `type` says, or why it says nothing.
+fn type_of(kind: &Node) -> Result<ResourceKind, String> {
+    let all = || format!("the types are {}", TYPES.join(", "));
+    let Value::Scalar { text, .. } = &kind.value else { return Err(format!("found {}; {}", kind.found(), all())) };
+    match ResourceKind::ALL.into_iter().find(|kind| kind.as_str() == text) {
+        Some(ResourceKind::Node) => Err("a node is not applied: it announces itself when `cube-server follower` starts".to_owned()),
+        Some(known) => Ok(known),
+        None if LATER_TYPES.contains(&text.as_str()) => Err(format!("`{text}` is not in this version; {}", all())),
+        None => Err(format!("unknown type `{}`; {}", tree::excerpt(text), decode::near_or_all(text, &TYPES, "the types"))),
     }
 }
 

@@ -13,7 +13,7 @@ fn problems(text: &str) -> Vec<String> {
 fn pod(text: &str) -> PodManifest {
     let mut resources = parse(text).unwrap_or_else(|problems| panic!("{problems:#?}"));
     assert_eq!(resources.len(), 1);
-    let Resource::Pod(pod) = resources.remove(0);
+    let Resource::Pod(pod) = resources.remove(0) else { panic!("a pod") };
     pod
 }
 
@@ -234,7 +234,7 @@ fn characters_that_yaml_wants_escaped_may_stand_in_json_as_they_are() {
     let json = SMALLEST.replace("value1", "\u{7f}\u{feff}\u{80}\u{1f600}");
     for read in [from_json(json.as_bytes()), parse(&json)] {
         let resources = read.unwrap_or_else(|problems| panic!("{problems:#?}"));
-        let Resource::Pod(pod) = &resources[0];
+        let Resource::Pod(pod) = &resources[0] else { panic!("a pod") };
         assert_eq!(pod.spec.containers[0].env["ENV_VAR1"], "\u{7f}\u{feff}\u{80}\u{1f600}");
     }
 }
@@ -265,12 +265,12 @@ fn types_of_the_future_and_nodes_are_refused_as_such() {
     for later in LATER_TYPES {
         assert_eq!(
             problems(&format!("type: {later}")),
-            [format!("1:1: resource 1: type: `{later}` is not in this version; the type is pod")]
+            [format!("1:1: resource 1: type: `{later}` is not in this version; the types are pod, secret, config")]
         );
     }
     assert!(problems("type: node")[0].contains("announces itself"));
     assert!(problems("type: Pod")[0].ends_with("did you mean `pod`?"));
-    assert!(problems("type: [pod]")[0].ends_with("found a list; the type is pod"));
+    assert!(problems("type: [pod]")[0].ends_with("found a list; the types are pod, secret, config"));
     assert!(problems("metadata: {name: x}")[0].ends_with("the field `type` is missing; write `type: pod`"));
 }
 
@@ -535,4 +535,33 @@ fn a_list_that_was_printed_is_read_as_its_items_and_nothing_else_is() {
     for refused in [format!("items: {pod}"), format!("items: [{pod}]\nkind: List"), format!("type: pod\nitems: [{pod}]")] {
         assert!(parse(&refused).is_err(), "{refused}");
     }
+}
+
+#[test]
+fn a_secret_takes_base64_and_plain_texts_and_no_problem_shows_its_values() {
+    let text = "type: secret\nmetadata: {name: db}\ndata: {user: cm9vdA==}\nstringData: {password: hunter2}\n";
+    let [Resource::Secret(secret)] = &parse(text).expect("a secret")[..] else { panic!("a secret") };
+    assert_eq!(secret.clone().values()["password"].0, b"hunter2");
+    for wrong in [
+        "data: {password: hunter2}",
+        "data: hunter2",
+        "stringData: [hunter2]",
+        "stringData: hunter2",
+        "stringData: {password: [hunter2]}",
+        "stringData: {'pass word': hunter2}",
+        "spec: hunter2",
+    ] {
+        let found = problems(&format!("type: secret\nmetadata: {{name: db}}\n{wrong}\n"));
+        assert!(!found.is_empty() && !found.concat().contains("hunter2"), "{wrong}: {found:?}");
+    }
+}
+
+#[test]
+fn keys_of_data_may_be_names_of_files_and_their_sum_is_bounded() {
+    let with = |data: &str| format!("type: config\nmetadata: {{name: app}}\ndata: {data}\n");
+    assert!(parse(&with("{app.conf: a, A_B-c: ''}")).is_ok());
+    for key in ["a/b", "..", "..a", "a b", "''"] {
+        assert!(problems(&with(&format!("{{{key}: x}}")))[0].contains("is no key"), "{key}");
+    }
+    assert!(problems(&with(&format!("{{a: {}}}", "x".repeat(1 << 20) + "x")))[0].contains("at most 1048576 (1 MiB)"));
 }

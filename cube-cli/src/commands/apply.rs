@@ -9,7 +9,7 @@ use clap::Args as ClapArgs;
 use cube_api::client::Client;
 use cube_api::duration;
 use cube_api::event::EventKind;
-use cube_api::meta::Uid;
+use cube_api::meta::{ResourceKind, Uid};
 use cube_api::pod::{ContainerState, Phase, Pod, WaitReason};
 use cube_api::routes::{AppliedItem, EventQuery};
 use cube_api::status;
@@ -17,7 +17,7 @@ use jiff::SignedDuration;
 
 use super::manifests;
 use crate::error::{CliError, Result};
-use crate::output::{self, print};
+use crate::output::print;
 use crate::wait::{self, Live};
 
 /// The words of `cube apply`.
@@ -57,7 +57,7 @@ pub async fn run(args: Args, client: impl FnOnce() -> Result<Client>) -> Result<
     let client = client()?;
     let applied = client.apply(&resources, dry_run).await?;
     let note = if dry_run { " (dry run)" } else { "" };
-    let lines = applied.items.iter().map(|item| format!("{} {}{note}\n", output::pod::reference(&item.pod), item.action.as_str()));
+    let lines = applied.items.iter().map(|item| format!("{} {}{note}\n", item.reference(), item.action.as_str()));
     print(&lines.collect::<String>())?;
     if wait { until_running(&client, &applied.items, timeout).await } else { Ok(()) }
 }
@@ -103,8 +103,9 @@ fn held_up_by(pod: &Pod) -> Option<&str> {
 }
 
 async fn until_running(client: &Client, items: &[AppliedItem], limit: SignedDuration) -> Result<()> {
-    let wanted: Vec<(Uid, String)> =
-        items.iter().map(|item| (item.pod.metadata.uid, output::pod::reference(&item.pod).to_string())).collect();
+    // What is there at once isn't waited for.
+    let pods = items.iter().filter(|item| item.reference().kind == ResourceKind::Pod);
+    let wanted: Vec<(Uid, String)> = pods.map(|item| (item.metadata().uid, item.reference().to_string())).collect();
     let mut shown = Shown::new();
     let limit = Duration::try_from(limit).expect("a negative limit is refused by the command line");
     let waiting = wait::until(client, |live: &Live| {

@@ -70,6 +70,11 @@ pub async fn run(args: Args, client: impl FnOnce() -> Result<Client>) -> Result<
                 Ok(_) => print(&format!("{reference} deleted\n"))?,
                 Err(error) => return Err(error.into()),
             },
+            ResourceKind::Secret | ResourceKind::Config => match client.delete_object(&reference, &query).await {
+                Ok(_) => print(&format!("{reference} deleted\n"))?,
+                Err(error) if error.code() == Some(ErrorCode::NotFound) => refusals.push(error),
+                Err(error) => return Err(error.into()),
+            },
         }
     }
     until_gone(&client, leaving, args.timeout).await?;
@@ -97,7 +102,7 @@ async fn named(args: &Args, client: impl FnOnce() -> Result<Client>) -> Result<(
             }
             Ok((pods.items.iter().map(output::pod::reference).collect(), client))
         }
-        (Target::All(ResourceKind::Node), Some(_)) => Err(CliError::usage("nodes are deleted by name only")),
+        (Target::All(kind), Some(_)) => Err(CliError::usage(format!("{} are deleted by name only", kind.plural()))),
         (Target::All(kind), None) => {
             Err(CliError::usage(format!("which {kind} to delete is not said")).hint(format!("name it ({kind}/NAME), or select with -l")))
         }

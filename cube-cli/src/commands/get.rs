@@ -2,14 +2,17 @@
 
 use clap::Args as ClapArgs;
 use cube_api::client::Client;
+use cube_api::config::Config;
 use cube_api::event::Event;
 use cube_api::meta::{ResourceKind, ResourceRef};
 use cube_api::routes::EventQuery;
+use cube_api::secret::Secret;
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::list::{self, Options};
 use crate::error::{CliError, Result};
+use crate::output::object::Shown;
 use crate::output::style::Style;
 use crate::output::table::Table;
 use crate::output::{self, Format, Typed, page, print};
@@ -86,6 +89,16 @@ async fn one(reference: &ResourceRef, format: Option<Format>, client: &Client) -
                 None => Ok(output::node::page(&node, &events(reference, client).await?, now(), Style::of_stdout())),
             }
         }
+        ResourceKind::Secret => of_type::<Secret>(reference, format, client).await,
+        ResourceKind::Config => of_type::<Config>(reference, format, client).await,
+    }
+}
+
+async fn of_type<T: Shown>(reference: &ResourceRef, format: Option<Format>, client: &Client) -> Result<String> {
+    let found = client.object::<T>(&reference.name).await?;
+    match format {
+        Some(format) => Ok(object(reference, &found, format, |wide| T::rows([&found], wide, Timestamp::now()))),
+        None => Ok(output::object::page(&found, &events(reference, client).await?, Timestamp::now(), Style::of_stdout())),
     }
 }
 

@@ -2,15 +2,19 @@
 
 use clap::Args as ClapArgs;
 use cube_api::client::{Client, ClientError, Revised, Watch};
+use cube_api::config::Config;
 use cube_api::meta::{ResourceKind, ResourceRef, Revision};
 use cube_api::node::Node;
+use cube_api::object::ObjectType;
 use cube_api::pod::Pod;
 use cube_api::routes::{List, ListQuery, WatchEvent};
+use cube_api::secret::Secret;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::Result;
+use crate::output::object::Shown;
 use crate::output::style::Style;
 use crate::output::table::Table;
 use crate::output::{self, Format, Typed, TypedList, print};
@@ -23,7 +27,7 @@ use crate::wait::is_expired;
   cube list pod -l app=web -o wide  those with a label; also address, node and images
   cube list pod -w                  go on with every change")]
 pub struct Args {
-    /// pod or node
+    /// pod, node, secret, config
     #[arg(value_name = "TYPE")]
     kind: ResourceKind,
     #[command(flatten)]
@@ -54,6 +58,8 @@ pub async fn all(kind: ResourceKind, options: &Options, client: &Client) -> Resu
     match kind {
         ResourceKind::Pod => show::<Pod>(options, client).await,
         ResourceKind::Node => show::<Node>(options, client).await,
+        ResourceKind::Secret => show::<Secret>(options, client).await,
+        ResourceKind::Config => show::<Config>(options, client).await,
     }
 }
 
@@ -95,6 +101,22 @@ impl Listed for Node {
     }
     fn reference(&self) -> ResourceRef {
         output::node::reference(self)
+    }
+}
+
+impl<T: Shown> Listed for T {
+    const KIND: ResourceKind = <T as ObjectType>::KIND;
+    async fn fetch(client: &Client, query: &ListQuery) -> std::result::Result<List<Self>, ClientError> {
+        client.objects(query).await
+    }
+    async fn watch(client: &Client, selector: Option<String>, from: Revision) -> std::result::Result<Watch<Self>, ClientError> {
+        client.watch_objects(selector, from).await
+    }
+    fn table(items: &[Self], wide: bool, now: Timestamp) -> Table {
+        T::rows(items, wide, now)
+    }
+    fn reference(&self) -> ResourceRef {
+        output::object::reference(self)
     }
 }
 

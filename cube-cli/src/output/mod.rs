@@ -3,6 +3,7 @@
 pub mod age;
 pub mod event;
 pub mod node;
+pub mod object;
 pub mod page;
 pub mod pod;
 pub mod style;

@@ -164,6 +164,7 @@ fn manifest(pod: &Pod) -> Resource {
         generation: None,
         created_at: None,
         deletion_requested_at: None,
+        owner: None,
     };
     Resource::Pod(PodManifest { metadata, spec: PodSpec::clone(&pod.spec) })
 }

@@ -83,7 +83,7 @@ async fn a_hollow_container_ends_as_its_args_say() {
     let tasks = hollow_nodes(&leader, &gate).await;
     let mut manifest = pods(&[("ends", "app"), ("wrong", "app")]);
     for (resource, args) in manifest.iter_mut().zip([["exit-after", "200ms", "3"], ["exit-after", "soon", "3"]]) {
-        let cube_api::manifest::Resource::Pod(pod) = resource;
+        let cube_api::manifest::Resource::Pod(pod) = resource else { panic!("a pod") };
         pod.spec.containers[0].args = args.map(str::to_owned).into();
         pod.spec.restart_policy = cube_api::pod::RestartPolicy::Never;
     }

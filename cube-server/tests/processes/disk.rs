@@ -118,7 +118,7 @@ impl Leader {
     }
 
     async fn apply(&self, number: usize, bytes: usize) -> Result<Name, ClientError> {
-        self.client.apply(&pod(number, bytes), false).await.map(|applied| applied.items[0].pod.metadata.name.clone())
+        self.client.apply(&pod(number, bytes), false).await.map(|applied| applied.items[0].metadata().name.clone())
     }
 
     async fn delete(&self, name: &Name) {

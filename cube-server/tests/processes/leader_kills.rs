@@ -257,21 +257,23 @@ impl Writer {
         };
         self.rises(applied.revision);
         for item in applied.items {
-            let (pod, name) = (Known::of(&item.pod), item.pod.metadata.name.to_string());
+            let action = item.action;
+            let applied = item.into_pod().expect("a pod");
+            let (pod, name) = (Known::of(&applied), applied.metadata.name.to_string());
             let before = self.model.insert(name.clone(), pod.clone());
             let same = before.as_ref().is_some_and(|before| before.uid == pod.uid);
-            let sensible = match item.action {
+            let sensible = match action {
                 ApplyAction::Created => before.is_none(),
                 ApplyAction::Replaced => before.is_some() && !same,
                 ApplyAction::Configured => same,
                 ApplyAction::Unchanged => before.as_ref() == Some(&pod),
             };
-            if !sensible || (carried_out && item.action != ApplyAction::Unchanged) {
-                let what = format!("{name}: {:?} gave {pod:?} after {before:?}, carried out before: {carried_out}", item.action);
+            if !sensible || (carried_out && action != ApplyAction::Unchanged) {
+                let what = format!("{name}: {:?} gave {pod:?} after {before:?}, carried out before: {carried_out}", action);
                 self.shared.note(|noticed| noticed.double.push(what));
             }
-            if item.action != ApplyAction::Unchanged {
-                self.is_new(item.pod.metadata.revision, format!("{name} {pod:?}"));
+            if action != ApplyAction::Unchanged {
+                self.is_new(applied.metadata.revision, format!("{name} {pod:?}"));
             }
         }
     }

@@ -13,6 +13,10 @@ use super::decode::Finding;
 use super::image;
 use super::path::Path;
 use super::tree::excerpt;
+
+mod data;
+
+pub(super) use self::data::{config, secret};
 use crate::pod::{Container, PodSpec, Port, Protocol, Resources};
 use crate::quantity::{Bytes, MilliCpu};
 

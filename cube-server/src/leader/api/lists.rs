@@ -9,9 +9,9 @@ use axum::body::Body;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use cube_api::meta::{Labels, Name, Revision};
+use cube_api::meta::{Labels, Name, ResourceKind, Revision};
 use cube_api::routes::{Bookmark, List, ListQuery, WatchEvent};
-use cube_api::{ApiError, ErrorCode, Node, Pod};
+use cube_api::{ApiError, ErrorCode, Node, Object, Pod};
 use futures::{StreamExt, stream};
 use serde::Serialize;
 use tokio::time::Instant;
@@ -37,17 +37,17 @@ const EMPTY_LIST_END: &[u8] = b"]}";
 type Sides<R> = (Option<Arc<R>>, Option<Arc<R>>);
 
 /// A kind of resource as lists and watches see it.
-pub(super) trait Kind: Send + 'static {
+pub(super) trait Kind: Copy + Send + Sync + 'static {
     /// What the store keeps.
     type Row: Send + Sync + 'static;
     /// What the API shows.
     type Object: Serialize + Send;
     /// The names after this one, in order, each with the row that it shows, if any.
-    fn names<'a>(state: &'a State, after: Option<&Name>) -> impl Iterator<Item = (&'a Name, Option<&'a Arc<Self::Row>>)>;
+    fn names<'a>(self, state: &'a State, after: Option<&'a Name>) -> impl Iterator<Item = (&'a Name, Option<&'a Arc<Self::Row>>)>;
     /// The row that a name shows.
-    fn shown<'a>(state: &'a State, name: &Name) -> Option<&'a Arc<Self::Row>>;
+    fn shown<'a>(self, state: &'a State, name: &Name) -> Option<&'a Arc<Self::Row>>;
     /// The rows of a change before and after, as far as they are shown; `None` for a change of another kind.
-    fn of(change: &Changed) -> Option<Sides<Self::Row>>;
+    fn of(self, change: &Changed) -> Option<Sides<Self::Row>>;
     fn name(row: &Self::Row) -> &Name;
     fn labels(row: &Self::Row) -> &Labels;
     fn object(api: &Api, row: &Self::Row) -> Self::Object;
@@ -56,6 +56,7 @@ pub(super) trait Kind: Send + 'static {
 }
 
 /// Pods: of a name that is being replaced, the new one.
+#[derive(Clone, Copy)]
 pub(super) struct Pods;
 
 impl Pods {
@@ -68,19 +69,19 @@ impl Kind for Pods {
     type Row = PodRow;
     type Object = Pod;
 
-    fn names<'a>(state: &'a State, after: Option<&Name>) -> impl Iterator<Item = (&'a Name, Option<&'a Arc<PodRow>>)> {
+    fn names<'a>(self, state: &'a State, after: Option<&'a Name>) -> impl Iterator<Item = (&'a Name, Option<&'a Arc<PodRow>>)> {
         state.names.range(behind(after)).map(|(name, uid)| (name, state.pods.get(uid).filter(|row| Self::is_shown(row))))
     }
 
-    fn shown<'a>(state: &'a State, name: &Name) -> Option<&'a Arc<PodRow>> {
+    fn shown<'a>(self, state: &'a State, name: &Name) -> Option<&'a Arc<PodRow>> {
         state.standing(name).filter(|row| Self::is_shown(row))
     }
 
-    fn of(change: &Changed) -> Option<Sides<PodRow>> {
+    fn of(self, change: &Changed) -> Option<Sides<PodRow>> {
         let shown = |row: &Option<Arc<PodRow>>| row.clone().filter(|row| Self::is_shown(row));
         match change {
             Changed::Pod { before, after } => Some((shown(before), shown(after))),
-            Changed::Node { .. } => None,
+            Changed::Node { .. } | Changed::Object { .. } => None,
         }
     }
 
@@ -104,24 +105,25 @@ impl Kind for Pods {
 }
 
 /// Nodes, each with what its pods reserve and its machine uses at the time of the answer. That use alone is no change that a watch tells of.
+#[derive(Clone, Copy)]
 pub(super) struct Nodes;
 
 impl Kind for Nodes {
     type Row = Node;
     type Object = Node;
 
-    fn names<'a>(state: &'a State, after: Option<&Name>) -> impl Iterator<Item = (&'a Name, Option<&'a Arc<Node>>)> {
+    fn names<'a>(self, state: &'a State, after: Option<&'a Name>) -> impl Iterator<Item = (&'a Name, Option<&'a Arc<Node>>)> {
         state.nodes.range(behind(after)).map(|(name, node)| (name, Some(node)))
     }
 
-    fn shown<'a>(state: &'a State, name: &Name) -> Option<&'a Arc<Node>> {
+    fn shown<'a>(self, state: &'a State, name: &Name) -> Option<&'a Arc<Node>> {
         state.nodes.get(name)
     }
 
-    fn of(change: &Changed) -> Option<Sides<Node>> {
+    fn of(self, change: &Changed) -> Option<Sides<Node>> {
         match change {
             Changed::Node { before, after } => Some((before.clone(), after.clone())),
-            Changed::Pod { .. } => None,
+            Changed::Pod { .. } | Changed::Object { .. } => None,
         }
     }
 
@@ -142,14 +144,59 @@ impl Kind for Nodes {
     }
 }
 
+/// The resources of a type that is neither pod nor node, secrets without their values.
+#[derive(Clone, Copy)]
+pub(super) struct Objects(pub(super) ResourceKind);
+
+impl Kind for Objects {
+    type Row = Object;
+    type Object = Object;
+
+    fn names<'a>(self, state: &'a State, after: Option<&'a Name>) -> impl Iterator<Item = (&'a Name, Option<&'a Arc<Object>>)> {
+        state.objects(self.0, after.map_or(Bound::Unbounded, Bound::Excluded)).map(|(name, object)| (name, Some(object)))
+    }
+
+    fn shown<'a>(self, state: &'a State, name: &Name) -> Option<&'a Arc<Object>> {
+        state.object(self.0, name)
+    }
+
+    fn of(self, change: &Changed) -> Option<Sides<Object>> {
+        match change {
+            Changed::Object { before, after } => {
+                let of_kind = after.as_ref().or(before.as_ref()).is_some_and(|object| object.kind() == self.0);
+                of_kind.then(|| (before.clone(), after.clone()))
+            }
+            Changed::Pod { .. } | Changed::Node { .. } => None,
+        }
+    }
+
+    fn name(row: &Object) -> &Name {
+        &row.metadata().name
+    }
+
+    fn labels(row: &Object) -> &Labels {
+        &row.metadata().labels
+    }
+
+    fn object(_: &Api, row: &Object) -> Object {
+        row.shown()
+    }
+
+    fn last(_: &Api, row: &Object, revision: Revision) -> Object {
+        let mut object = row.shown();
+        object.metadata_mut().revision = revision;
+        object
+    }
+}
+
 /// Answers a list or a watch, as the query says.
-pub(super) fn answer<K: Kind>(api: &Api, query: ListQuery) -> Result<Response, Refusal> {
+pub(super) fn answer<K: Kind>(api: &Api, kind: K, query: ListQuery) -> Result<Response, Refusal> {
     let selector = Selector::parse(query.selector.as_deref().unwrap_or_default())?;
     let bad = |message: &str| Refusal::from(ApiError::new(ErrorCode::BadRequest, message));
     match (query.watch, query.from, query.limit, query.continue_from) {
-        (true, from, None, None) => watch::<K>(api, selector, from).map_err(Refusal::from),
+        (true, from, None, None) => watch(api, kind, selector, from).map_err(Refusal::from),
         (true, _, _, _) => Err(bad("a watch takes no limit and no continue")),
-        (false, None, limit, start) => Ok(list::<K>(&api.store, &selector, limit, start)?.into_response(api.clone())),
+        (false, None, limit, start) => Ok(list(&api.store, kind, &selector, limit, start)?.into_response(api.clone())),
         (false, Some(_), _, _) => Err(bad("from goes with watch=true")),
     }
 }
@@ -164,7 +211,7 @@ fn behind(name: Option<&Name>) -> (Bound<&Name>, Bound<&Name>) {
     (name.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded)
 }
 
-fn list<K: Kind>(store: &Store, selector: &Selector, limit: Option<usize>, start: Option<String>) -> Result<Page<K>, ApiError> {
+fn list<K: Kind>(store: &Store, kind: K, selector: &Selector, limit: Option<usize>, start: Option<String>) -> Result<Page<K>, ApiError> {
     let limit = limit.unwrap_or(MAX_PAGE).min(MAX_PAGE);
     if limit == 0 {
         return Err(ApiError::new(ErrorCode::BadRequest, "limit must be at least 1"));
@@ -174,10 +221,10 @@ fn list<K: Kind>(store: &Store, selector: &Selector, limit: Option<usize>, start
         rows.filter(|row| selector.matches(K::labels(row))).take(limit + 1).cloned().collect()
     };
     let (revision, mut page) = match start {
-        None => store.read(|state| (state.revision, pick(&mut K::names(state, None).filter_map(|(_, row)| row)))),
+        None => store.read(|state| (state.revision, pick(&mut kind.names(state, None).filter_map(|(_, row)| row)))),
         Some(token) => {
             let (revision, after) = place(&token)?;
-            (revision, as_of::<K>(store, revision, &after, pick)?)
+            (revision, as_of(store, kind, revision, &after, pick)?)
         }
     };
     let more = page.len() > limit;
@@ -233,6 +280,7 @@ fn place(token: &str) -> Result<(Revision, Name), ApiError> {
 /// Picks among the rows behind a name as they were at a revision: today's, with every later change undone.
 fn as_of<K: Kind>(
     store: &Store,
+    kind: K,
     revision: Revision,
     after: &Name,
     pick: impl Fn(&mut dyn Iterator<Item = &Arc<K::Row>>) -> VecDeque<Arc<K::Row>>,
@@ -241,8 +289,8 @@ fn as_of<K: Kind>(
         return Err(ApiError::new(ErrorCode::BadRequest, format!("revision {revision} hasn't happened")).hint("list again"));
     }
     let picked = store.read_since(revision, |state, later| {
-        let undone = undo::<K>(state, later.filter_map(|change| K::of(&change.object)), after);
-        let (mut names, mut undone) = (K::names(state, Some(after)).peekable(), undone.iter().peekable());
+        let undone = undo(state, kind, later.filter_map(|change| kind.of(&change.object)), after);
+        let (mut names, mut undone) = (kind.names(state, Some(after)).peekable(), undone.iter().peekable());
         // Both in order of the names; where both have one, what was undone counts.
         let mut rows = std::iter::from_fn(|| {
             let name = match (names.peek(), undone.peek()) {
@@ -262,13 +310,14 @@ fn as_of<K: Kind>(
 /// The names behind this one of which a row changed, each with the row that it showed before the first of these changes.
 fn undo<K: Kind>(
     state: &State,
+    kind: K,
     later: impl DoubleEndedIterator<Item = Sides<K::Row>>,
     after: &Name,
 ) -> BTreeMap<Name, Option<Arc<K::Row>>> {
     let mut undone = BTreeMap::<Name, Option<Arc<K::Row>>>::new();
     for (old, new) in later.rev() {
         let Some(name) = old.as_ref().or(new.as_ref()).map(|row| K::name(row)).filter(|name| *name > after) else { continue };
-        let shown = undone.entry(name.clone()).or_insert_with(|| K::shown(state, name).cloned());
+        let shown = undone.entry(name.clone()).or_insert_with(|| kind.shown(state, name).cloned());
         let is_what_came = matches!((&*shown, &new), (Some(shown), Some(new)) if Arc::ptr_eq(shown, new));
         if is_what_came {
             *shown = None;
@@ -283,6 +332,7 @@ fn undo<K: Kind>(
 /// A watch on its way: first what is there, then every change.
 struct Watching<K: Kind> {
     api: Api,
+    kind: K,
     selector: Selector,
     changes: Changes,
     /// What was there when it began.
@@ -293,16 +343,16 @@ struct Watching<K: Kind> {
     tells_place: bool,
 }
 
-fn watch<K: Kind>(api: &Api, selector: Selector, from: Option<Revision>) -> Result<Response, ApiError> {
+fn watch<K: Kind>(api: &Api, kind: K, selector: Selector, from: Option<Revision>) -> Result<Response, ApiError> {
     let (reached, first) = match from {
         Some(from) => (from, VecDeque::new()),
         None => api.store.read(|state| {
-            let rows = K::names(state, None).filter_map(|(_, row)| row).filter(|row| selector.matches(K::labels(row)));
+            let rows = kind.names(state, None).filter_map(|(_, row)| row).filter(|row| selector.matches(K::labels(row)));
             (state.revision, rows.cloned().collect())
         }),
     };
     let changes = api.store.watch(reached)?;
-    let watching = Watching::<K> { api: api.clone(), selector, changes, first, reached, tells_place: from.is_none() };
+    let watching = Watching { api: api.clone(), kind, selector, changes, first, reached, tells_place: from.is_none() };
     let stopping = api.tasks.stopping().clone();
     let lines = stream::unfold(watching, move |mut watching| {
         let stopping = stopping.clone();
@@ -345,7 +395,7 @@ impl<K: Kind> Watching<K> {
     }
 
     fn event(&self, change: &Change) -> Option<WatchEvent<K::Object>> {
-        let (before, after) = K::of(&change.object)?;
+        let (before, after) = self.kind.of(&change.object)?;
         let selected = |row: &Arc<K::Row>| self.selector.matches(K::labels(row));
         let show = |row: Arc<K::Row>| K::object(&self.api, &row);
         match (before.filter(selected), after.filter(selected)) {

@@ -2,7 +2,7 @@
 //!
 //! * `access.rs`: who may do what; the one layer that lets a request in.
 //! * `answers.rs`: errors as JSON with the request's id; extractors that refuse in the API's own words.
-//! * `pods.rs`, `nodes.rs`: the handlers.
+//! * `pods.rs`, `nodes.rs`, `objects.rs`: the handlers.
 //! * `lists.rs`: lists in pages of one revision, and watches. `selector.rs`: label selectors.
 //! * `classic/`: the classic task interface.
 //! * `streams.rs`: logs and exec, relayed frame by frame.
@@ -14,6 +14,7 @@ mod classic;
 mod health;
 mod lists;
 mod nodes;
+mod objects;
 mod pods;
 mod selector;
 mod streams;
@@ -82,6 +83,8 @@ pub fn router(api: Api) -> Router {
         .route(routes::POD_RESTART, post(pods::restart))
         .route(routes::POD_LOGS, get(streams::logs))
         .route(routes::POD_EXEC, get(streams::exec))
+        .route(routes::OBJECTS, get(objects::list).fallback(objects::other_method))
+        .route(routes::OBJECT, get(objects::get).delete(objects::delete).fallback(objects::other_method))
         .route(routes::EVENTS, get(pods::events))
         .route(routes::NODES, get(nodes::list))
         .route(routes::NODE, get(nodes::get).patch(nodes::patch).delete(nodes::delete))

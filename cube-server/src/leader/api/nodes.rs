@@ -15,7 +15,7 @@ use super::lists::{self, Nodes};
 use super::{Api, access};
 
 pub(super) async fn list(State(api): State<Api>, Ask(query): Ask<ListQuery>) -> Result<Response, Refusal> {
-    lists::answer::<Nodes>(&api, query)
+    lists::answer(&api, Nodes, query)
 }
 
 pub(super) async fn get(State(api): State<Api>, Named(name): Named) -> Result<Json<Node>, Refusal> {

@@ -31,7 +31,7 @@ pub(super) async fn apply(
 }
 
 pub(super) async fn list(State(api): State<Api>, Ask(query): Ask<ListQuery>) -> Result<Response, Refusal> {
-    lists::answer::<Pods>(&api, query)
+    lists::answer(&api, Pods, query)
 }
 
 pub(super) async fn get(State(api): State<Api>, Named(name): Named) -> Result<Json<Pod>, Refusal> {

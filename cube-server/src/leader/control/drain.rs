@@ -95,7 +95,7 @@ impl Leaving {
 fn begins(change: &Change) -> bool {
     match &change.object {
         Changed::Node { before: _, after } => is_draining(after.as_ref()),
-        Changed::Pod { before: _, after: _ } => false,
+        Changed::Pod { before: _, after: _ } | Changed::Object { .. } => false,
     }
 }
 
@@ -116,5 +116,6 @@ fn matters(change: &Change) -> bool {
             facts(before) != facts(after)
         }
         Changed::Node { before: _, after: _ } => true,
+        Changed::Object { .. } => false,
     }
 }

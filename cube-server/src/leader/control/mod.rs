@@ -5,6 +5,7 @@
 //! | `scheduler` | on a change that may let a pod be placed, and every 10 s; every second behind a restore's fence | `plan::fence`, `plan::schedule` |
 //! | `nodes` | every second, and when a node says something of itself | `plan::health` |
 //! | `drain` | when a node is to be drained; then on a change that may let a pod go, and every second | `plan::drain` |
+//! | `owners` | when a resource that owns others is deleted, and when one of those is gone | what it owns |
 //! | `backups` | on schedule, if a folder for them is given | the age of the newest |
 //! | `gc` | at the start and every hour | the age and number of events |
 //!
@@ -14,6 +15,7 @@
 mod backups;
 mod drain;
 mod nodes;
+mod owners;
 mod scheduler;
 #[cfg(test)]
 mod tests;
@@ -92,6 +94,7 @@ pub fn start(store: &Store, sessions: Arc<dyn SessionView>, ambient: &Ambient, t
     tasks.spawn_droppable("scheduler", scheduler::run(store.clone(), options.schedule_every, waits, options.strategy));
     tasks.spawn_droppable("drain", drain::run(store.clone(), sessions.clone(), options.check_nodes_every, options.strategy));
     tasks.spawn_droppable("nodes", nodes::Nodes::new(store.clone(), sessions, &options).run());
+    tasks.spawn_droppable("owners", owners::run(store.clone()));
     tasks.spawn_droppable("gc", collect_garbage(store.clone(), options.collect_garbage_every));
     if let Some(backups) = options.backups {
         tasks.spawn_droppable("backups", backups::run(store.clone(), ambient.clone(), backups));

@@ -123,6 +123,6 @@ fn silence(heard: &mut BTreeMap<Name, Heard>, node: &Node, connected: bool, watc
 fn matters(change: &Change) -> bool {
     match &change.object {
         Changed::Node { before: _, after } => after.is_some(),
-        Changed::Pod { before: _, after: _ } => false,
+        Changed::Pod { before: _, after: _ } | Changed::Object { .. } => false,
     }
 }

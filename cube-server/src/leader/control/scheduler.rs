@@ -183,6 +183,7 @@ impl Matters {
                 if facts(before) == facts(after) { Self::Not } else { Self::ToAll }
             }
             Changed::Node { before: _, after: _ } => Self::ToAll,
+            Changed::Object { .. } => Self::Not,
         }
     }
 

@@ -91,7 +91,7 @@ impl Leader {
         let spec = json!({"containers": containers, "onNodeLoss": on_node_loss});
         let manifest = serde_json::from_value(json!({"metadata": {"name": pod}, "spec": spec}));
         let applied = self.store.apply(vec![Resource::Pod(manifest.expect("a manifest"))], false).await.expect("an apply");
-        applied.items[0].pod.metadata.uid
+        applied.items[0].metadata().uid
     }
 
     async fn report(&self, uid: Uid, phase: Phase, stopped: bool, trouble: Option<&str>) {

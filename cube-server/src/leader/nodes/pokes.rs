@@ -148,7 +148,7 @@ fn concerned(change: &Change) -> Option<&Name> {
             let told = |node: &Node| (node.node_id, node.cordon.is_some());
             after.as_ref().is_none_or(|after| told(after) != told(before)).then_some(&before.name)
         }
-        Changed::Pod { before: None, after: None } | Changed::Node { before: None, after: _ } => None,
+        Changed::Pod { before: None, after: None } | Changed::Node { before: None, after: _ } | Changed::Object { .. } => None,
     }
 }
 
@@ -156,7 +156,7 @@ fn concerned(change: &Change) -> Option<&Name> {
 fn is_placing(change: &Change) -> bool {
     match &change.object {
         Changed::Pod { before: Some(before), after: Some(after) } => node_of(before).is_none() && node_of(after).is_some(),
-        Changed::Pod { .. } | Changed::Node { .. } => false,
+        Changed::Pod { .. } | Changed::Node { .. } | Changed::Object { .. } => false,
     }
 }
 

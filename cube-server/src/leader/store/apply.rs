@@ -7,24 +7,22 @@ use std::sync::Arc;
 use cube_api::error::Problem;
 use cube_api::event::EventKind;
 use cube_api::manifest::{PodManifest, Resource};
-use cube_api::meta::{Metadata, Revision};
+use cube_api::meta::{Metadata, ResourceKind, ResourceRef, Revision};
 use cube_api::pod::{Placement, Pod, PodStatus};
-use cube_api::routes::{Applied, AppliedItem, ApplyAction};
+use cube_api::routes::{Applied, AppliedItem, AppliedResource, ApplyAction};
 use cube_api::{ApiError, ErrorCode};
 
 use super::draft::Draft;
-use super::{PodRow, Retired, avoid};
+use super::{PodRow, Retired, avoid, objects};
 
 /// Applies all resources; refused with every problem that there is.
 pub(super) fn apply(draft: &mut Draft<'_>, resources: Vec<Resource>) -> Result<Applied, ApiError> {
     let mut items = Vec::with_capacity(resources.len());
     let mut conflicts = Vec::new();
     for resource in resources {
-        match resource {
-            Resource::Pod(manifest) => match precondition(draft, &manifest) {
-                Ok(()) => items.push(apply_pod(draft, manifest)),
-                Err(problem) => conflicts.push(problem),
-            },
+        match precondition(draft, &resource).and_then(|()| apply_one(draft, resource)) {
+            Ok(item) => items.push(item),
+            Err(problem) => conflicts.push(problem),
         }
     }
     if !conflicts.is_empty() {
@@ -33,13 +31,27 @@ pub(super) fn apply(draft: &mut Draft<'_>, resources: Vec<Resource>) -> Result<A
     Ok(Applied { revision: draft.state().revision, items })
 }
 
-/// The answer of a dry run: what is not committed has no revision of its own, so each pod shows the one that it has, 0 if it is new.
+fn apply_one(draft: &mut Draft<'_>, resource: Resource) -> Result<AppliedItem, Problem> {
+    match resource {
+        Resource::Pod(manifest) => Ok(apply_pod(draft, manifest)),
+        object @ (Resource::Secret(_) | Resource::Config(_)) => {
+            let (action, object) = objects::apply(draft, object)?;
+            Ok(AppliedItem { action, resource: AppliedResource::Object(object.shown()) })
+        }
+    }
+}
+
+/// The answer of a dry run: what is not committed has no revision of its own, so each resource shows the one that it has, 0 if it is new.
 pub(super) fn as_dry_run(mut applied: Applied, draft: &Draft<'_>) -> Applied {
     applied.revision = draft.began_at();
     for item in &mut applied.items {
-        item.pod.metadata.revision = match item.action {
+        let metadata = match &mut item.resource {
+            AppliedResource::Pod(pod) => &mut pod.metadata,
+            AppliedResource::Object(object) => object.metadata_mut(),
+        };
+        metadata.revision = match item.action {
             ApplyAction::Created | ApplyAction::Replaced => Revision::default(),
-            ApplyAction::Configured | ApplyAction::Unchanged => item.pod.metadata.revision.min(applied.revision),
+            ApplyAction::Configured | ApplyAction::Unchanged => metadata.revision.min(applied.revision),
         };
     }
     applied
@@ -54,31 +66,37 @@ fn conflict(conflicts: Vec<Problem>) -> ApiError {
     ApiError { details: conflicts, ..ApiError::new(ErrorCode::Conflict, message).hint(hint) }
 }
 
-/// Whether the pod is the one, and as old, as the manifest says.
-fn precondition(draft: &Draft<'_>, manifest: &PodManifest) -> Result<(), Problem> {
-    let wanted = &manifest.metadata;
-    let standing = draft.state().standing(&wanted.name).map(|row| &row.pod.metadata);
-    let problem = |path: &str, message: String| Problem {
-        resource: Some(format!("pod/{}", wanted.name)),
-        path: path.to_owned(),
-        message,
-        line: None,
-        column: None,
+/// What is wrong with a resource of a manifest, as the store knows it.
+pub(super) fn problem(resource: &ResourceRef, path: &str, message: String) -> Problem {
+    Problem { resource: Some(resource.to_string()), path: path.to_owned(), message, line: None, column: None }
+}
+
+/// Whether the resource is the one, and as old, as the manifest says, and a person's to change.
+fn precondition(draft: &Draft<'_>, resource: &Resource) -> Result<(), Problem> {
+    let (reference, wanted) = (resource.reference(), resource.metadata());
+    let standing = match reference.kind {
+        ResourceKind::Pod => draft.state().standing(&reference.name).map(|row| &row.pod.metadata),
+        kind @ (ResourceKind::Node | ResourceKind::Secret | ResourceKind::Config) => {
+            draft.state().object(kind, &reference.name).map(|object| object.metadata())
+        }
     };
+    let absent = || format!("there is no such {}", reference.kind);
     if let Some(uid) = wanted.uid
         && standing.map(|metadata| metadata.uid) != Some(uid)
     {
-        let now = standing
-            .map_or("there is no such pod".to_owned(), |metadata| format!("it is {}, at revision {}", metadata.uid, metadata.revision));
-        return Err(problem("metadata.uid", format!("{uid} is asked for, but {now}")));
+        let now = standing.map_or_else(absent, |metadata| format!("it is {}, at revision {}", metadata.uid, metadata.revision));
+        return Err(problem(&reference, "metadata.uid", format!("{uid} is asked for, but {now}")));
     }
     if let Some(revision) = wanted.revision
         && standing.map(|metadata| metadata.revision) != Some(revision)
     {
-        let now = standing.map_or("there is no such pod".to_owned(), |metadata| format!("it is at {} now", metadata.revision));
-        return Err(problem("metadata.revision", format!("{revision} is asked for, but {now}")));
+        let now = standing.map_or_else(absent, |metadata| format!("it is at {} now", metadata.revision));
+        return Err(problem(&reference, "metadata.revision", format!("{revision} is asked for, but {now}")));
     }
-    Ok(())
+    match standing.and_then(|metadata| metadata.owner.as_ref()) {
+        Some(owner) => Err(problem(&reference, "metadata.name", format!("it belongs to {owner}; change that"))),
+        None => Ok(()),
+    }
 }
 
 fn apply_pod(draft: &mut Draft<'_>, manifest: PodManifest) -> AppliedItem {
@@ -90,7 +108,7 @@ fn apply_pod(draft: &mut Draft<'_>, manifest: PodManifest) -> AppliedItem {
         Some(old) if *old.pod.metadata.labels != manifest.metadata.labels => (ApplyAction::Configured, relabel(draft, &old, manifest)),
         Some(old) => (ApplyAction::Unchanged, old),
     };
-    AppliedItem { action, pod: row.pod.clone() }
+    AppliedItem { action, resource: AppliedResource::Pod(row.pod.clone()) }
 }
 
 /// Makes a pod, in the place of the one that stands for its name, if there is one. The old row's change comes first: a name has one live pod.
@@ -107,6 +125,7 @@ pub(super) fn create(draft: &mut Draft<'_>, manifest: PodManifest, old: Option<&
         revision: Revision::default(),
         created_at: draft.now,
         deletion_requested_at: None,
+        owner: None,
     };
     let placement = old.map_or_else(Placement::default, |old| Placement { avoids: avoid::after(old, draft.now), ..Placement::default() });
     let spec = draft.templates().specs.share(manifest.spec);

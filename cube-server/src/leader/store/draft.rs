@@ -8,6 +8,7 @@ use std::sync::Arc;
 use cube_api::event::{Event, EventKind};
 use cube_api::meta::{ClusterId, Name, NodeId, ResourceKind, ResourceRef, Revision, Uid};
 use cube_api::node::Node;
+use cube_api::object::Object;
 use jiff::Timestamp;
 
 use super::PodRow;
@@ -50,6 +51,18 @@ impl<'a> Draft<'a> {
     /// The revision before its first write.
     pub(super) fn began_at(&self) -> Revision {
         self.began_at
+    }
+
+    /// Five letters and digits for the end of a made-up name: no vowels, so that they are no words, and none that look alike (Kubernetes' alphabet).
+    pub(super) fn new_suffix(&self) -> String {
+        const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+        let mut random = self.ambient.random();
+        let mut letter = || {
+            let chosen = ALPHABET[(random % ALPHABET.len() as u64) as usize];
+            random /= ALPHABET.len() as u64;
+            char::from(chosen)
+        };
+        (0..5).map(|_| letter()).collect()
     }
 
     /// A new pod's identity: greater than every kept one's, so that their order is the order in which they were accepted, also within a
@@ -99,6 +112,24 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// Makes or changes a resource that is neither pod nor node; answers it with its new revision.
+    pub(super) fn put_object(&mut self, mut object: Object) -> Arc<Object> {
+        let before = self.state.object(object.kind(), &object.metadata().name).cloned();
+        let revision = self.next_revision();
+        object.metadata_mut().revision = revision;
+        let object = Arc::new(object);
+        self.keep(Write::Object { revision, before, after: Some(object.clone()) });
+        object
+    }
+
+    /// Removes such a resource, if it is there.
+    pub(super) fn drop_object(&mut self, reference: &ResourceRef) {
+        if let Some(before) = self.state.object(reference.kind, &reference.name).cloned() {
+            let revision = self.next_revision();
+            self.keep(Write::Object { revision, before: Some(before), after: None });
+        }
+    }
+
     /// Notes how far a data folder's events are stored; `None` forgets it.
     pub(super) fn put_events_through(&mut self, node_id: NodeId, after: Option<u64>) {
         let before = self.state.events_through(&node_id);
@@ -126,6 +157,11 @@ impl<'a> Draft<'a> {
     pub(super) fn node_event(&mut self, node: &Name, kind: EventKind, reason: &str, message: impl Into<String>) {
         let object = ResourceRef { kind: ResourceKind::Node, name: node.clone() };
         self.leader_event(object, None, kind, reason, message.into());
+    }
+
+    /// The leader saw something happen to another resource.
+    pub(super) fn object_event(&mut self, object: &Object, kind: EventKind, reason: &str, message: impl Into<String>) {
+        self.leader_event(object.reference(), Some(object.metadata().uid), kind, reason, message.into());
     }
 
     /// Keeps an event; its count and revision are set here.

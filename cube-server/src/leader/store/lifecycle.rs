@@ -23,36 +23,42 @@ fn missing(name: &Name) -> ApiError {
 /// Marks the pod of a name for deletion, or forgets it.
 pub(super) fn delete(draft: &mut Draft<'_>, name: &Name, query: &DeleteQuery) -> Result<Pod, ApiError> {
     let old = standing(draft, name)?;
-    let mut row = PodRow::clone(&old);
-    row.pod.metadata.deletion_requested_at.get_or_insert(draft.now);
     if query.force {
         nothing_pinned(draft, name)?;
+        let mut row = PodRow::clone(&old);
+        row.pod.metadata.deletion_requested_at.get_or_insert(draft.now);
         forget_all(draft, name);
         return Ok(row.pod);
     }
+    Ok(retire(draft, &old, "deleted by the user", query.grace_seconds))
+}
+
+/// Has a pod stop for good; one that never had a node is gone at once. Asked for again, only a shorter grace is news. `why` is for the events.
+pub(super) fn retire(draft: &mut Draft<'_>, old: &Arc<PodRow>, why: &str, grace_seconds: Option<u32>) -> Pod {
+    let mut row = PodRow::clone(old);
+    row.pod.metadata.deletion_requested_at.get_or_insert(draft.now);
     if row.pod.placement.node.is_none() {
         draft.drop_pod(&row.pod.metadata.uid);
-        draft.pod_event(&row, EventKind::Normal, "Deleted", "deleted by the user before it had a node");
-        return Ok(row.pod);
+        draft.pod_event(&row, EventKind::Normal, "Deleted", format!("{why} before it had a node"));
+        return row.pod;
     }
-    let grace_seconds = query.grace_seconds.unwrap_or(row.pod.spec.termination_grace_period_seconds);
+    let grace_seconds = grace_seconds.unwrap_or(row.pod.spec.termination_grace_period_seconds);
     let first = row.retired.is_none();
     row.retired = Some(match row.retired.take() {
-        None => Retired { reason: "deleted by the user".to_owned(), grace_seconds, replaced: false },
-        // Asked again: only a shorter grace is news.
+        None => Retired { reason: why.to_owned(), grace_seconds, replaced: false },
         Some(leaving) => Retired { grace_seconds: leaving.grace_seconds.min(grace_seconds), ..leaving },
     });
-    if row == *old {
-        return Ok(row.pod);
+    if row == **old {
+        return row.pod;
     }
     let row = draft.put_pod(row);
     if first {
-        draft.pod_event(&row, EventKind::Normal, "Deleting", format!("deleted by the user, {grace_seconds}s to stop"));
+        draft.pod_event(&row, EventKind::Normal, "Deleting", format!("{why}, {grace_seconds}s to stop"));
     }
     if draft.state().is_on_lost_node(&row) && row.pinned_to().is_none() {
         lost::let_go(draft, &row);
     }
-    Ok(row.pod.clone())
+    row.pod.clone()
 }
 
 /// Refuses to forget what must not run twice and may run now: its node, or its node's end, has to say that it doesn't.

@@ -233,6 +233,7 @@ fn succeed(draft: &mut Draft<'_>, old: &PodRow, whose: &str, status: PodStatus) 
         revision: Revision::default(),
         created_at: draft.now,
         deletion_requested_at: None,
+        owner: before.owner.clone(),
     };
     let placement = Placement { avoids: avoid::after(old, draft.now), ..Placement::default() };
     let pod = Pod { metadata, spec: old.pod.spec.clone(), placement, status };

@@ -3,7 +3,7 @@
 //! One writer commits what is waiting in one transaction (group commit); a write is acknowledged after the commit that holds it. Reads come from
 //! a typed state in memory that follows the commits.
 //!
-//! The way of a write: a method of [`Store`] queues a decision (`apply.rs`, `create.rs`, `lifecycle.rs`, `nodes.rs`, `cordon.rs`, `fence.rs`, `lost.rs`, `report.rs`:
+//! The way of a write: a method of [`Store`] queues a decision (`apply.rs`, `create.rs`, `lifecycle.rs`, `objects.rs`, `owned.rs`, `nodes.rs`, `cordon.rs`, `fence.rs`, `lost.rs`, `report.rs`:
 //! plain functions over the draft of `draft.rs`) -> `writer.rs` runs what is queued, writes the rows (`rows.rs`), commits -> `watch.rs` publishes the state and the changes.
 //! `backup.rs` and `restore.rs` work on the file. It knows neither HTTP nor how pods are placed.
 
@@ -21,6 +21,8 @@ mod lifecycle;
 mod lost;
 mod metrics;
 mod nodes;
+mod objects;
+mod owned;
 mod report;
 pub mod restore;
 mod rows;
@@ -40,8 +42,9 @@ use anyhow::Context;
 use cube_api::ApiError;
 use cube_api::event::{Event, EventKind};
 use cube_api::manifest::Resource;
-use cube_api::meta::{ClusterId, LabelChanges, LifeId, Name, Revision, Uid};
+use cube_api::meta::{ClusterId, LabelChanges, LifeId, Name, ResourceRef, Revision, Uid};
 use cube_api::node::{Node, NodeCondition};
+use cube_api::object::Object;
 use cube_api::pod::{OnNodeLoss, Phase, Pod, PodSpec};
 use cube_api::routes::{Applied, CordonQuery, DeleteQuery, DrainQuery, EventQuery};
 use cube_api::session::{Announcement, Assignment, Epoch, Report, ReportAccepted};
@@ -56,6 +59,7 @@ pub use self::create::Identity;
 pub use self::error::StoreError;
 pub use self::fence::Fence;
 pub use self::metrics::StoreMetrics;
+pub use self::owned::{NewPod, OwnerPass};
 pub use self::state::{HostPort, NodeLoad, Reserved, State};
 pub use self::watch::{Change, Changed, Changes};
 
@@ -341,6 +345,30 @@ impl Store {
     /// `force` is refused for one that must not run twice and may still run ([`PodRow::pinned_to`]).
     pub async fn delete_pod(&self, name: Name, query: DeleteQuery) -> Result<Pod, StoreError> {
         self.write(Lane::People, "delete a pod", move |draft| lifecycle::delete(draft, &name, &query)).await
+    }
+
+    /// As [`Store::delete_pod`], of a resource that is neither pod nor node. One that owns pods is marked, and goes when they are gone.
+    pub async fn delete_object(&self, reference: ResourceRef, query: DeleteQuery) -> Result<Object, StoreError> {
+        self.write(Lane::People, "delete a resource", move |draft| objects::delete(draft, &reference, &query)).await
+    }
+
+    /// Writes what a loop decided of a resource that owns others, if that still is as it was looked at; whether it was.
+    pub async fn settle(&self, pass: OwnerPass) -> Result<bool, StoreError> {
+        self.write(Lane::Loops, "settle what a resource owns", move |draft| Ok(owned::settle(draft, pass))).await
+    }
+
+    /// The resources that are being deleted and are there for what they own.
+    pub fn leaving_objects(&self) -> (Revision, Vec<ResourceRef>) {
+        self.read(|state| (state.revision, owned::leaving(state)))
+    }
+
+    /// Goes on with the delete of a resource that owns others.
+    pub async fn go_on_with_delete(&self, reference: ResourceRef) -> Result<(), StoreError> {
+        self.write(Lane::Loops, "go on with a delete", move |draft| {
+            owned::go_on_with_delete(draft, &reference);
+            Ok(())
+        })
+        .await
     }
 
     /// Asks for a restart of every container.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use cube_api::event::Event;
 use cube_api::meta::{ClusterId, Labels, Metadata, Name, NodeId, Revision};
 use cube_api::node::{Capacity, Node};
+use cube_api::object::Object;
 use cube_api::pod::{Placement, Pod, PodSpec, PodStatus};
 use cube_api::session::Epoch;
 use rusqlite::types::Value;
@@ -46,6 +47,9 @@ pub(super) fn load(connection: &mut Connection, new_cluster: ClusterId) -> Resul
             state.follow(&Write::Pod { revision, before: None, after: Some(kept) });
         },
     )?;
+    all(&transaction, "SELECT * FROM objects", "object", object_of, |object| {
+        state.follow(&Write::Object { revision, before: None, after: Some(Arc::new(object)) });
+    })?;
     all(&transaction, "SELECT * FROM node_sequences", "node sequence", sequence_of, |write| state.follow(&write))?;
     transaction.commit().map_err(failed)?;
     Ok(Loaded { cluster_id, epoch, state })
@@ -163,6 +167,10 @@ fn node_of(row: &Row<'_>) -> Result<KeptNode, ReadError> {
     Ok(KeptNode { node: Arc::new(node), machine: Machine { id: row.get("machine_id")?, trouble: row.get("trouble")? } })
 }
 
+fn object_of(row: &Row<'_>) -> Result<Object, ReadError> {
+    json(row, "object")
+}
+
 fn sequence_of(row: &Row<'_>) -> Result<Write, ReadError> {
     let node_id: NodeId = row.get::<_, String>("node_id")?.parse().map_err(serde_json::Error::custom::<uuid::Error>)?;
     Ok(Write::EventsThrough { node_id, before: None, after: Some(row.get("events_through")?) })
@@ -181,7 +189,13 @@ pub(super) fn write(connection: &Connection, writes: &[Write]) -> rusqlite::Resu
             Write::Node { revision: _, before: Some(kept), after: None } => {
                 delete(connection, "DELETE FROM nodes WHERE name = ?1", kept.node.name.as_str())?;
             }
-            Write::Pod { revision: _, before: None, after: None } | Write::Node { revision: _, before: None, after: None } => {}
+            Write::Object { revision: _, before: _, after: Some(object) } => put_object(connection, object)?,
+            Write::Object { revision: _, before: Some(object), after: None } => {
+                delete(connection, "DELETE FROM objects WHERE uid = ?1", &object.metadata().uid.to_string())?;
+            }
+            Write::Pod { revision: _, before: None, after: None }
+            | Write::Node { revision: _, before: None, after: None }
+            | Write::Object { revision: _, before: None, after: None } => {}
             Write::EventsThrough { node_id, before: _, after: Some(through) } => put_sequence(connection, node_id, *through)?,
             Write::EventsThrough { node_id, before: _, after: None } => {
                 delete(connection, "DELETE FROM node_sequences WHERE node_id = ?1", &node_id.to_string())?;
@@ -254,6 +268,14 @@ fn put_node(connection: &Connection, kept: &KeptNode) -> rusqlite::Result<()> {
             trouble = excluded.trouble, node = excluded.node";
     let KeptNode { node, machine } = kept;
     let row = params![node.name.as_str(), node.node_id.to_string(), machine.id, node.revision.0, machine.trouble, text(&**node)?];
+    connection.prepare_cached(SQL)?.execute(row).map(drop)
+}
+
+fn put_object(connection: &Connection, object: &Object) -> rusqlite::Result<()> {
+    const SQL: &str = "INSERT INTO objects (uid, type, name, revision, object) VALUES (?1, ?2, ?3, ?4, ?5)
+        ON CONFLICT (uid) DO UPDATE SET revision = excluded.revision, object = excluded.object";
+    let metadata = object.metadata();
+    let row = params![metadata.uid.to_string(), object.kind().as_str(), metadata.name.as_str(), metadata.revision.0, text(object)?];
     connection.prepare_cached(SQL)?.execute(row).map(drop)
 }
 

@@ -9,8 +9,9 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use cube_api::event::Event;
-use cube_api::meta::{ClusterId, Name, NodeId, Revision, Uid};
+use cube_api::meta::{ClusterId, Name, NodeId, ResourceKind, Revision, Uid};
 use cube_api::node::{Capacity, Node};
+use cube_api::object::Object;
 use cube_api::pod::{Container, Phase, PodSpec, Protocol};
 use cube_api::quantity::{Bytes, MilliCpu};
 use cube_api::session::{AssignedPod, Assignment, Epoch, Generation, Want};
@@ -31,6 +32,10 @@ pub struct State {
     pub nodes: BTreeMap<Name, Arc<Node>>,
     /// What a leader that was restored from a backup waits for before it places pods.
     pub fence: Option<Arc<Fence>>,
+    /// Every resource that is neither a pod nor a node.
+    objects: BTreeMap<ResourceKind, BTreeMap<Name, Arc<Object>>>,
+    /// The pods of each owner, those on their way out too.
+    owned: BTreeMap<Uid, BTreeSet<Uid>>,
     /// All pods of a name, retired ones too, where there are several: few names have more than one.
     namesakes: BTreeMap<Name, BTreeSet<Uid>>,
     /// Pods that wait for a node and were not looked at.
@@ -115,6 +120,7 @@ pub(super) struct KeptNode {
 pub(super) enum Write {
     Pod { revision: Revision, before: Option<KeptPod>, after: Option<KeptPod> },
     Node { revision: Revision, before: Option<KeptNode>, after: Option<KeptNode> },
+    Object { revision: Revision, before: Option<Arc<Object>>, after: Option<Arc<Object>> },
     EventsThrough { node_id: NodeId, before: Option<u64>, after: Option<u64> },
     Fence { before: Option<Arc<Fence>>, after: Option<Arc<Fence>> },
     Event(Event),
@@ -125,6 +131,7 @@ impl Write {
         match self {
             Self::Pod { revision, before, after } => Self::Pod { revision, before: after, after: before },
             Self::Node { revision, before, after } => Self::Node { revision, before: after, after: before },
+            Self::Object { revision, before, after } => Self::Object { revision, before: after, after: before },
             Self::EventsThrough { node_id, before, after } => Self::EventsThrough { node_id, before: after, after: before },
             Self::Fence { before, after } => Self::Fence { before: after, after: before },
             Self::Event(event) => Self::Event(event),
@@ -171,6 +178,21 @@ impl State {
     /// How many pods there are in each phase.
     pub fn phases(&self) -> [(Phase, usize); 4] {
         [Phase::Pending, Phase::Running, Phase::Succeeded, Phase::Failed].map(|phase| (phase, self.phases.0[Phases::place(phase)]))
+    }
+
+    /// The resources of a type that is neither pod nor node, in order of their names.
+    pub fn objects(&self, kind: ResourceKind, from: Bound<&Name>) -> impl Iterator<Item = (&Name, &Arc<Object>)> {
+        self.objects.get(&kind).into_iter().flat_map(move |of_kind| of_kind.range((from, Bound::Unbounded)))
+    }
+
+    /// One of them.
+    pub fn object(&self, kind: ResourceKind, name: &Name) -> Option<&Arc<Object>> {
+        self.objects.get(&kind)?.get(name)
+    }
+
+    /// The pods of an owner, those on their way out too, in the order in which they were made.
+    pub fn owned_by(&self, owner: &Uid) -> impl Iterator<Item = &Arc<PodRow>> {
+        self.owned.get(owner).into_iter().flatten().filter_map(|uid| self.pods.get(uid))
     }
 
     /// Whether the pod's node is lost.
@@ -247,6 +269,14 @@ impl State {
                     self.machines.insert(after.node.name.clone(), after.machine.clone());
                 }
             }
+            Write::Object { revision: _, before, after } => {
+                if let Some(before) = before {
+                    self.take_object(before);
+                }
+                if let Some(after) = after {
+                    self.objects.entry(after.kind()).or_default().insert(after.metadata().name.clone(), after.clone());
+                }
+            }
             Write::EventsThrough { node_id, before: _, after: Some(through) } => {
                 self.events_through.insert(*node_id, *through);
             }
@@ -269,6 +299,9 @@ impl State {
         self.pods.insert(uid, row.clone());
         self.report_sequences.insert(uid, kept.report_sequence);
         self.take_name(&row.pod.metadata.name, uid);
+        if let Some(owner) = &row.pod.metadata.owner {
+            self.owned.entry(owner.uid).or_default().insert(uid);
+        }
         self.queue(row);
         self.phases.count(row, 1);
         self.load_of(row, NodeLoad::add);
@@ -280,12 +313,31 @@ impl State {
         self.pods.remove(&uid);
         self.report_sequences.remove(&uid);
         self.let_go_of_name(&row.pod.metadata.name, uid);
+        if let Some(owner) = &row.pod.metadata.owner {
+            self.let_go_of_owned(&owner.uid, &uid);
+        }
         self.leave_queue(row);
         self.phases.count(row, -1);
         self.load_of(row, NodeLoad::take);
     }
 
-    /// The most frequent change by far. A pod keeps its uid and its name, and most changes are of what nothing here is found by.
+    fn take_object(&mut self, object: &Object) {
+        let Some(of_kind) = self.objects.get_mut(&object.kind()) else { return };
+        of_kind.remove(&object.metadata().name);
+        if of_kind.is_empty() {
+            self.objects.remove(&object.kind());
+        }
+    }
+
+    fn let_go_of_owned(&mut self, owner: &Uid, uid: &Uid) {
+        let Some(pods) = self.owned.get_mut(owner) else { return };
+        pods.remove(uid);
+        if pods.is_empty() {
+            self.owned.remove(owner);
+        }
+    }
+
+    /// The most frequent change by far. A pod keeps its uid, its name and its owner, and most changes are of what nothing here is found by.
     fn change_pod(&mut self, before: &KeptPod, after: &KeptPod) {
         let (old, new) = (&before.row, &after.row);
         let uid = new.pod.metadata.uid;

@@ -5,6 +5,7 @@ mod backup;
 mod cordon;
 mod lost;
 mod model;
+mod objects;
 mod report;
 mod space;
 mod watch;
@@ -58,7 +59,7 @@ impl Leader {
     /// Applies one pod; what was done, and the pod.
     pub(super) async fn apply(&self, pod: Resource) -> (ApplyAction, Pod) {
         let item = self.store.apply(vec![pod], false).await.expect("an apply that isn't refused").items.remove(0);
-        (item.action, item.pod)
+        (item.action, item.into_pod().expect("a pod"))
     }
 
     /// Applies a pod and binds it to a node.
@@ -111,21 +112,21 @@ pub(super) fn pod(name: &str, image: &str, app: &str) -> Resource {
 
 /// The pod with `onNodeLoss: wait`.
 pub(super) fn waiting(pod: Resource) -> Resource {
-    let Resource::Pod(mut manifest) = pod;
+    let Resource::Pod(mut manifest) = pod else { panic!("a pod") };
     manifest.spec.on_node_loss = OnNodeLoss::Wait;
     Resource::Pod(manifest)
 }
 
 /// The pod with `restartPolicy: Never`.
 pub(super) fn never(pod: Resource) -> Resource {
-    let Resource::Pod(mut manifest) = pod;
+    let Resource::Pod(mut manifest) = pod else { panic!("a pod") };
     manifest.spec.restart_policy = RestartPolicy::Never;
     Resource::Pod(manifest)
 }
 
 /// The pod without its host port, so that one node may have several.
 pub(super) fn portless(pod: Resource) -> Resource {
-    let Resource::Pod(mut manifest) = pod;
+    let Resource::Pod(mut manifest) = pod else { panic!("a pod") };
     manifest.spec.containers.iter_mut().for_each(|container| container.ports.clear());
     Resource::Pod(manifest)
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use cube_api::meta::Revision;
 use cube_api::node::Node;
+use cube_api::object::Object;
 use cube_api::pod::{Container, ContainerState, ContainerStatus, Terminated};
 use cube_api::{ApiError, ErrorCode};
 
@@ -50,6 +51,13 @@ pub enum Changed {
         before: Option<Arc<Node>>,
         /// As it is.
         after: Option<Arc<Node>>,
+    },
+    /// Any other resource; `after` is none when it is gone.
+    Object {
+        /// As it was.
+        before: Option<Arc<Object>>,
+        /// As it is.
+        after: Option<Arc<Object>>,
     },
 }
 
@@ -200,7 +208,12 @@ const PLAIN: usize = 2_048;
 pub(super) fn bytes_of(writes: &[Write]) -> usize {
     let bytes = writes.iter().map(|write| match write {
         Write::Pod { revision: _, before: _, after: Some(kept) } => bytes_of_pod(&kept.row),
-        Write::Pod { after: None, .. } | Write::Node { .. } | Write::EventsThrough { .. } | Write::Fence { .. } => PLAIN,
+        Write::Object { revision: _, before: _, after: Some(object) } => bytes_of_object(object),
+        Write::Pod { after: None, .. }
+        | Write::Object { after: None, .. }
+        | Write::Node { .. }
+        | Write::EventsThrough { .. }
+        | Write::Fence { .. } => PLAIN,
         Write::Event(event) => PLAIN + event.message.len(),
     });
     bytes.sum()
@@ -210,8 +223,17 @@ pub(super) fn bytes_of(writes: &[Write]) -> usize {
 fn bytes_of_change(change: &Change) -> usize {
     match &change.object {
         Changed::Pod { before, after } => after.as_ref().or(before.as_ref()).map_or(PLAIN, |row| bytes_of_pod(row)),
+        Changed::Object { before, after } => after.as_ref().or(before.as_ref()).map_or(PLAIN, |object| bytes_of_object(object)),
         Changed::Node { .. } => PLAIN,
     }
+}
+
+fn bytes_of_object(object: &Object) -> usize {
+    let values = match object {
+        Object::Secret(secret) => secret.data.values().map(|value| value.0.len()).sum::<usize>(),
+        Object::Config(config) => config.data.values().map(String::len).sum(),
+    };
+    PLAIN + values
 }
 
 fn bytes_of_pod(PodRow { pod, .. }: &PodRow) -> usize {
@@ -240,6 +262,7 @@ fn change_of(write: Write) -> Option<Change> {
         Write::Node { revision, before, after } => {
             Some(Change { revision, object: Changed::Node { before: before.map(|kept| kept.node), after: after.map(|kept| kept.node) } })
         }
+        Write::Object { revision, before, after } => Some(Change { revision, object: Changed::Object { before, after } }),
         Write::EventsThrough { .. } | Write::Fence { .. } | Write::Event(_) => None,
     }
 }

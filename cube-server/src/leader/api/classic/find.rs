@@ -39,7 +39,7 @@ impl Page {
     pub(super) fn read(&self, store: &Store) -> (Vec<Arc<PodRow>>, Option<Self>) {
         store.read(|state| {
             let (mut rows, mut last, mut count) = (Vec::new(), None, 0);
-            for (name, row) in Pods::names(state, self.after.as_ref()).take(PAGE) {
+            for (name, row) in Pods.names(state, self.after.as_ref()).take(PAGE) {
                 rows.extend(row.cloned());
                 last = Some(name);
                 count += 1;

@@ -21,6 +21,8 @@ const ROUTES: &[(&str, Methods)] = &[
     (routes::NODE_CORDON, &[("POST", Some(Action::Change)), ("DELETE", Some(Action::Change))]),
     (routes::NODE_DRAIN, &[("POST", Some(Action::Change))]),
     (routes::NODE_REPORT, &[("POST", Some(Action::BeNode))]),
+    (routes::OBJECTS, &[("GET", Some(Action::Read))]),
+    (routes::OBJECT, &[("GET", Some(Action::Read)), ("DELETE", Some(Action::Change))]),
     (routes::EVENTS, &[("GET", Some(Action::Read))]),
     (routes::SESSION, &[("POST", Some(Action::BeNode))]),
     (routes::TASKS, &[("GET", Some(Action::Read)), ("POST", Some(Action::Change))]),
@@ -39,7 +41,7 @@ fn method(text: &str) -> Method {
 }
 
 fn filled_in(route: &str) -> String {
-    route.replace("{name}", "n1")
+    route.replace("{name}", "n1").replace("{types}", "secrets")
 }
 
 fn is_open(route: &str) -> bool {

@@ -68,7 +68,7 @@ async fn a_pod_that_waits_is_placed_by_the_label_that_it_selects_and_no_timer() 
     let spec = json!({"containers": [{"name": "c", "image": "nginx"}], "nodeSelector": {"disk": "ssd"}});
     let manifest = serde_json::from_value(json!({"metadata": {"name": "web"}, "spec": spec})).expect("a manifest");
     let applied = leader.store.apply(vec![Resource::Pod(manifest)], false).await.expect("an apply");
-    let uid = applied.items[0].pod.metadata.uid;
+    let uid = applied.items[0].metadata().uid;
     leader.wait_for("the reason", |state| waiting_for(state, uid) == "0/1 nodes fit: 1 lacks the labels disk=ssd").await;
     let changes = [("disk".to_owned(), Some("ssd".to_owned()))].into_iter().collect();
     leader.store.label_node(name("n1"), changes).await.expect("a label");

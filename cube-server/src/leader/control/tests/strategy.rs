@@ -12,7 +12,7 @@ impl Leader {
         let manifest = json!({"metadata": {"name": pod}, "spec": {"containers": [container], "strategy": strategy}});
         let manifest = serde_json::from_value(manifest).expect("a manifest");
         let applied = self.store.apply(vec![Resource::Pod(manifest)], false).await.expect("an apply");
-        let uid = applied.items[0].pod.metadata.uid;
+        let uid = applied.items[0].metadata().uid;
         self.wait_for("the pod's node", |state| is_bound(state, uid)).await;
         self.node_of(pod).expect("it is bound").to_string()
     }

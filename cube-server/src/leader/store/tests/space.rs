@@ -37,7 +37,7 @@ async fn restart(leader: Leader, disk: &Arc<Scripted>) -> Leader {
 
 /// A pod that takes several pages.
 fn large(name: &str) -> Resource {
-    let Resource::Pod(mut manifest) = pod(name, "nginx", "a");
+    let Resource::Pod(mut manifest) = pod(name, "nginx", "a") else { panic!("a pod") };
     manifest.spec.containers[0].env.insert("LARGE".to_owned(), "x".repeat(64 << 10));
     Resource::Pod(manifest)
 }

@@ -16,7 +16,7 @@ async fn next(changes: &mut Changes) -> Change {
 fn pod_name(change: &Change) -> String {
     match &change.object {
         Changed::Pod { before, after } => after.as_ref().or(before.as_ref()).expect("one side").pod.metadata.name.to_string(),
-        Changed::Node { .. } => panic!("no node changed"),
+        Changed::Node { .. } | Changed::Object { .. } => panic!("only pods change"),
     }
 }
 

@@ -136,7 +136,7 @@ async fn an_apply_with_one_conflict_changes_nothing_and_lists_every_conflict() {
     let (_, web) = leader.apply(pod("web", "nginx:1", "a")).await;
     let before = leader.store.read(Clone::clone);
     let stale = |resource| {
-        let Resource::Pod(mut manifest) = resource;
+        let Resource::Pod(mut manifest) = resource else { panic!("a pod") };
         manifest.metadata.revision = Some(Revision(77));
         Resource::Pod(manifest)
     };
