@@ -1,7 +1,7 @@
 //! The STATUS column: one word for what a person should know first, derived here and nowhere else.
 
 use crate::node::Node;
-use crate::pod::{ContainerState, NODE_LOST, Phase, Pod};
+use crate::pod::{ContainerState, ContainerStatus, NODE_LOST, Phase, Pod};
 
 /// The words for a node: its condition, and whether it is cordoned.
 pub fn of_node(node: &Node) -> String {
@@ -53,13 +53,24 @@ pub fn ready_of(pod: &Pod) -> (usize, usize) {
     (ready, pod.spec.containers.len())
 }
 
+/// A container that runs and isn't ready, if there is one.
+pub fn unready(pod: &Pod) -> Option<&ContainerStatus> {
+    pod.status.containers.iter().find(|container| matches!(container.state, ContainerState::Running(_)) && !container.is_ready())
+}
+
+/// Why a container that runs isn't ready: what its probe got, or which probe is waited for.
+pub fn unready_because(container: &ContainerStatus) -> String {
+    let waits = if container.started { "its readiness probe has not succeeded yet" } else { "its startup probe has not succeeded yet" };
+    container.probe_failure.clone().unwrap_or_else(|| waits.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
 
     use super::*;
     use crate::meta::{Metadata, Name, Revision, Uid};
-    use crate::pod::{ContainerStatus, EndReason, Placement, PodSpec, PodStatus, Running, Terminated, WaitReason, Waiting};
+    use crate::pod::{EndReason, Placement, PodSpec, PodStatus, Running, Terminated, WaitReason, Waiting};
 
     fn pod(phase: Phase, states: Vec<ContainerState>) -> Pod {
         let name = Name::new("app").expect("a name");

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    apply, classic, completion, config, cordon, delete, drain, events, exec, get, label, list, logs, nodes, restart, top,
+    apply, classic, completion, config, cordon, delete, drain, events, exec, get, label, list, logs, nodes, restart, top, wait,
 };
 
 /// Run pods on a cluster of Docker machines.
@@ -57,6 +57,8 @@ pub enum Command {
     Exec(exec::Args),
     /// Restart every container of pods, and clear their limits
     Restart(restart::Args),
+    /// Wait until pods are ready, are gone or have ended
+    Wait(wait::Args),
     /// Let nodes take no new pods; those that are there stay
     Cordon(cordon::Args),
     /// Let nodes take pods again; ends a drain

@@ -147,6 +147,7 @@ impl Machine {
                     max_pods: 20,
                     reserve: Reserve { cpu: Part::Amount(500), memory: Part::Percent(25), disk: Part::Amount(10 << 30) },
                     machine: None,
+                    network: Some(Network::new(Simulated)),
                     spare_sandboxes: *spares,
                 };
                 follower::start(config, Arc::new(engine.clone()), dialer, ambient, tasks).await?;

@@ -78,6 +78,7 @@ impl Hollows {
             reserve: Reserve::NOTHING,
             spare_sandboxes: 0,
             machine: None,
+            network: None,
         };
         let capacity = Capacity { cpu: *cpu, memory: *memory, disk: *disk, pods: 0 };
         follower::start_hollow(config, capacity, dialer, self.ambient.clone(), tasks).await?;

@@ -4,12 +4,12 @@
 //! limits: who calls does.
 
 use std::future::Future;
-use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use std::{fmt, io};
 
 use async_trait::async_trait;
 use rustix::net::sockopt;
@@ -82,6 +82,12 @@ pub trait Source: Send + Sync + 'static {
     async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>>;
     /// A connection, whose bytes go out as soon as they are written.
     async fn connect(&self, address: SocketAddr) -> io::Result<Stream>;
+}
+
+impl fmt::Debug for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Network")
+    }
 }
 
 struct System;

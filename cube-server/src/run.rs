@@ -239,6 +239,7 @@ async fn start_node(
         max_pods: common.max_pods,
         reserve: common.reserve(),
         machine: Some(Arc::new(ThisMachine)),
+        network: Some(Network::system()),
         spare_sandboxes: common.spare_sandboxes.into(),
     };
     follower::start(config, Arc::new(runtime), dialer, ambient, tasks).await.map_err(remedy)?;

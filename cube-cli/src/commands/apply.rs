@@ -24,7 +24,7 @@ use crate::wait::{self, Live};
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
   cube apply manifest.json                 make it so
-  cube apply manifest.json --wait          and wait until every pod runs or has completed
+  cube apply manifest.json --wait          and wait until every pod is ready or has completed
   cube apply -f pods/ --dry-run            check every manifest of a folder; change nothing
   generate | cube apply -f -               read standard input
 
@@ -41,7 +41,7 @@ pub struct Args {
     /// Check, and say what would be done; change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Wait until every pod runs or has completed
+    /// Wait until every pod is ready or has completed
     #[arg(long, conflicts_with = "dry_run")]
     wait: bool,
     /// How long to wait, such as 90s or 5m
@@ -59,7 +59,7 @@ pub async fn run(args: Args, client: impl FnOnce() -> Result<Client>) -> Result<
     let note = if dry_run { " (dry run)" } else { "" };
     let lines = applied.items.iter().map(|item| format!("{} {}{note}\n", item.reference(), item.action.as_str()));
     print(&lines.collect::<String>())?;
-    if wait { until_running(&client, &applied.items, timeout).await } else { Ok(()) }
+    if wait { until_ready(&client, &applied.items, timeout).await } else { Ok(()) }
 }
 
 /// What a pod that is waited for has come to.
@@ -67,7 +67,7 @@ pub async fn run(args: Args, client: impl FnOnce() -> Result<Client>) -> Result<
 enum Progress {
     /// Not yet; the word of the STATUS column, and why.
     OnTheWay(String),
-    /// It runs, or has completed.
+    /// It is ready, or has completed.
     There(String),
     /// It won't; why.
     Lost(String),
@@ -85,7 +85,10 @@ fn judge(pod: Option<&Pod>) -> Progress {
             None => format!("failed: {word}"),
         }),
         Phase::Succeeded => Progress::There(word),
-        Phase::Running if word == "Running" => Progress::There(word),
+        Phase::Running if word == "Running" => match status::unready(pod) {
+            None => Progress::There(word),
+            Some(container) => Progress::OnTheWay(format!("{word}, not ready: {}", status::unready_because(container))),
+        },
         Phase::Running | Phase::Pending => Progress::OnTheWay(match held_up_by(pod) {
             Some(why) => format!("{word}: {why}"),
             None => word,
@@ -94,7 +97,7 @@ fn judge(pod: Option<&Pod>) -> Progress {
 }
 
 /// Why a pod waits, as far as that says more than its STATUS word. A pull's progress doesn't: it would be a line for each percent.
-fn held_up_by(pod: &Pod) -> Option<&str> {
+pub(super) fn held_up_by(pod: &Pod) -> Option<&str> {
     let container = pod.status.containers.iter().find_map(|container| match &container.state {
         ContainerState::Waiting(waiting) if waiting.reason != WaitReason::Pulling => waiting.message.as_deref(),
         ContainerState::Waiting(_) | ContainerState::Running(_) | ContainerState::Terminated(_) => None,
@@ -102,7 +105,7 @@ fn held_up_by(pod: &Pod) -> Option<&str> {
     pod.placement.waiting_for.as_deref().or(container)
 }
 
-async fn until_running(client: &Client, items: &[AppliedItem], limit: SignedDuration) -> Result<()> {
+async fn until_ready(client: &Client, items: &[AppliedItem], limit: SignedDuration) -> Result<()> {
     // What is there at once isn't waited for.
     let pods = items.iter().filter(|item| item.reference().kind == ResourceKind::Pod);
     let wanted: Vec<(Uid, String)> = pods.map(|item| (item.metadata().uid, item.reference().to_string())).collect();
@@ -126,14 +129,14 @@ async fn until_running(client: &Client, items: &[AppliedItem], limit: SignedDura
         Ok(Err(error)) => Err(error),
         Err(_) => {
             let late = shown.last.iter().filter(|(_, (done, _))| !done).map(|(name, (_, word))| format!("{name}: {word}"));
-            let error = CliError::timed_out(format!("not every pod runs after {limit:?}")).details(late);
+            let error = CliError::timed_out(format!("not every pod is ready after {limit:?}")).details(late);
             Err(error.hint("they stay applied; cube get TYPE/NAME says what keeps one waiting"))
         }
     }
 }
 
 /// An error with the last warning of the pod's life below it.
-async fn explained(client: &Client, name: &str, message: String) -> CliError {
+pub(super) async fn explained(client: &Client, name: &str, message: String) -> CliError {
     let error = CliError::failed(message).hint(format!("cube get {name} shows its events, cube logs {name} what it wrote"));
     let query = EventQuery { object: Some(name.to_owned()), ..EventQuery::default() };
     match client.events(&query).await {

@@ -18,6 +18,7 @@ pub mod nodes;
 pub mod restart;
 pub mod top;
 mod version;
+pub mod wait;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -41,6 +42,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Logs(args) => logs::run(args, &client(path)?).await?,
         Command::Exec(args) => return exec::run(args, &client(path)?).await,
         Command::Restart(args) => restart::run(args, &client(path)?).await?,
+        Command::Wait(args) => wait::run(args, &client(path)?).await?,
         Command::Cordon(args) => cordon::run(args, &client(path)?).await?,
         Command::Uncordon(args) => cordon::undo(args, &client(path)?).await?,
         Command::Drain(args) => return drain::run(args, &client(path)?).await,

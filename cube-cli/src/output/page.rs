@@ -3,8 +3,8 @@
 use cube_api::event::Event;
 use cube_api::manifest::{ManifestMetadata, PodManifest, Resource};
 use cube_api::meta::Labels;
-use cube_api::pod::{ContainerState, ContainerStatus, Pod, PodSpec, Terminated};
-use cube_api::status;
+use cube_api::pod::{ContainerState, ContainerStatus, Phase, Pod, PodSpec, Terminated};
+use cube_api::status::{self, unready_because};
 use jiff::Timestamp;
 
 use super::style::{Style, Tone};
@@ -109,10 +109,25 @@ fn head(page: &mut Page, pod: &Pod, now: Timestamp) {
     page.line("Labels", &node::labels(&metadata.labels));
     page.line("Created", &ago(metadata.created_at));
     page.line("Started", &pod.status.started_at.map(ago).unwrap_or_default());
+    page.line("Ready", &ready(pod, ago));
     page.line("Finished", &pod.status.finished_at.map(ago).unwrap_or_default());
     page.line("Deleted", &metadata.deletion_requested_at.map(ago).unwrap_or_default());
     page.line("Uid", &metadata.uid.to_string());
     page.line("Generation", &metadata.generation.to_string());
+}
+
+/// Only of a pod that runs: before and after there is nothing to ask.
+fn ready(pod: &Pod, ago: impl Fn(Timestamp) -> String) -> String {
+    match (pod.status.phase, pod.is_ready(), pod.status.ready_since) {
+        (Phase::Pending | Phase::Succeeded | Phase::Failed, _, _) => String::new(),
+        (Phase::Running, true, Some(since)) => ago(since),
+        // A node of a version before there were probes doesn't say since when.
+        (Phase::Running, true, None) => "yes".to_owned(),
+        (Phase::Running, false, _) => {
+            let (ready, all) = status::ready_of(pod);
+            format!("no, {ready} of {all} containers are")
+        }
+    }
 }
 
 fn container_status(page: &mut Page, status: &ContainerStatus, now: Timestamp) {
@@ -133,6 +148,9 @@ fn container_status(page: &mut Page, status: &ContainerStatus, now: Timestamp) {
         ContainerState::Terminated(end) => ended(end, now),
     };
     page.indented(4, "State", &state, Tone::Plain);
+    if matches!(status.state, ContainerState::Running(_)) && !status.is_ready() {
+        page.indented(4, "Not ready", &unready_because(status), Tone::Bad);
+    }
     page.indented(4, "Last end", &status.last_termination.as_ref().map(|end| ended(end, now)).unwrap_or_default(), Tone::Plain);
     page.indented(4, "Restarts", &status.restart_count.to_string(), Tone::Plain);
     page.indented(4, "Container", status.container_id.as_deref().map(short_id).unwrap_or_default(), Tone::Plain);

@@ -21,12 +21,14 @@ use crate::follower::ledger::{Home, LEDGER, Ledger, LedgerError, Membership, Ope
 use crate::follower::machine::Machine;
 use crate::follower::observe::Observer;
 use crate::follower::pods::{Context, STARTS_AT_ONCE, Snapshot};
+use crate::follower::probes::Prober;
 use crate::follower::reporter::{Reporter, Sources};
 use crate::follower::reserve::Reserve;
 use crate::follower::runtime::Runtime;
 use crate::follower::spares::{Keeper, Spares};
 use crate::follower::{exec, logs};
 use crate::latest;
+use crate::net::Network;
 use crate::tasks::Tasks;
 
 /// What a node agent is started with.
@@ -50,6 +52,8 @@ pub struct AgentConfig {
     pub reserve: Reserve,
     /// What is measured; none for a node whose machine is only pretended: its use is never known.
     pub machine: Option<Arc<dyn Machine>>,
+    /// How its pods are probed; none for a node whose pods are only pretended: all their probes succeed.
+    pub network: Option<Network>,
     /// How many sandboxes it keeps ready.
     pub spare_sandboxes: usize,
 }
@@ -182,6 +186,7 @@ impl Agent {
             ambient: ambient.clone(),
             images: Images::new(runtime.clone(), tasks.clone()),
             reporter: reporter.clone(),
+            probes: Prober::new(runtime.clone(), config.network.clone(), ambient.clone(), tasks.clone()),
             spares,
             admission,
             assignments: requests.clone(),

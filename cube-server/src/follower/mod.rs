@@ -1,7 +1,8 @@
 //! The node agent: keeps what it is told in its ledger, runs it through Docker, restarts what crashes and reports.
 //!
 //! Its tasks: one per pod (`pods`), one that takes assignments (`assignments`), one that watches the engine (`observe`), one that reports
-//! (`reporter`), one that writes the ledger (`ledger`), one that keeps sandboxes ready (`spares`), one per image that is being pulled (`images`).
+//! (`reporter`), one that writes the ledger (`ledger`), one that keeps sandboxes ready (`spares`), one per image that is being pulled (`images`), one per pod that
+//! has probes (`probes`).
 
 pub mod agent;
 mod assignments;
@@ -15,6 +16,7 @@ pub mod machine;
 mod observe;
 mod plan;
 mod pods;
+mod probes;
 mod record;
 mod reporter;
 pub mod reserve;

@@ -137,6 +137,9 @@ pub struct ContainerRecord {
     pub crashes: Streak,
     /// Images that could not be had.
     pub images: Streak,
+    /// When the startup probe of the current run has succeeded: it isn't asked again, neither by the node's next life.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub came_up: Option<Timestamp>,
     /// How the attempt before ended.
     pub last: Option<Terminated>,
 }
@@ -149,10 +152,21 @@ pub enum Slot {
     Waiting(WaitCause),
     /// It is about to be started, or was and nobody saw it run. Next: `Running`, `Ended`, `Waiting` with the next attempt.
     Starting,
-    /// It runs. Next: `Ended`, `Waiting` with the next attempt.
+    /// It runs. Next: `Unhealthy`, `Ended`, `Waiting` with the next attempt.
     Running {
         /// Since when, by Docker.
         since: Timestamp,
+    },
+    /// A probe found it unhealthy: it is being stopped. Next: `Ended`, `Waiting` with the next attempt; `Running` where somebody has restarted it.
+    Unhealthy {
+        /// It runs since then, by Docker.
+        since: Timestamp,
+        /// When the stop signal was decided on.
+        stop_since: Timestamp,
+        /// Seconds from `stop_since` to SIGKILL.
+        grace_seconds: u32,
+        /// The probe and what it got.
+        why: String,
     },
     /// It ended and isn't started again. The last one, unless the pod restarts.
     Ended(Terminated),
@@ -199,6 +213,7 @@ impl PodRecord {
         for container in self.containers.values_mut() {
             restart::believe_crashes(&mut container.crashes, now);
             restart::believe_images(&mut container.images, now);
+            container.own_times().for_each(|time| *time = now.min(*time));
         }
         restart::believe_crashes(&mut self.sandbox.streak, now);
         restart::believe_crashes(&mut self.sandbox.lost, now);
@@ -212,6 +227,7 @@ impl PodRecord {
         for Streak { failures: _, due, clean_since } in streaks.chain([&mut self.sandbox.streak, &mut self.sandbox.lost]) {
             due.iter_mut().chain(clean_since).for_each(&mut change);
         }
+        self.containers.values_mut().flat_map(|container| container.own_times()).for_each(&mut change);
         self.stage.since_mut().into_iter().for_each(change);
     }
 
@@ -257,8 +273,18 @@ impl ContainerRecord {
             slot: Slot::Waiting(WaitCause::Turn),
             crashes: Streak::default(),
             images: Streak::default(),
+            came_up: None,
             last: None,
         }
+    }
+
+    /// The times by this node's clock that are no streak's.
+    fn own_times(&mut self) -> impl Iterator<Item = &mut Timestamp> {
+        let stop = match &mut self.slot {
+            Slot::Unhealthy { stop_since, .. } => Some(stop_since),
+            Slot::Waiting(_) | Slot::Starting | Slot::Running { .. } | Slot::Ended(_) => None,
+        };
+        stop.into_iter().chain(&mut self.came_up)
     }
 
     /// When the next try is due; at once when absent.
@@ -270,6 +296,7 @@ impl ContainerRecord {
     pub fn begin_anew(&mut self) {
         self.crashes.clean_since = None;
         self.images.clean_since = None;
+        self.came_up = None;
     }
 
     /// Goes on to the next attempt.

@@ -27,10 +27,10 @@ pub enum Verdict {
 }
 
 /// Whether a container that ended so is started again.
-pub fn restarts(policy: RestartPolicy, exit_code: i64) -> bool {
+pub fn restarts(policy: RestartPolicy, failed: bool) -> bool {
     match policy {
         RestartPolicy::Always => true,
-        RestartPolicy::OnFailure => exit_code != 0,
+        RestartPolicy::OnFailure => failed,
         RestartPolicy::Never => false,
     }
 }

@@ -7,7 +7,7 @@ use cube_api::pod::{
 use cube_api::session::AssignedPod;
 use jiff::Timestamp;
 
-use crate::follower::plan::View;
+use crate::follower::plan::{self, View};
 use crate::follower::record::{ContainerRecord, PodEnd, PodRecord, Slot, Stage, WaitCause};
 use crate::follower::runtime::{CALL_TIMEOUT, PullProgress, RunState};
 
@@ -23,16 +23,15 @@ pub fn of_pod(pod: &AssignedPod, record: &PodRecord, view: &View, now: Timestamp
         let container = record.containers.get(&spec.name)?;
         Some(of_container(spec, Known { policy: pod.spec.restart_policy, pod: record, container, view, now }))
     });
-    let containers: Vec<_> = containers.collect();
     PodStatus {
         phase,
         reason: end.and_then(|end| end.reason.clone()),
         message: end.and_then(|end| end.message.clone()).or_else(|| paused(view)),
         pod_ip: view.sandbox(record.sandbox.attempt).and_then(|sandbox| sandbox.ip),
         started_at: record.started_at,
-        ready_since: ready_since(&containers),
+        ready_since: ready_since(pod, record, view),
         finished_at: finished_at(record),
-        containers,
+        containers: containers.collect(),
     }
 }
 
@@ -44,12 +43,9 @@ fn end_of(record: &PodRecord) -> Option<&PodEnd> {
     }
 }
 
-/// Since the last of them is ready, if all are.
-fn ready_since(containers: &[ContainerStatus]) -> Option<Timestamp> {
-    let since = containers.iter().map(|container| match &container.state {
-        ContainerState::Running(running) if container.is_ready() => Some(running.started_at),
-        ContainerState::Running(_) | ContainerState::Waiting(_) | ContainerState::Terminated(_) => None,
-    });
+/// Since the last of its containers is ready, if all are.
+fn ready_since(pod: &AssignedPod, record: &PodRecord, view: &View) -> Option<Timestamp> {
+    let since = pod.spec.containers.iter().map(|spec| plan::ready_since(spec, record, view));
     since.collect::<Option<Vec<_>>>()?.into_iter().max()
 }
 
@@ -90,12 +86,12 @@ fn of_container(spec: &Container, known: Known<'_>) -> ContainerStatus {
         image: spec.image.clone(),
         image_id: image_id.or_else(|| view.images.get(&spec.name).cloned()),
         container_id: shown.map(|seen| seen.id.0.clone()),
-        started: matches!(state, ContainerState::Running(_)),
-        ready: Some(matches!(state, ContainerState::Running(_))),
+        started: matches!(state, ContainerState::Running(_)) && plan::is_started(spec, known.pod),
+        ready: Some(plan::ready_since(spec, known.pod, view).is_some()),
+        probe_failure: plan::failing(&spec.name, known.pod, view).cloned(),
         state,
         last_termination,
         restart_count: container.starts.saturating_sub(1),
-        probe_failure: None,
     }
 }
 
@@ -104,7 +100,7 @@ fn state_of(spec: &Container, known: &Known<'_>) -> (ContainerState, Option<Term
     let last = container.last.clone();
     match &container.slot {
         Slot::Ended(end) => (ContainerState::Terminated(end.clone()), last),
-        Slot::Running { since } => (running_or_ended(&spec.name, known, *since), last),
+        Slot::Running { since } | Slot::Unhealthy { since, .. } => (running_or_ended(&spec.name, known, *since), last),
         // A pod that is given up starts nothing any more: what it waited for doesn't matter, how it ended does.
         Slot::Waiting(cause) => match last {
             Some(end) if pod.is_over() => (ContainerState::Terminated(end), None),

@@ -1,6 +1,8 @@
 //! A node agent on the engine in memory, with a leader that only takes reports. Time is tokio's, paused.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,6 +17,7 @@ use cube_api::session::{
 use cube_api::{ApiError, ErrorCode};
 use jiff::{SignedDuration, Timestamp};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -26,6 +29,7 @@ use super::runtime::Observed;
 use super::runtime::fake::{Fake, Resident, Script};
 use crate::ambient::{Ambient, Source};
 use crate::disk::scripted::Scripted;
+use crate::net::{self, Network};
 use crate::tasks::Tasks;
 
 /// A clock that goes with tokio's until somebody sets it, and dice that count.
@@ -89,6 +93,66 @@ impl LeaderLink for Leader {
     }
 }
 
+/// How the pods answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// With this HTTP status, whatever is asked.
+    Status(u16),
+    /// Nobody listens.
+    Refused,
+    /// The connection is taken, and nothing is said.
+    Silence,
+    /// What is said is no HTTP.
+    Garbage,
+}
+
+/// The network as probes see it: every address is a pod's.
+#[derive(Clone)]
+pub struct Peer {
+    answer: Arc<Mutex<Answer>>,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Default for Peer {
+    fn default() -> Self {
+        Self { answer: Arc::new(Mutex::new(Answer::Status(200))), asked: Arc::default() }
+    }
+}
+
+#[async_trait]
+impl net::Source for Peer {
+    async fn resolve(&self, host: &str, _port: u16) -> io::Result<Vec<SocketAddr>> {
+        Err(io::Error::new(io::ErrorKind::NotFound, format!("no such host: {host}")))
+    }
+
+    async fn connect(&self, _address: SocketAddr) -> io::Result<net::Stream> {
+        let answer = *self.answer.lock().unwrap();
+        if answer == Answer::Refused {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        let (ours, mut theirs) = tokio::io::duplex(4096);
+        let asked = self.asked.clone();
+        // It ends with its connection.
+        tokio::spawn(async move {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                match theirs.read_buf(&mut head).await {
+                    Ok(0) | Err(_) => return,
+                    Ok(_) => {}
+                }
+            }
+            asked.lock().unwrap().push(String::from_utf8(head).unwrap());
+            let said = match answer {
+                Answer::Status(status) => format!("HTTP/1.1 {status} Any\r\nContent-Length: 2\r\n\r\nhi"),
+                Answer::Garbage => "220 mail.example ESMTP\r\n".to_owned(),
+                Answer::Silence | Answer::Refused => return std::future::pending().await,
+            };
+            drop(theirs.write_all(said.as_bytes()).await);
+        });
+        Ok(net::Stream::new(ours))
+    }
+}
+
 /// A node on a test bench: the engine, the leader and the data folder outlive the agent.
 pub struct Bench {
     pub fake: Fake,
@@ -98,6 +162,7 @@ pub struct Bench {
     set_by: Arc<AtomicI64>,
     machine: &'static str,
     spares: usize,
+    peer: Peer,
     folder: TempDir,
     disk: Arc<Scripted>,
     tasks: Tasks,
@@ -127,6 +192,16 @@ impl Bench {
         self.kill_and_restart().await;
     }
 
+    /// What whoever connects to a pod gets from now on.
+    pub fn answer(&self, answer: Answer) {
+        *self.peer.answer.lock().unwrap() = answer;
+    }
+
+    /// The requests that pods got, their heads.
+    pub fn asked(&self) -> Vec<String> {
+        self.peer.asked.lock().unwrap().clone()
+    }
+
     /// The sandboxes that run and that no pod has.
     pub fn spares(&self) -> Vec<Resident> {
         self.fake.residents().into_iter().filter(|resident| resident.spare && resident.live).collect()
@@ -139,9 +214,9 @@ impl Bench {
         let fake = Fake::new(ambient.clone(), &Tasks::default());
         fake.script("app", Script::default());
         let folder = tempfile::tempdir().unwrap();
-        let leader = Arc::new(Leader::default());
+        let (leader, peer) = (Arc::new(Leader::default()), Peer::default());
         let tasks = Tasks::default();
-        let agent = start(config(&folder, "machine", 0), &disk, &fake, &leader, &ambient, &tasks).await;
+        let agent = start(config(&folder, "machine", 0, &peer), &disk, &fake, &leader, &ambient, &tasks).await;
         let bench = Self {
             fake,
             leader,
@@ -149,6 +224,7 @@ impl Bench {
             set_by,
             machine: "machine",
             spares: 0,
+            peer,
             agent,
             folder,
             disk,
@@ -163,7 +239,7 @@ impl Bench {
     pub async fn kill_and_restart(&mut self) {
         self.kill().await;
         self.tasks = Tasks::default();
-        let config = config(&self.folder, self.machine, self.spares);
+        let config = config(&self.folder, self.machine, self.spares, &self.peer);
         self.agent = start(config, &self.disk, &self.fake, &self.leader, &self.ambient, &self.tasks).await;
     }
 
@@ -171,7 +247,7 @@ impl Bench {
     pub async fn restart_measured(&mut self, reserve: Reserve, machine: Arc<dyn Machine>) {
         self.kill().await;
         self.tasks = Tasks::default();
-        let config = AgentConfig { reserve, machine: Some(machine), ..config(&self.folder, self.machine, self.spares) };
+        let config = AgentConfig { reserve, machine: Some(machine), ..config(&self.folder, self.machine, self.spares, &self.peer) };
         self.agent = start(config, &self.disk, &self.fake, &self.leader, &self.ambient, &self.tasks).await;
     }
 
@@ -190,7 +266,7 @@ impl Bench {
 
     /// Starts another agent on the data folder, under another name.
     pub async fn start_as(&self, name: Name) -> Result<Agent, StartError> {
-        let config = AgentConfig { node: name, ..config(&self.folder, self.machine, self.spares) };
+        let config = AgentConfig { node: name, ..config(&self.folder, self.machine, self.spares, &self.peer) };
         Agent::start(config, Arc::new(self.fake.clone()), self.leader.clone(), self.ambient.clone(), &Tasks::default()).await
     }
 
@@ -282,7 +358,7 @@ async fn start(config: AgentConfig, disk: &Arc<Scripted>, fake: &Fake, leader: &
     Agent::start_with(ledger, config, Arc::new(fake.clone()), leader.clone(), ambient.clone(), tasks).await.unwrap()
 }
 
-fn config(folder: &TempDir, machine: &str, spare_sandboxes: usize) -> AgentConfig {
+fn config(folder: &TempDir, machine: &str, spare_sandboxes: usize, peer: &Peer) -> AgentConfig {
     AgentConfig {
         node: node(),
         role: NodeRole::Follower,
@@ -293,6 +369,7 @@ fn config(folder: &TempDir, machine: &str, spare_sandboxes: usize) -> AgentConfi
         max_pods: 100,
         reserve: Reserve::NOTHING,
         machine: None,
+        network: Some(Network::new(peer.clone())),
         spare_sandboxes,
     }
 }

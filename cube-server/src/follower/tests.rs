@@ -1,10 +1,11 @@
 //! The node agent's promises, on the engine in memory and a paused clock: here a pod's life, beside it
-//! the leader's word, the streams, the machine that it is on and its clock, and the sandboxes that are kept ready.
+//! the leader's word, probes, the streams, the machine that it is on and its clock, and the sandboxes that are kept ready.
 
 mod clock;
 mod disk;
 mod home;
 mod leader;
+mod probes;
 mod resources;
 mod spares;
 mod streams;

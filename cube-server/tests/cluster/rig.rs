@@ -307,6 +307,7 @@ impl Follower {
             max_pods: 100,
             reserve: Reserve::default(),
             machine: measured,
+            network: Some(network.clone()),
         };
         let dialer = Dialer::new(leader, name(node), keys, network, ambient.clone());
         follower::start(config, runtime, dialer, ambient, &tasks).await.expect("a node that starts");

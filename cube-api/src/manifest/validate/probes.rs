@@ -89,7 +89,7 @@ impl Checks {
         let target_path = || path.key("path");
         self.check(target.starts_with('/'), target_path, || format!("`{}` does not begin with '/'", excerpt(target)));
         // What a request line can carry: the rest is written with % and two digits.
-        let plain = target.bytes().all(|byte| byte.is_ascii_graphic());
+        let plain = target.bytes().all(|byte| byte.is_ascii_graphic() && !br#""<>\^`{|}"#.contains(&byte));
         self.check(plain, target_path, || format!("`{}` has blanks or other characters that a URL has not", excerpt(target)));
         self.check(!target.contains('#'), target_path, || "what follows '#' is never sent to a server".to_owned());
         let length = target.len();
@@ -243,6 +243,7 @@ mod tests {
             ),
             ("readinessProbe: {httpGet: {port: 80, path: health}}", "readinessProbe.httpGet.path: `health` does not begin with '/'"),
             ("readinessProbe: {httpGet: {port: 80, path: '/a b'}}", "readinessProbe.httpGet.path: `/a b` has blanks"),
+            ("readinessProbe: {httpGet: {port: 80, path: '/{x}'}}", "readinessProbe.httpGet.path: `/{x}` has blanks"),
             ("readinessProbe: {httpGet: {port: 80, scheme: HTTPS}}", "readinessProbe.httpGet.scheme: cube speaks no TLS"),
             ("readinessProbe: {httpGet: {port: 80, scheme: ftp}}", "readinessProbe.httpGet.scheme: `ftp` is not allowed"),
             (

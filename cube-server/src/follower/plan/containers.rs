@@ -1,7 +1,7 @@
 //! An app container's part of a decision: image, create, start, adopt, count its ends.
 
 use cube_api::pod::{Container, EndReason, ImagePullPolicy, RestartPolicy, Terminated};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::sandbox::Sandbox;
 use super::{Action, Key, Note, PULL_LOOK, Step};
@@ -28,19 +28,22 @@ impl Step<'_> {
         }
         let astray = seen.filter(|seen| seen.sandbox.as_ref().is_some_and(|id| *id != sandbox.id)).map(|seen| &seen.state);
         match (&slot, astray) {
-            (Slot::Starting | Slot::Running { .. }, Some(RunState::Running { .. } | RunState::Paused { .. })) => {
+            (Slot::Starting | Slot::Running { .. } | Slot::Unhealthy { .. }, Some(RunState::Running { .. } | RunState::Paused { .. })) => {
                 return self.sandbox_changed("a container is in an earlier one");
             }
             // It may have run since it was seen, or is about to: that comes first.
             (Slot::Starting, Some(RunState::Created)) if view.busy.contains(&Key::App(spec.name.clone())) => return,
             (Slot::Starting, Some(RunState::Created)) if seen.is_some_and(|seen| view.started.contains(&seen.id)) => {}
             (Slot::Starting, Some(RunState::Created)) => return self.replace(spec, WaitCause::Turn),
-            (Slot::Waiting(_) | Slot::Starting | Slot::Running { .. } | Slot::Ended(_), _) => {}
+            (Slot::Waiting(_) | Slot::Starting | Slot::Running { .. } | Slot::Unhealthy { .. } | Slot::Ended(_), _) => {}
         }
         match slot {
             Slot::Waiting(_) => self.waiting(spec, attempt, seen, sandbox),
             Slot::Starting => self.starting(spec, seen, sandbox),
             Slot::Running { since } => self.running(spec, seen, since),
+            Slot::Unhealthy { since, stop_since, grace_seconds, .. } => {
+                self.unhealthy(spec, seen, since, stop_since + SignedDuration::from_secs(grace_seconds.into()));
+            }
             Slot::Ended(_) => {}
         }
     }
@@ -110,7 +113,24 @@ impl Step<'_> {
                     self.notes.push(Note::normal("Started", format!("container '{}' was restarted by hand", spec.name)));
                 }
                 self.end_streak(spec, now_since);
+                if let Some(deadline) = self.condemn(spec, now_since) {
+                    self.bring_down(&seen.id, deadline);
+                }
             }
+            RunState::Exited { .. } => self.ended(spec, Some(seen)),
+            RunState::Created | RunState::Removing => self.ended(spec, None),
+        }
+    }
+
+    /// It is being ended for its health, from the time in the record, so that a process that was killed in between goes on where it was.
+    fn unhealthy(&mut self, spec: &Container, seen: Option<&Observed>, since: Timestamp, deadline: Timestamp) {
+        let Some(seen) = seen else { return self.ended(spec, None) };
+        match seen.state {
+            RunState::Running { since: now_since } | RunState::Paused { since: now_since } if now_since != since => {
+                self.set_slot(spec, Slot::Running { since });
+                self.running(spec, Some(seen), since);
+            }
+            RunState::Running { .. } | RunState::Paused { .. } => self.bring_down(&seen.id, deadline),
             RunState::Exited { .. } => self.ended(spec, Some(seen)),
             RunState::Created | RunState::Removing => self.ended(spec, None),
         }
@@ -133,8 +153,13 @@ impl Step<'_> {
         }
         let lines = failed.and_then(|failed| self.view.lines.get(&failed.id).cloned().flatten());
         let end = ended_as(seen.map(|seen| &seen.state), lines);
+        let end = match self.record.containers.get(&spec.name).map(|record| &record.slot) {
+            Some(Slot::Unhealthy { why, .. }) => ended_for(why, end),
+            Some(Slot::Waiting(_) | Slot::Starting | Slot::Running { .. } | Slot::Ended(_)) | None => end,
+        };
         self.note_end(spec, &end);
-        if restart::restarts(self.pod.spec.restart_policy, end.exit_code) {
+        // Whatever an unhealthy one exits with, it has failed.
+        if restart::restarts(self.pod.spec.restart_policy, end.is_failure()) {
             self.crashed(spec, end);
         } else {
             self.set_slot(spec, Slot::Ended(end));
@@ -144,6 +169,9 @@ impl Step<'_> {
     fn note_end(&mut self, spec: &Container, end: &Terminated) {
         let name = &spec.name;
         let note = match (end.exit_code, end.reason) {
+            (code, EndReason::Unhealthy) => {
+                Note::warning("Crashed", format!("container '{name}' was unhealthy and has been stopped (exit code {code})"))
+            }
             (0, _) => Note::normal("Completed", format!("container '{name}' exited with 0")),
             (_, EndReason::Unknown) => Note::warning("Crashed", format!("container '{name}' is gone, nobody knows how it ended")),
             (code, reason) => {
@@ -242,7 +270,7 @@ impl Step<'_> {
         }
     }
 
-    fn set_slot(&mut self, spec: &Container, slot: Slot) {
+    pub(super) fn set_slot(&mut self, spec: &Container, slot: Slot) {
         if let Some(record) = self.record.containers.get_mut(&spec.name) {
             record.slot = slot;
         }
@@ -257,6 +285,12 @@ impl Step<'_> {
             self.notes.push(Note::normal("Started", format!("started container '{}'", spec.name)));
         }
     }
+}
+
+/// How a container ended that was stopped for its health.
+fn ended_for(why: &str, end: Terminated) -> Terminated {
+    let lines = end.message.as_ref().map(|lines| format!("; last lines: {lines}")).unwrap_or_default();
+    Terminated { reason: EndReason::Unhealthy, message: Some(format!("{why}{lines}")), ..end }
 }
 
 /// How a container ended; `None` is one that vanished. Its exit code then is 137, as if it had been killed: 0 would be a success.

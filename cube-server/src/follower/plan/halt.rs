@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::containers::ended_as;
 use super::{Action, Key, Note, Signalled, Step};
 use crate::follower::record::{PodEnd, Slot, Stage, WaitCause};
-use crate::follower::runtime::{RunState, StopSignal};
+use crate::follower::runtime::{ContainerId, RunState, StopSignal};
 
 /// A container that runs so long after it was killed is killed again: somebody may have started or frozen it by hand in between.
 const KILL_AGAIN: SignedDuration = SignedDuration::from_secs(10);
@@ -24,7 +24,7 @@ impl Step<'_> {
             }
             let made = match &record.slot {
                 Slot::Waiting(_) => newest.is_some_and(|attempt| attempt >= record.attempt),
-                Slot::Starting | Slot::Running { .. } => true,
+                Slot::Starting | Slot::Running { .. } | Slot::Unhealthy { .. } => true,
                 Slot::Ended(end) => {
                     record.last = Some(end.clone());
                     true
@@ -74,23 +74,26 @@ impl Step<'_> {
     fn halted(&mut self, since: Timestamp, grace_seconds: u32) -> bool {
         self.keep_ends();
         let deadline = since + SignedDuration::from_secs(grace_seconds.into());
-        let overdue = self.now >= deadline;
         let live: Vec<_> = self.view.live_apps().map(|seen| seen.id.clone()).collect();
-        for id in &live {
-            match (overdue, self.view.signalled.get(id)) {
-                (false, None) => self.act(Action::Signal(id.clone(), StopSignal::Stop)),
-                (false, Some(_)) => {}
-                (true, Some(Signalled { signal: StopSignal::Kill, at })) if self.now < *at + KILL_AGAIN => self.wake_at(*at + KILL_AGAIN),
-                (true, Some(_) | None) => self.act(Action::Signal(id.clone(), StopSignal::Kill)),
-            }
-        }
-        if !live.is_empty() && !overdue {
-            self.wake_at(deadline);
-        }
+        live.iter().for_each(|id| self.bring_down(id, deadline));
         let unclear: Vec<_> = self.view.started.iter().cloned().collect();
         unclear.iter().for_each(|id| self.act(Action::Inspect(id.clone())));
         // After trouble something may run that was not seen: the list comes first.
         live.is_empty() && unclear.is_empty() && !self.view.is_making() && self.view.trouble.is_none()
+    }
+
+    /// Signals a container that runs: once to stop, and from the deadline on to be killed.
+    pub(super) fn bring_down(&mut self, id: &ContainerId, deadline: Timestamp) {
+        let overdue = self.now >= deadline;
+        match (overdue, self.view.signalled.get(id)) {
+            (false, None) => self.act(Action::Signal(id.clone(), StopSignal::Stop)),
+            (false, Some(_)) => {}
+            (true, Some(Signalled { signal: StopSignal::Kill, at })) if self.now < *at + KILL_AGAIN => self.wake_at(*at + KILL_AGAIN),
+            (true, Some(_) | None) => self.act(Action::Signal(id.clone(), StopSignal::Kill)),
+        }
+        if !overdue {
+            self.wake_at(deadline);
+        }
     }
 
     /// Notes how containers ended while the pod is being stopped: that is no crash.
@@ -98,7 +101,7 @@ impl Step<'_> {
         let restarting = matches!(self.record.stage, Stage::Restarting { .. });
         for (name, record) in &mut self.record.containers {
             let begun = match record.slot {
-                Slot::Running { .. } => false,
+                Slot::Running { .. } | Slot::Unhealthy { .. } => false,
                 Slot::Starting => true,
                 Slot::Waiting(_) | Slot::Ended(_) => continue,
             };

@@ -6,6 +6,7 @@
 mod containers;
 mod halt;
 mod outcome;
+mod probes;
 mod sandbox;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ use crate::follower::record::{PodEnd, PodRecord, Slot, Stage, Streak, WaitCause}
 use crate::follower::runtime::{ContainerId, StopSignal};
 
 pub use outcome::{Came, Outcome, take_in};
+pub use probes::{News, Tally, Tried, Wanted, failing, heed, is_started, ready_since, wanted};
 pub use view::{Key, Signalled, Trouble, View};
 
 /// Everything that a decision is made from.
@@ -179,9 +181,10 @@ pub fn begun(pod: &AssignedPod, record: &PodRecord, view: &View, action: &Action
         // Said once, however often it takes.
         Action::Signal(id, StopSignal::Kill) if !view.is_killed(id) => {
             let name = view.containers.get(id)?.identity.container.as_ref()?;
-            let grace = match &record.stage {
-                Stage::Stopping { grace_seconds, .. } => *grace_seconds,
-                Stage::Live | Stage::Restarting { .. } | Stage::Finished { .. } | Stage::Stopped { .. } => {
+            let slot = record.containers.get(name).map(|container| &container.slot);
+            let grace = match (&record.stage, slot) {
+                (Stage::Stopping { grace_seconds, .. }, _) | (Stage::Live, Some(Slot::Unhealthy { grace_seconds, .. })) => *grace_seconds,
+                (Stage::Live | Stage::Restarting { .. } | Stage::Finished { .. } | Stage::Stopped { .. }, _) => {
                     pod.spec.termination_grace_period_seconds
                 }
             };
@@ -376,7 +379,7 @@ impl<'a> Step<'a> {
         let mut worst = None;
         for container in &self.pod.spec.containers {
             let Some(Slot::Ended(end)) = self.record.containers.get(&container.name).map(|record| &record.slot) else { return };
-            if end.exit_code != 0 && worst.is_none() {
+            if end.is_failure() && worst.is_none() {
                 worst = Some((container, end.clone()));
             }
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cube_api::meta::Name;
-use cube_api::pod::RestartPolicy;
+use cube_api::pod::{EndReason, Probe, ProbeKind, RestartPolicy};
 use cube_api::session::{AssignedPod, Want};
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
@@ -36,6 +36,8 @@ enum Step {
     Set(i8),
     /// The agent dies, and the clock is set before its next life.
     DieAndSet(i8),
+    /// A probe says something, perhaps of a run that is over.
+    Probe { which: usize, healthy: bool },
 }
 
 /// The longest wait of all: for an image, at its largest spread. Less are a grace (30 s here), a clean run, a crash, an engine in trouble.
@@ -78,6 +80,8 @@ struct World {
     flying: Vec<Action>,
     engine: Engine,
     now: Timestamp,
+    /// Every probe that was to run at some time.
+    probes: Vec<Wanted>,
     /// Whether spare sandboxes are to be had.
     has_spares: bool,
     /// How often `Never` may be started: once for each time that somebody asked.
@@ -90,7 +94,7 @@ impl World {
         let engine = Engine { containers: BTreeMap::new(), made: 0, starts: BTreeMap::new(), late: Vec::new(), spares: Vec::new() };
         let now = Timestamp::UNIX_EPOCH;
         let (saved, view) = (record.clone(), View::default());
-        Self { pod, saved, record, view, flying: Vec::new(), engine, now, has_spares: false, allowed: 1 }
+        Self { pod, saved, record, view, flying: Vec::new(), engine, now, probes: Vec::new(), has_spares: false, allowed: 1 }
     }
 
     fn with_spares(self, has_spares: bool) -> Self {
@@ -129,6 +133,8 @@ impl World {
             let longest = self.now + LONGEST_WAIT;
             assert!(decision.wake.is_none_or(|at| at <= longest), "{:?} is too late at {}: {:?}", decision.wake, self.now, self.record);
             let rests = decision.record == self.record;
+            let probed = wanted(&self.pod, &decision.record, &self.view);
+            self.probes.extend(probed.into_iter().filter(|probe| !self.probes.contains(probe)).collect::<Vec<_>>());
             self.saved = decision.record.clone();
             self.record = decision.record;
             self.let_go_of_spare();
@@ -202,6 +208,11 @@ impl World {
             }
             Step::Land { .. } => {}
             Step::Look => self.view.look = true,
+            Step::Probe { which, healthy } if !self.probes.is_empty() => {
+                let of = self.probes[which % self.probes.len()].clone();
+                self.probe_says(of, healthy);
+            }
+            Step::Probe { .. } => {}
             Step::Set(hours) => {
                 let by = SignedDuration::from_hours(hours.into());
                 self.now += by;
@@ -215,6 +226,19 @@ impl World {
         }
         self.decide();
         self.check();
+    }
+
+    fn probe_says(&mut self, of: Wanted, healthy: bool) {
+        let verdict = match healthy {
+            true => probes::Verdict::Healthy,
+            false => probes::Verdict::Unhealthy { times: 3, got: "HTTP 500".to_owned() },
+        };
+        heed(&self.pod, &mut self.record, &mut self.view, News { of, verdict }, self.now);
+    }
+
+    /// The probes that are to run now.
+    fn wanted(&self) -> Vec<Wanted> {
+        wanted(&self.pod, &self.record, &self.view)
     }
 
     /// As the pod's task does when a call can't be under way any more.
@@ -377,6 +401,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::Look),
         1 => any::<i8>().prop_map(Step::Set),
         1 => any::<i8>().prop_map(Step::DieAndSet),
+        3 => (any::<usize>(), any::<bool>()).prop_map(|(which, healthy)| Step::Probe { which, healthy }),
     ];
     prop::collection::vec(step, 0..120)
 }
@@ -387,6 +412,12 @@ fn two_containers(policy: RestartPolicy) -> AssignedPod {
     side.name = name("side");
     pod.spec.containers.push(side);
     pod.spec.restart.limit = 0;
+    let probe: Probe = serde_json::from_str(r#"{"tcpSocket": {"port": 80}, "terminationGracePeriodSeconds": 5}"#).unwrap();
+    for (index, container) in pod.spec.containers.iter_mut().enumerate() {
+        container.liveness_probe = Some(Box::new(probe.clone()));
+        container.readiness_probe = (index == 0).then(|| Box::new(probe.clone()));
+        container.startup_probe = (index == 0).then(|| Box::new(probe.clone()));
+    }
     pod
 }
 
@@ -412,6 +443,95 @@ fn a_container_that_survives_its_kill_is_killed_again_and_that_is_said_once() {
     assert_eq!((early.actions, early.wake), (vec![], Some(at(41))));
     assert_eq!(decide_at(&world, at(41)).actions, std::slice::from_ref(&kill));
     assert_eq!(begun(&world.pod, &world.record, &world.view, &kill), None);
+}
+
+fn kinds(world: &World) -> Vec<(String, ProbeKind)> {
+    world.wanted().into_iter().map(|probe| (probe.container.to_string(), probe.kind)).collect()
+}
+
+fn running(policy: RestartPolicy) -> World {
+    let mut world = World::new(two_containers(policy));
+    world.decide();
+    world.calm();
+    world
+}
+
+impl World {
+    fn say(&mut self, container: &str, kind: ProbeKind, healthy: bool) {
+        let of = self.wanted().into_iter().find(|probe| probe.container == name(container) && probe.kind == kind).unwrap();
+        self.probe_says(of, healthy);
+        self.decide();
+    }
+
+    fn slot(&self, container: &str) -> &Slot {
+        &self.record.containers[&name(container)].slot
+    }
+}
+
+#[test]
+fn the_other_probes_wait_for_the_startup_probe_also_over_the_agents_death() {
+    let mut world = running(RestartPolicy::Always);
+    let app = |kind| ("app".to_owned(), kind);
+    let side = ("side".to_owned(), ProbeKind::Liveness);
+    assert_eq!(kinds(&world), [app(ProbeKind::Startup), side.clone()]);
+    world.say("app", ProbeKind::Startup, true);
+    let later = [app(ProbeKind::Liveness), app(ProbeKind::Readiness), side];
+    assert_eq!(kinds(&world), later);
+    world.step(Step::Die { left: Left::Done, silent: false });
+    assert_eq!(kinds(&world), later, "it has come up once and for all");
+    assert_eq!(ready_since(&world.pod.spec.containers[0], &world.record, &world.view), None, "not ready before it was asked again");
+}
+
+#[test]
+fn an_unhealthy_container_is_stopped_with_its_probes_grace_and_counts_as_crashed() {
+    let mut world = running(RestartPolicy::Always);
+    world.say("side", ProbeKind::Liveness, false);
+    assert!(matches!(world.slot("side"), Slot::Unhealthy { grace_seconds: 5, .. }), "{:?}", world.record);
+    assert!(world.flying.iter().any(|action| matches!(action, Action::Signal(_, StopSignal::Stop))), "{:?}", world.flying);
+    assert!(!kinds(&world).iter().any(|(container, _)| container == "side"), "what is on its way out isn't probed");
+    // The next life of the agent goes on with it.
+    world.step(Step::Die { left: Left::NotDone, silent: false });
+    assert!(world.flying.iter().any(|action| matches!(action, Action::Signal(_, StopSignal::Stop))), "{:?}", world.flying);
+    world.calm();
+    let side = &world.record.containers[&name("side")];
+    assert!(matches!(side.slot, Slot::Running { .. }) && side.attempt == 1 && side.starts == 2, "{side:?}");
+    let last = side.last.as_ref().unwrap();
+    assert_eq!((last.reason, last.message.as_deref()), (EndReason::Unhealthy, Some("liveness probe failed 3 times: HTTP 500")));
+    assert_eq!(world.record.containers[&name("app")].attempt, 0, "its neighbour runs on");
+}
+
+#[test]
+fn an_unhealthy_container_that_exits_with_0_has_failed() {
+    for (policy, attempt) in [(RestartPolicy::OnFailure, 1), (RestartPolicy::Never, 0)] {
+        let mut world = running(policy);
+        for container in ["side", "app"] {
+            let kind = if container == "app" { ProbeKind::Startup } else { ProbeKind::Liveness };
+            world.say(container, kind, false);
+            let id = world.view.app(&name(container), 0).unwrap().id.clone();
+            world.engine.end(&id, 0, world.now);
+        }
+        world.calm();
+        assert_eq!(world.record.containers[&name("side")].attempt, attempt, "{policy:?}");
+        if let RestartPolicy::Never = policy {
+            let Stage::Finished { end, .. } = &world.record.stage else { panic!("{:?}", world.record) };
+            assert_eq!((end.phase, end.reason.as_deref()), (Phase::Failed, Some("Unhealthy")));
+        }
+    }
+}
+
+#[test]
+fn readiness_comes_and_goes_and_restarts_nothing() {
+    let mut world = running(RestartPolicy::Always);
+    let ready = |world: &World| ready_since(&world.pod.spec.containers[0], &world.record, &world.view);
+    world.say("app", ProbeKind::Startup, true);
+    assert_eq!(ready(&world), None);
+    world.say("app", ProbeKind::Readiness, true);
+    assert_eq!(ready(&world), Some(world.now));
+    world.say("app", ProbeKind::Readiness, false);
+    assert_eq!(ready(&world), None);
+    assert_eq!(failing(&name("app"), &world.record, &world.view).unwrap(), "readiness probe failed: HTTP 500");
+    world.calm();
+    assert_eq!(world.record.containers[&name("app")].starts, 1);
 }
 
 /// Its pod was given up between its start and the look at it.
@@ -567,6 +687,16 @@ proptest! {
         let sandboxes: Vec<_> = live.iter().filter(|c| c.identity.container.is_none()).collect();
         prop_assert!(sandboxes.len() == 1 && live.len() == 3, "{:?} {:?}", live, world.record);
         prop_assert!(live.iter().all(|c| c.sandbox.as_ref().is_none_or(|id| *id == sandboxes[0].id)), "{:?}", live);
+    }
+
+    #[test]
+    fn without_a_failed_probe_nothing_is_unhealthy(steps in steps()) {
+        let mut world = World::new(two_containers(RestartPolicy::Always));
+        world.decide();
+        for step in steps.into_iter().filter(|step| !matches!(step, Step::Probe { healthy: false, .. })) {
+            world.step(step);
+            prop_assert!(!world.record.containers.values().any(|record| matches!(record.slot, Slot::Unhealthy { .. })), "{:?}", world.record);
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cube_api::meta::Name;
 use jiff::{SignedDuration, Timestamp};
 
+use super::probes::Health;
 use crate::follower::record::{PodRecord, Slot};
 use crate::follower::runtime::{ContainerId, Observed, PullProgress, RunState, StopSignal};
 
@@ -28,6 +29,8 @@ pub struct View {
     pub signalled: BTreeMap<ContainerId, Signalled>,
     /// The last lines of containers that failed; none where they could not be read.
     pub lines: BTreeMap<ContainerId, Option<String>>,
+    /// What the probes of running containers have said; in boxes, as most pods have none.
+    pub health: BTreeMap<Name, Box<Health>>,
     /// A spare sandbox that is held for this pod, which isn't promised to it yet.
     pub spare: Option<ContainerId>,
     /// The engine refused to make a spare the pod's: it makes one of its own.
@@ -117,7 +120,8 @@ impl View {
     pub fn clock_was_set(&mut self, by: SignedDuration) {
         let signals = self.signalled.values_mut().map(|signalled| &mut signalled.at);
         let retry = self.trouble.as_mut().map(|trouble| &mut trouble.retry_at);
-        signals.chain(retry).for_each(|time| *time = time.checked_add(by).unwrap_or(*time));
+        let ready = self.health.values_mut().filter_map(|health| health.ready_since.as_mut());
+        signals.chain(retry).chain(ready).for_each(|time| *time = time.checked_add(by).unwrap_or(*time));
     }
 
     /// Every container of the pod, the sandbox too.

@@ -25,6 +25,7 @@ use crate::follower::assignments::Request;
 use crate::follower::images::Images;
 use crate::follower::ledger::Ledger;
 use crate::follower::plan::{self, Action, Came, Input, Key, Note, Outcome, View};
+use crate::follower::probes::{PodProbes, Prober};
 use crate::follower::record::PodRecord;
 use crate::follower::reporter::Reporter;
 use crate::follower::runtime::{CALL_TIMEOUT, ContainerId, Observed, PullProgress, Runtime, RuntimeError, Scope};
@@ -57,6 +58,8 @@ pub struct Context {
     pub images: Images,
     /// Where statuses go.
     pub reporter: Reporter,
+    /// What probes are tried with.
+    pub probes: Prober,
     /// Sandboxes that were made before anybody needed them.
     pub spares: Spares,
     /// Bounds the pods that are starting.
@@ -116,6 +119,8 @@ struct Driver {
     notes: Vec<Note>,
     acting: FuturesUnordered<BoxFuture<'static, Performed>>,
     pulls: BTreeMap<Name, Pulling>,
+    /// From the first probe that is wanted on.
+    probes: Option<PodProbes>,
     /// Whether something was changed since the list that is being made was asked for.
     list_is_stale: bool,
     /// When no start that was not answered can be under way any more. By tokio's clock: the time of day may jump.
@@ -158,6 +163,7 @@ pub fn spawn(
         notes: Vec::new(),
         acting: FuturesUnordered::new(),
         pulls: BTreeMap::new(),
+        probes: None,
         list_is_stale: false,
         unanswered_until,
         permit: None,
@@ -177,6 +183,12 @@ impl Driver {
             let admitted = async {
                 match &mut self.admission {
                     Some(waiting) => waiting.await,
+                    None => std::future::pending().await,
+                }
+            };
+            let probed = async {
+                match &mut self.probes {
+                    Some(probes) => probes.news().await,
                     None => std::future::pending().await,
                 }
             };
@@ -201,6 +213,11 @@ impl Driver {
                     if let Some((action, result)) = performed {
                         self.take_in(action, result);
                     }
+                }
+                Some(news) = probed => {
+                    let now = self.now();
+                    let notes = plan::heed(&self.pod, &mut self.record, &mut self.view, news, now);
+                    self.notes.extend(notes);
                 }
                 permit = admitted => {
                     self.permit = Some(permit);
@@ -253,6 +270,7 @@ impl Driver {
             if self.record.is_over() {
                 self.give_up_pulls();
             }
+            self.probe();
             self.act(decision.actions);
             wait = decision.wake.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
             if resting {
@@ -261,6 +279,20 @@ impl Driver {
         }
         self.publish().await;
         wait
+    }
+
+    /// Before anything is done to them: a container that is being stopped isn't probed any more.
+    fn probe(&mut self) {
+        let wanted = plan::wanted(&self.pod, &self.record, &self.view);
+        match &self.probes {
+            Some(probes) => probes.want(wanted),
+            None if wanted.is_empty() => {}
+            None => {
+                let probes = self.context.probes.start(&self.pod);
+                probes.want(wanted);
+                self.probes = Some(probes);
+            }
+        }
     }
 
     /// What was held for the pod is promised to it now, or isn't needed any more; what was promised is its sandbox now, or gone.
@@ -453,8 +485,9 @@ mod tests {
             runtime: runtime.clone(),
             ledger: ledger.clone(),
             ambient: ambient.clone(),
-            images: Images::new(runtime, tasks.clone()),
+            images: Images::new(runtime.clone(), tasks.clone()),
             reporter: reporter.clone(),
+            probes: Prober::new(runtime, None, ambient.clone(), tasks.clone()),
             spares: Spares::new(BTreeSet::new()),
             admission: Arc::new(Semaphore::new(1)),
             assignments,

@@ -45,7 +45,7 @@ pub(super) async fn start(fake: &Fake, id: &ContainerId, request: &ExecRequest) 
             () = outputs.closed() => {}
             // A client that is gone needs no exit code.
             () = end_of(&live.0, &id) => drop(outputs.send(ExecOutput::Exited(137)).await),
-            () = run(&command, inputs, &outputs) => {}
+            () = run((&live.0, &id), &command, inputs, &outputs) => {}
         }
     });
     Ok(ExecHandle { input, output })
@@ -62,12 +62,22 @@ async fn end_of(fake: &Fake, id: &ContainerId) {
     }
 }
 
-/// The commands that the fake's containers have: `true`, `false`, `cat`, `sleep SECONDS`, and `sh -c "exit CODE"`.
-async fn run(command: &[String], mut inputs: mpsc::Receiver<ExecInput>, outputs: &mpsc::Sender<ExecOutput>) {
+/// The commands that the fake's containers have: `true`, `false`, `cat`, `sleep SECONDS`, `sh -c "exit CODE"`, and `health`, which says whether
+/// the container is well by its script.
+async fn run(
+    (fake, id): (&Fake, &ContainerId),
+    command: &[String],
+    mut inputs: mpsc::Receiver<ExecInput>,
+    outputs: &mpsc::Sender<ExecOutput>,
+) {
     let words: Vec<&str> = command.iter().map(String::as_str).collect();
     let code = match words[..] {
         ["true"] => 0,
         ["false"] => 1,
+        ["health"] => {
+            let (world, now) = fake.settled();
+            i64::from(!world.is_well(id, now))
+        }
         ["sh", "-c", script] => script.strip_prefix("exit ").and_then(|code| code.parse().ok()).unwrap_or(2),
         ["sleep", seconds] => {
             tokio::select! {

@@ -31,7 +31,7 @@ use tokio::time::Instant;
 
 pub use self::desk::{Call, Failure, Latency, Operation};
 pub use self::look::{Resident, Tally};
-pub use self::script::{Pull, Script};
+pub use self::script::{Health, Pull, Script};
 use self::world::{Moment, World};
 use crate::ambient::Ambient;
 use crate::tasks::Tasks;

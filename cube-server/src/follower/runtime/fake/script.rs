@@ -23,8 +23,19 @@ pub struct Script {
     pub start_error: Option<String>,
     /// The lines that it writes when it starts, without their newlines.
     pub output: Vec<String>,
+    /// What the command `health` finds in its containers.
+    pub health: Health,
     /// Lines that it writes in a second, for as long as it runs. They are counted, not kept: `line 0`, `line 1`, ...
     pub flood: u32,
+}
+
+/// When a container is well, by the time since its start: from `from` on, and before `until`, if there is one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Health {
+    /// Before it, `health` exits with 1.
+    pub from: Duration,
+    /// From then on, `health` exits with 1.
+    pub until: Option<Duration>,
 }
 
 /// How an image can be had.

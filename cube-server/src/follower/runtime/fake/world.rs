@@ -2,6 +2,7 @@
 //! nothing here waits, and nobody has to look at it for time to go by.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -235,6 +236,9 @@ impl World {
         }
         container.observed.state = RunState::Running { since: at.wall };
         container.runs += 1;
+        // As on Docker, a sandbox has an address while it runs. Nothing is reached by it: there is no network here.
+        let is_sandbox = container.observed.identity.container.is_none();
+        container.observed.ip = is_sandbox.then(|| address_of(id));
         (container.joined, container.overdue) = (joined, None);
         container.log.begin(&script, at);
         let run = container.runs;
@@ -271,11 +275,20 @@ impl World {
         let (RunState::Running { since } | RunState::Paused { since }) = container.observed.state else { return };
         let finished = Some(at.wall.max(since));
         container.observed.state = RunState::Exited { code, oom, error: None, started: Some(since), finished };
-        container.overdue = None;
+        (container.overdue, container.observed.ip) = (None, None);
         container.log.end(at.elapsed);
         self.tally(id).map(Tally::ended);
         self.hint(id);
         self.changed(at);
+    }
+
+    /// Whether a container is well, by its image's script.
+    pub(super) fn is_well(&self, id: &ContainerId, at: Moment) -> bool {
+        let Some(container) = self.containers.get(id) else { return false };
+        let RunState::Running { since } = container.observed.state else { return false };
+        let age = Duration::try_from(at.wall.duration_since(since)).unwrap_or_default();
+        let health = self.scripts.get(&container.image).map(|script| script.health).unwrap_or_default();
+        age >= health.from && health.until.is_none_or(|until| age < until)
     }
 
     /// A process's time is up, unless it is another run's or it is frozen.
@@ -397,4 +410,11 @@ fn collide(one: &Port, other: &Port) -> bool {
     let key = |port: &Port| (port.host_port, port.protocol == Protocol::Tcp);
     let same_address = one.host_ip.is_none() || other.host_ip.is_none() || one.host_ip == other.host_ip;
     one.host_port.is_some() && key(one) == key(other) && same_address
+}
+
+/// An address for each sandbox: the ids are counted.
+fn address_of(id: &ContainerId) -> IpAddr {
+    let digits = id.0.bytes().filter(u8::is_ascii_digit);
+    let number = digits.fold(0_u32, |number, digit| number.wrapping_mul(10).wrapping_add(u32::from(digit - b'0')));
+    IpAddr::V4(Ipv4Addr::from_bits(0x0A00_0000 | (number & 0x00FF_FFFF)))
 }

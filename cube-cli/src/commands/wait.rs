@@ -1,0 +1,235 @@
+//! `cube wait`.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::Args as ClapArgs;
+use cube_api::client::Client;
+use cube_api::duration;
+use cube_api::meta::{Name, ResourceKind};
+use cube_api::pod::{Phase, Pod};
+use cube_api::routes::ListQuery;
+use cube_api::status;
+use jiff::SignedDuration;
+
+use super::apply::{explained, held_up_by};
+use crate::error::{CliError, Result};
+use crate::output::print;
+use crate::target::{self, Target};
+use crate::wait::{self, Live};
+
+/// The words of `cube wait`.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  cube wait pod/my-pod --for=ready                 until its containers run and their probes say so
+  cube wait pod -l app=web --for=ready             every pod with a label
+  cube wait pod/my-job --for=phase=Succeeded       until it has ended well
+  cube wait pod/my-pod --for=delete --timeout 5m   until it is gone
+
+What can't come any more isn't waited for: a pod that has failed will not be ready.
+kubectl's --for=condition=Ready is the same as --for=ready.")]
+pub struct Args {
+    /// TYPE/NAME..., TYPE NAME..., or TYPE with -l
+    #[arg(value_name = "RESOURCE", required_unless_present = "selector")]
+    targets: Vec<String>,
+    /// Every pod with these labels
+    #[arg(short = 'l', long, value_name = "LABELS")]
+    selector: Option<String>,
+    /// What to wait for: ready, delete, or phase=PHASE
+    #[arg(long = "for", value_name = "WHAT", value_parser = Wanted::from_str)]
+    wanted: Wanted,
+    /// How long to wait, such as 90s or 5m
+    #[arg(long, default_value = "30s", value_parser = duration::parse, value_name = "TIME")]
+    timeout: SignedDuration,
+}
+
+/// What is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Ready,
+    Deleted,
+    Phase(Phase),
+}
+
+impl FromStr for Wanted {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let phases = [Phase::Pending, Phase::Running, Phase::Succeeded, Phase::Failed];
+        match text.split_once('=') {
+            None if text.eq_ignore_ascii_case("ready") => Ok(Self::Ready),
+            None if text.eq_ignore_ascii_case("delete") => Ok(Self::Deleted),
+            Some(("condition", condition)) if condition.eq_ignore_ascii_case("ready") => Ok(Self::Ready),
+            Some(("phase", word)) if let Some(phase) = phases.into_iter().find(|phase| format!("{phase:?}").eq_ignore_ascii_case(word)) => {
+                Ok(Self::Phase(phase))
+            }
+            _ => Err(format!("'{text}' can't be waited for; there are ready, delete and phase=Pending|Running|Succeeded|Failed")),
+        }
+    }
+}
+
+/// What a pod that is waited for has come to.
+#[derive(Debug, PartialEq, Eq)]
+enum Progress {
+    /// What is waited for is so; the sentence's end.
+    There(&'static str),
+    /// Not yet; the word of the STATUS column, and why.
+    OnTheWay(String),
+    /// It won't be; why.
+    Lost(String),
+}
+
+/// Waits for pods.
+pub async fn run(args: Args, client: &Client) -> Result<()> {
+    let names = named(&args, client).await?;
+    let limit = Duration::try_from(args.timeout).expect("a negative limit is refused by the command line");
+    let mut left = names.clone();
+    let mut late = Vec::new();
+    let waiting = wait::until(client, |live: &Live| {
+        let progress: Vec<_> = left.iter().map(|name| (name.clone(), judge(args.wanted, newest(live, name)))).collect();
+        late.clear();
+        left.clear();
+        for (name, progress) in progress {
+            match progress {
+                Progress::There(word) => {
+                    if let Err(error) = print(&format!("pod/{name} {word}\n")) {
+                        return Some(Err(error));
+                    }
+                }
+                Progress::OnTheWay(why) => {
+                    late.push(format!("pod/{name}: {why}"));
+                    left.push(name);
+                }
+                Progress::Lost(why) => return Some(Ok(Some((name, why)))),
+            }
+        }
+        left.is_empty().then_some(Ok(None))
+    });
+    match tokio::time::timeout(limit, waiting).await {
+        Ok(Ok(None)) => Ok(()),
+        Ok(Ok(Some((name, why)))) => Err(explained(client, &format!("pod/{name}"), format!("pod/{name} {why}")).await),
+        Ok(Err(error)) => Err(error),
+        Err(_) => {
+            let error = CliError::timed_out(format!("it is not so after {limit:?}")).details(late);
+            Err(error.hint("cube get pod/NAME says what keeps one waiting"))
+        }
+    }
+}
+
+async fn named(args: &Args, client: &Client) -> Result<Vec<Name>> {
+    let target = if args.targets.is_empty() { Target::All(ResourceKind::Pod) } else { target::parse(&args.targets)? };
+    match (target, &args.selector) {
+        (Target::These(references), None) => references
+            .into_iter()
+            .map(|reference| match reference.kind {
+                ResourceKind::Pod => Ok(reference.name),
+                ResourceKind::Node => Err(CliError::usage(format!("{reference} is a node, and only pods are waited for"))),
+            })
+            .collect(),
+        (Target::These(_), Some(_)) => Err(CliError::usage("names and -l exclude each other")),
+        (Target::All(ResourceKind::Node), _) => Err(CliError::usage("only pods are waited for")),
+        (Target::All(ResourceKind::Pod), None) => {
+            Err(CliError::usage("which pod to wait for is not said").hint("name it (pod/NAME), or select with -l"))
+        }
+        (Target::All(ResourceKind::Pod), Some(selector)) => {
+            let pods = client.pods(&ListQuery { selector: Some(selector.clone()), ..ListQuery::default() }).await?;
+            let names: Vec<Name> = pods.items.into_iter().map(|pod| pod.metadata.name).collect();
+            match (names.is_empty(), args.wanted) {
+                (true, Wanted::Ready | Wanted::Phase(_)) => Err(CliError::failed(format!("no pods match {selector}"))),
+                (true, Wanted::Deleted) | (false, _) => Ok(names),
+            }
+        }
+    }
+}
+
+/// The pod of this name: while one takes the place of another, both are there.
+fn newest<'a>(live: &'a Live, name: &Name) -> Option<&'a Pod> {
+    live.values().filter(|pod| pod.metadata.name == *name).max_by_key(|pod| pod.metadata.created_at)
+}
+
+fn judge(wanted: Wanted, pod: Option<&Pod>) -> Progress {
+    let Some(pod) = pod else {
+        return match wanted {
+            Wanted::Deleted => Progress::There("is gone"),
+            Wanted::Ready | Wanted::Phase(_) => Progress::Lost("is not there".to_owned()),
+        };
+    };
+    let phase = pod.status.phase;
+    let is_there = match wanted {
+        Wanted::Deleted => false,
+        Wanted::Ready => pod.is_ready(),
+        Wanted::Phase(wanted) => phase == wanted,
+    };
+    let is_past = match (wanted, phase) {
+        (Wanted::Deleted, _) | (_, Phase::Pending) => false,
+        (Wanted::Ready | Wanted::Phase(_), Phase::Succeeded | Phase::Failed) => true,
+        (Wanted::Phase(wanted), Phase::Running) => wanted == Phase::Pending,
+        (Wanted::Ready, Phase::Running) => false,
+    };
+    let word = status::of_pod(pod);
+    match (is_there, is_past) {
+        (true, _) => Progress::There(match wanted {
+            Wanted::Ready => "is ready",
+            Wanted::Deleted | Wanted::Phase(Phase::Pending) => "is pending",
+            Wanted::Phase(Phase::Running) => "runs",
+            Wanted::Phase(Phase::Succeeded) => "has succeeded",
+            Wanted::Phase(Phase::Failed) => "has failed",
+        }),
+        (false, true) => Progress::Lost(match &pod.status.message {
+            Some(message) => format!("is {phase:?}: {word}: {message}"),
+            None => format!("is {phase:?}: {word}"),
+        }),
+        (false, false) => {
+            let unready = status::unready(pod).map(|container| format!("not ready: {}", status::unready_because(container)));
+            Progress::OnTheWay(match held_up_by(pod).map(str::to_owned).or(unready) {
+                Some(why) => format!("{word}: {why}"),
+                None => word,
+            })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(phase: &str, ready: bool) -> Pod {
+        let text = format!(
+            r#"{{"metadata": {{"name": "web", "uid": "018f3b2a-7b1c-7000-8000-000000000001", "generation": 1, "revision": 1,
+                "createdAt": "2026-01-01T00:00:00Z"}},
+                "spec": {{"containers": [{{"name": "app", "image": "nginx"}}]}}, "placement": {{"node": "n1"}},
+                "status": {{"phase": "{phase}", "containers": [{{"name": "app", "image": "nginx", "restartCount": 0, "started": true,
+                  "ready": {ready}, "state": {{"running": {{"startedAt": "2026-01-01T00:00:00Z"}}}}}}]}}}}"#
+        );
+        serde_json::from_str(&text).expect("a pod")
+    }
+
+    #[test]
+    fn what_can_be_waited_for_is_read_as_kubectl_says_it() {
+        for (text, wanted) in [
+            ("ready", Wanted::Ready),
+            ("condition=Ready", Wanted::Ready),
+            ("delete", Wanted::Deleted),
+            ("phase=succeeded", Wanted::Phase(Phase::Succeeded)),
+        ] {
+            assert_eq!(text.parse(), Ok(wanted));
+        }
+        for wrong in ["", "condition=PodScheduled", "phase=", "phase", "deleted"] {
+            assert!(wrong.parse::<Wanted>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_come_any_more_is_not_waited_for() {
+        let judge = |wanted, phase, ready| judge(wanted, Some(&pod(phase, ready)));
+        assert_eq!(judge(Wanted::Ready, "Running", true), Progress::There("is ready"));
+        let waits = "Running: not ready: its readiness probe has not succeeded yet";
+        assert_eq!(judge(Wanted::Ready, "Running", false), Progress::OnTheWay(waits.to_owned()));
+        assert!(matches!(judge(Wanted::Ready, "Failed", false), Progress::Lost(_)));
+        assert!(matches!(judge(Wanted::Phase(Phase::Succeeded), "Failed", false), Progress::Lost(_)));
+        assert!(matches!(judge(Wanted::Phase(Phase::Succeeded), "Running", true), Progress::OnTheWay(_)));
+        assert!(matches!(judge(Wanted::Deleted, "Failed", true), Progress::OnTheWay(_)));
+        assert_eq!(super::judge(Wanted::Deleted, None), Progress::There("is gone"));
+        assert!(matches!(super::judge(Wanted::Ready, None), Progress::Lost(_)));
+    }
+}
