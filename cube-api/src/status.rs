@@ -58,9 +58,9 @@ pub fn unready(pod: &Pod) -> Option<&ContainerStatus> {
     pod.status.containers.iter().find(|container| matches!(container.state, ContainerState::Running(_)) && !container.is_ready())
 }
 
-/// Why a container that runs isn't ready: what its probe got, or which probe is waited for.
+/// Why a container that runs isn't ready: what its probe got, or what is waited for.
 pub fn unready_because(container: &ContainerStatus) -> String {
-    let waits = if container.started { "its readiness probe has not succeeded yet" } else { "its startup probe has not succeeded yet" };
+    let waits = if container.started { "its node does not say yet that it is" } else { "its startup probe has not succeeded yet" };
     container.probe_failure.clone().unwrap_or_else(|| waits.to_owned())
 }
 

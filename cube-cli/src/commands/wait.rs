@@ -121,17 +121,15 @@ async fn named(args: &Args, client: &Client) -> Result<Vec<Name>> {
     match (target, &args.selector) {
         (Target::These(references), None) => references
             .into_iter()
-            .map(|reference| match reference.kind {
-                ResourceKind::Pod => Ok(reference.name),
-                ResourceKind::Node => Err(CliError::usage(format!("{reference} is a node, and only pods are waited for"))),
+            .map(|reference| match reference.kind == ResourceKind::Pod {
+                true => Ok(reference.name),
+                false => Err(CliError::usage(format!("{reference} is no pod, and only pods are waited for"))),
             })
             .collect(),
         (Target::These(_), Some(_)) => Err(CliError::usage("names and -l exclude each other")),
-        (Target::All(ResourceKind::Node), _) => Err(CliError::usage("only pods are waited for")),
-        (Target::All(ResourceKind::Pod), None) => {
-            Err(CliError::usage("which pod to wait for is not said").hint("name it (pod/NAME), or select with -l"))
-        }
-        (Target::All(ResourceKind::Pod), Some(selector)) => {
+        (Target::All(kind), _) if kind != ResourceKind::Pod => Err(CliError::usage("only pods are waited for")),
+        (Target::All(_), None) => Err(CliError::usage("which pod to wait for is not said").hint("name it (pod/NAME), or select with -l")),
+        (Target::All(_), Some(selector)) => {
             let pods = client.pods(&ListQuery { selector: Some(selector.clone()), ..ListQuery::default() }).await?;
             let names: Vec<Name> = pods.items.into_iter().map(|pod| pod.metadata.name).collect();
             match (names.is_empty(), args.wanted) {
@@ -223,7 +221,7 @@ mod tests {
     fn what_cannot_come_any_more_is_not_waited_for() {
         let judge = |wanted, phase, ready| judge(wanted, Some(&pod(phase, ready)));
         assert_eq!(judge(Wanted::Ready, "Running", true), Progress::There("is ready"));
-        let waits = "Running: not ready: its readiness probe has not succeeded yet";
+        let waits = "Running: not ready: its node does not say yet that it is";
         assert_eq!(judge(Wanted::Ready, "Running", false), Progress::OnTheWay(waits.to_owned()));
         assert!(matches!(judge(Wanted::Ready, "Failed", false), Progress::Lost(_)));
         assert!(matches!(judge(Wanted::Phase(Phase::Succeeded), "Failed", false), Progress::Lost(_)));

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use snapbox::str;
 
 use crate::leader::{Answer, Leader};
-use crate::{cube, event, given_up, in_use, list, node, pod, pulling, refusal, running};
+use crate::{cube, event, given_up, in_use, list, node, pod, pulling, refusal, running, unready};
 
 fn two_pods() -> Leader {
     Leader::start(|_, _| Answer::Json(200, list(7, &[pod("db", 1, 5, given_up()), pod("web", 2, 7, running())])))
@@ -150,6 +150,24 @@ fn one_pod() -> Leader {
 }
 
 #[test]
+fn a_pod_that_is_not_ready_is_counted_so_and_says_why() {
+    let leader = Leader::start(|request, _| match request.line.as_str() {
+        "GET /v1/pods" => Answer::Json(200, list(7, &[pod("web", 2, 7, unready())])),
+        "GET /v1/pods/web" => Answer::Json(200, pod("web", 2, 7, unready())),
+        _ => Answer::Json(200, list(9, &[])),
+    });
+    cube(&leader.address, &["list", "pod"]).assert().code(0).stdout_eq(str![[r#"
+NAME   READY   STATUS    RESTARTS   AGE
+web    0/1     Running   2          25m
+
+"#]]);
+    let page = cube(&leader.address, &["get", "pod/web"]).output().unwrap();
+    let page = String::from_utf8(page.stdout).unwrap();
+    assert!(page.contains("\nReady:       no, 0 of 1 containers are\n"), "{page}");
+    assert!(page.contains("\n    Not ready:   readiness probe failed: HTTP 503 from http://10.1.2.3:80/\n"), "{page}");
+}
+
+#[test]
 fn get_shows_the_manifest_the_status_and_the_events() {
     cube(&one_pod().address, &["get", "pod/web"])
         .assert()
@@ -162,6 +180,7 @@ IP:          10.1.2.3
 Labels:      app=web
 Created:     [..] (25m ago)
 Started:     [..] (24m ago)
+Ready:       yes
 Uid:         00000000-0000-4000-8000-000000000002
 Generation:  1
 
@@ -250,6 +269,7 @@ status:
     state:
       running:
         startedAt: "[..]"
+    started: false
     lastTermination:
       exitCode: 3
       reason: Error

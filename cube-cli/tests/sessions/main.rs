@@ -75,6 +75,15 @@ fn running() -> Value {
     json!({"phase": "Running", "podIP": "10.1.2.3", "startedAt": ago(1450), "containers": [container]})
 }
 
+/// As [`running`], but its readiness probe fails.
+fn unready() -> Value {
+    let mut status = running();
+    let container = &mut status["containers"][0];
+    (container["started"], container["ready"]) = (json!(true), json!(false));
+    container["probeFailure"] = json!("readiness probe failed: HTTP 503 from http://10.1.2.3:80/");
+    status
+}
+
 fn pulling() -> Value {
     let container = json!({"name": "main", "image": "busybox:1", "restartCount": 0, "state": {"waiting": {"reason": "Pulling"}}});
     json!({"phase": "Pending", "containers": [container]})

@@ -5,7 +5,7 @@ use snapbox::cmd::Command;
 use snapbox::str;
 
 use crate::leader::{Answer, Leader, Request};
-use crate::{cube, event, given_up, list, node, pod, pulling, refusal, running};
+use crate::{cube, event, given_up, list, node, pod, pulling, refusal, running, unready};
 
 const MANIFEST: &str =
     r#"[{"type": "pod", "metadata": {"name": "web"}, "spec": {"containers": [{"name": "main", "image": "busybox:1"}]}}]"#;
@@ -86,6 +86,61 @@ fn apply_with_wait_ends_when_the_pods_run() {
 }
 
 #[test]
+fn apply_with_wait_waits_for_readiness_and_says_what_it_waits_for() {
+    apply(&becoming(unready), &["--wait", "--timeout", "100ms"]).assert().code(124).stdout_eq("pod/web created\n").stderr_eq(str![[r#"
+pod/web: Pulling
+pod/web: Running, not ready: readiness probe failed: HTTP 503 from http://10.1.2.3:80/
+error: not every pod is ready after 100ms
+  pod/web: Running, not ready: readiness probe failed: HTTP 503 from http://10.1.2.3:80/
+hint: they stay applied; cube get TYPE/NAME says what keeps one waiting
+
+"#]]);
+}
+
+/// The pod changes to this while it is waited for.
+fn changing(status: fn() -> Value) -> Leader {
+    Leader::start(move |request, _| match request.line.as_str() {
+        "GET /v1/pods" => Answer::Json(200, list(7, &[pod("web", 2, 7, unready()), pod("db", 3, 6, running())])),
+        "GET /v1/pods?watch=true&from=7" => Answer::Hold(vec![json!({"type": "modified", "object": pod("web", 2, 8, status())})]),
+        "GET /v1/events?object=pod%2Fweb" => {
+            Answer::Json(200, list(9, &[event("web", "Warning", "CrashLimit", "main crashed 10 times", 1)]))
+        }
+        other => Answer::Json(404, refusal("NoRoute", other)),
+    })
+}
+
+#[test]
+fn wait_ends_when_the_pod_is_ready() {
+    let words = ["wait", "pod/web", "pod/db", "--for=condition=Ready"];
+    cube(&changing(running).address, &words).assert().code(0).stdout_eq("pod/db is ready\npod/web is ready\n").stderr_eq("");
+}
+
+#[test]
+fn wait_gives_up_after_its_time_with_124_and_says_what_is_missing() {
+    let words = ["wait", "pod/web", "--for=ready", "--timeout=100ms"];
+    cube(&changing(unready).address, &words).assert().code(124).stdout_eq("").stderr_eq(str![[r#"
+error: it is not so after 100ms
+  pod/web: Running: not ready: readiness probe failed: HTTP 503 from http://10.1.2.3:80/
+hint: cube get pod/NAME says what keeps one waiting
+
+"#]]);
+}
+
+#[test]
+fn wait_does_not_wait_for_what_cannot_come() {
+    cube(&changing(given_up).address, &["wait", "pod/web", "--for=ready"]).assert().code(1).stdout_eq("").stderr_eq(str![[r#"
+error: pod/web is Failed: CrashLimit: crashed 10 times in a row, exit code 3
+  CrashLimit: main crashed 10 times
+hint: cube get pod/web shows its events, cube logs pod/web what it wrote
+
+"#]]);
+    cube(&changing(given_up).address, &["wait", "pod/web", "--for=phase=failed"]).assert().code(0).stdout_eq("pod/web has failed\n");
+    cube(&changing(given_up).address, &["wait", "pod/gone", "--for=delete"]).assert().code(0).stdout_eq("pod/gone is gone\n");
+    cube(&changing(given_up).address, &["wait", "pod/web", "--for=lunch"]).assert().code(2);
+    cube(&changing(given_up).address, &["wait", "node/alpha", "--for=ready"]).assert().code(2);
+}
+
+#[test]
 fn apply_with_wait_fails_at_once_when_a_pod_was_given_up_and_explains() {
     apply(&becoming(given_up), &["--wait"]).assert().code(1).stdout_eq("pod/web created\n").stderr_eq(str![[r#"
 pod/web: Pulling
@@ -100,7 +155,7 @@ hint: cube get pod/web shows its events, cube logs pod/web what it wrote
 fn apply_with_wait_gives_up_after_its_time_with_124() {
     apply(&becoming(pulling), &["--wait", "--timeout", "100ms"]).assert().code(124).stdout_eq("pod/web created\n").stderr_eq(str![[r#"
 pod/web: Pulling
-error: not every pod runs after 100ms
+error: not every pod is ready after 100ms
   pod/web: Pulling
 hint: they stay applied; cube get TYPE/NAME says what keeps one waiting
 

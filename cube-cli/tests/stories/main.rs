@@ -8,6 +8,7 @@ mod commands;
 mod faults;
 mod nodes;
 mod pods;
+mod probes;
 mod refusals;
 mod reset;
 mod spares;

@@ -59,7 +59,7 @@ pub enum Stage {
         /// How it had ended before, if it had.
         end: Option<PodEnd>,
     },
-    /// Every container is gone. The last one.
+    /// Every container is gone. The last one, unless the engine shows containers of it all the same. Next: `Stopping`.
     Stopped {
         /// How it had ended before it was stopped, if it had.
         end: Option<PodEnd>,

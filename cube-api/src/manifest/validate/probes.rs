@@ -182,7 +182,7 @@ mod tests {
 
     fn container(lines: &str) -> Container {
         let mut resources = parse(&manifest(lines)).unwrap_or_else(|problems| panic!("{problems:#?}"));
-        let Resource::Pod(pod) = resources.remove(0) else { panic!("a pod") };
+        let Resource::Pod(pod) = resources.remove(0) else { unreachable!("it is a pod") };
         pod.spec.containers[0].clone()
     }
 

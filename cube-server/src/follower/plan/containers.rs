@@ -3,11 +3,12 @@
 use cube_api::pod::{Container, EndReason, ImagePullPolicy, RestartPolicy, Terminated};
 use jiff::{SignedDuration, Timestamp};
 
+use super::halt::KILL_AGAIN;
 use super::sandbox::Sandbox;
-use super::{Action, Key, Note, PULL_LOOK, Step};
+use super::{Action, Key, Note, PULL_LOOK, Signalled, Step};
 use crate::follower::record::{Slot, Stage, Streak, WaitCause};
 use crate::follower::restart::{self, Verdict};
-use crate::follower::runtime::{ContainerId, Observed, RunState};
+use crate::follower::runtime::{ContainerId, Observed, RunState, StopSignal};
 
 /// How many ended attempts of a container are kept for `logs --previous`.
 const KEPT_ATTEMPTS: usize = 3;
@@ -44,7 +45,25 @@ impl Step<'_> {
             Slot::Unhealthy { since, stop_since, grace_seconds, .. } => {
                 self.unhealthy(spec, seen, since, stop_since + SignedDuration::from_secs(grace_seconds.into()));
             }
-            Slot::Ended(_) => {}
+            Slot::Ended(_) => self.stays_ended(spec, seen),
+        }
+    }
+
+    /// What has ended and isn't started again runs all the same, if a person starts it: it is stopped, or what is said of the pod would not be so.
+    fn stays_ended(&mut self, spec: &Container, seen: Option<&Observed>) {
+        let runs = seen.filter(|seen| matches!(seen.state, RunState::Running { .. } | RunState::Paused { .. }));
+        let Some(stray) = runs else { return };
+        let grace = SignedDuration::from_secs(self.pod.spec.termination_grace_period_seconds.into());
+        match self.view.signalled.get(&stray.id) {
+            None if self.view.busy.contains(&Key::Id(stray.id.clone())) => {}
+            None => {
+                let message = format!("container '{}' had ended and was started by hand: stopping it", spec.name);
+                self.notes.push(Note::warning("Stopping", message));
+                self.act(Action::Signal(stray.id.clone(), StopSignal::Stop));
+            }
+            Some(Signalled { signal: StopSignal::Stop, at }) if self.now < *at + grace => self.wake_at(*at + grace),
+            Some(Signalled { signal: StopSignal::Kill, at }) if self.now < *at + KILL_AGAIN => self.wake_at(*at + KILL_AGAIN),
+            Some(Signalled { .. }) => self.act(Action::Signal(stray.id.clone(), StopSignal::Kill)),
         }
     }
 

@@ -8,7 +8,7 @@ use crate::follower::record::{PodEnd, Slot, Stage, WaitCause};
 use crate::follower::runtime::{ContainerId, RunState, StopSignal};
 
 /// A container that runs so long after it was killed is killed again: somebody may have started or frozen it by hand in between.
-const KILL_AGAIN: SignedDuration = SignedDuration::from_secs(10);
+pub(super) const KILL_AGAIN: SignedDuration = SignedDuration::from_secs(10);
 
 impl Step<'_> {
     pub(super) fn restarting(&mut self, since: Timestamp, new_sandbox: bool) {
@@ -68,6 +68,17 @@ impl Step<'_> {
             self.record.stage = Stage::Stopped { end };
         }
         all.into_iter().for_each(|id| self.act(Action::Remove(id)));
+    }
+
+    /// A pod that had stopped has containers after all: one that an earlier life of the node asked for, and that the engine made late.
+    pub(super) fn stopped(&mut self, end: Option<PodEnd>) {
+        if self.view.containers.is_empty() {
+            return;
+        }
+        self.notes.push(Note::warning("Stopping", "the engine made containers of it late: removing them"));
+        self.record.stage =
+            Stage::Stopping { since: self.now, grace_seconds: self.pod.spec.termination_grace_period_seconds, end: end.clone() };
+        self.stopping(self.now, self.pod.spec.termination_grace_period_seconds, end);
     }
 
     /// Whether no app container runs or is being made; brings those that run on their way out.

@@ -220,7 +220,7 @@ pub fn decide(input: Input<'_>) -> Decision {
         Stage::Restarting { since, new_sandbox } => step.restarting(since, new_sandbox),
         Stage::Finished { since, .. } => step.finished(since),
         Stage::Stopping { since, grace_seconds, end } => step.stopping(since, grace_seconds, end),
-        Stage::Stopped { .. } => {}
+        Stage::Stopped { end } => step.stopped(end),
     }
     step.look_again();
     step.finish()

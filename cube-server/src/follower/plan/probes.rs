@@ -203,7 +203,10 @@ pub fn ready_since(spec: &Container, record: &PodRecord, view: &View) -> Option<
 }
 
 /// What keeps a container from being started or ready, as its probe has it.
-pub fn failing<'a>(name: &Name, record: &PodRecord, view: &'a View) -> Option<&'a String> {
+pub fn failing<'a>(name: &Name, record: &'a PodRecord, view: &'a View) -> Option<&'a String> {
+    if let Some(Slot::Unhealthy { why, .. }) = record.containers.get(name).map(|record| &record.slot) {
+        return Some(why);
+    }
     let run = run_of(name, record, view)?;
     health_of(&run, name, view)?.failing.as_ref()
 }

@@ -534,6 +534,47 @@ fn readiness_comes_and_goes_and_restarts_nothing() {
     assert_eq!(world.record.containers[&name("app")].starts, 1);
 }
 
+#[test]
+fn a_container_that_has_ended_for_good_and_is_started_by_hand_is_stopped_by_its_grace() {
+    let mut world = World::new(two_containers(RestartPolicy::OnFailure));
+    world.decide();
+    world.calm();
+    let at = |seconds: u64| Timestamp::UNIX_EPOCH + Duration::from_secs(seconds);
+    let side = world.engine.containers.values().find(|seen| seen.identity.container == Some(name("side"))).expect("it runs").id.clone();
+    world.engine.end(&side, 0, world.now);
+    world.view.look = true;
+    world.decide();
+    world.calm();
+    assert!(matches!(world.record.containers[&name("side")].slot, Slot::Ended(_)));
+    world.engine.start(&side, at(1_000)).unwrap();
+    let mut view = View::of(world.engine.containers.values().cloned().collect());
+    let decide_at = |view: &View, seconds| {
+        let now = at(seconds);
+        decide(Input { pod: &world.pod, record: &world.record, view, now, jitter: Jitter::from_random(0) })
+    };
+    let signal = |signal| vec![Action::Signal(side.clone(), signal)];
+    let first = decide_at(&view, 1_001);
+    assert_eq!(first.actions, signal(StopSignal::Stop));
+    assert!(first.notes[0].message.contains("'side' had ended and was started by hand"), "{:?}", first.notes);
+    view.signalled.insert(side.clone(), Signalled { signal: StopSignal::Stop, at: at(1_001) });
+    let waits = decide_at(&view, 1_002);
+    assert_eq!((waits.actions, waits.notes, waits.wake), (vec![], vec![], Some(at(1_031))));
+    assert_eq!(decide_at(&view, 1_031).actions, signal(StopSignal::Kill));
+}
+
+/// The create was asked for by a life of the node that was killed, and the engine took its time.
+#[test]
+fn a_pod_that_had_stopped_stops_again_where_the_engine_made_a_container_of_it_late() {
+    let mut world = World::new(stop(&pod(1, RestartPolicy::Always)));
+    world.record.stage = Stage::Stopped { end: None };
+    world.engine.create(&world.pod.clone(), Some(name("app")), 0, None);
+    world.view = View::of(world.engine.containers.values().cloned().collect());
+    world.decide();
+    assert!(!world.record.is_stopped(), "what is reported now would let go of the row: {:?}", world.record.stage);
+    world.calm();
+    assert!(world.record.is_stopped() && world.engine.containers.is_empty(), "{:?}", world.record.stage);
+}
+
 /// Its pod was given up between its start and the look at it.
 #[test]
 fn a_container_that_was_started_and_never_seen_running_is_shown_as_ended() {
