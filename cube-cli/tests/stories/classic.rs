@@ -101,14 +101,14 @@ fn scripts_work_with_plain_requests_and_the_token() {
     let cluster = Cluster::start(0);
     let token = cluster.token();
     let ask = |method: &str, path: &str, body: &str| request(&cluster.address, method, path, Some(&token), body).expect("an answer");
-    let read = |(status, body): (u16, String)| {
-        (status, serde_json::from_str::<Value>(&body).unwrap_or_else(|error| panic!("{error}: {body}")))
-    };
+    let read =
+        |(status, body): (u16, String)| (status, serde_json::from_str::<Value>(&body).unwrap_or_else(|error| panic!("{error}: {body}")));
     for (method, path) in [("GET", "/tasks"), ("POST", "/tasks"), ("DELETE", "/tasks/x"), ("GET", "/workers"), ("GET", "/metrics")] {
         let (status, _) = request(&cluster.address, method, path, None, "").expect("an answer");
         assert_eq!(status, 401, "{method} {path}");
     }
-    let (status, created) = read(ask("POST", "/tasks", &json!({"name": "echo", "image": BUSYBOX, "command": ["sleep", "1000"]}).to_string()));
+    let (status, created) =
+        read(ask("POST", "/tasks", &json!({"name": "echo", "image": BUSYBOX, "command": ["sleep", "1000"]}).to_string()));
     assert_eq!((status, &created["Name"], &created["State"]), (201, &json!("echo"), &json!(0)), "{created}");
     let id = created["ID"].as_str().expect("an ID").to_owned();
     let running = wait_for("the task to run", PATIENCE, || match read(ask("GET", &format!("/tasks/{id}"), "")) {
@@ -126,7 +126,8 @@ fn scripts_work_with_plain_requests_and_the_token() {
     });
     assert!(uses["MemoryUsed"].as_u64() > Some(0) && uses["DiskUsed"].as_u64() > Some(0), "{uses}");
     let (_, metrics) = ask("GET", "/metrics", "");
-    for figure in ["cube_pods{phase=\"Running\"} 1", "cube_container_restarts 0", "cube_node_memory_used_bytes{node=\"", "cube_node_load{"] {
+    for figure in ["cube_pods{phase=\"Running\"} 1", "cube_container_restarts 0", "cube_node_memory_used_bytes{node=\"", "cube_node_load{"]
+    {
         assert!(metrics.contains(figure), "{figure} is missing in:\n{metrics}");
     }
     let (status, refused) = read(ask("POST", "/tasks", "{\"Task\": {\"Name\": \"x\", \"Imag\": \"y\"}}"));

@@ -72,7 +72,8 @@ async fn bf1_a_failed_request_to_a_worker_is_an_answer_and_no_panic() {
 async fn bf2_a_task_that_fits_on_no_worker_waits_and_runs_when_one_comes() {
     let (leader, tasks) = (Leader::start().await, Tasks::default());
     leader.post_task().await;
-    let waits = wait_for("why it waits", async || leader.client.pod(&name("web-1")).await.expect("it is kept").placement.waiting_for.ok_or(()));
+    let waits =
+        wait_for("why it waits", async || leader.client.pod(&name("web-1")).await.expect("it is kept").placement.waiting_for.ok_or(()));
     assert!(waits.await.contains("0/0 nodes"), "with the reason");
     assert_eq!(leader.task_does(State::Pending).await.name, "Web.1");
     let gate = leader.gate(&tasks).await;
