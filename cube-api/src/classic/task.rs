@@ -146,6 +146,91 @@ fn health_check(pod: &Pod) -> String {
     path.unwrap_or_default()
 }
 
-fn host_ports(_pod: &Pod) -> BTreeMap<PortKey, Vec<HostBinding>> {
-    BTreeMap::new()
+/// Those that its node publishes, as long as the pod isn't over: the ones that were asked for by number.
+fn host_ports(pod: &Pod) -> BTreeMap<PortKey, Vec<HostBinding>> {
+    let mut published = BTreeMap::<PortKey, Vec<HostBinding>>::new();
+    match State::of(pod) {
+        State::Running => {}
+        State::Pending | State::Scheduled | State::Completed | State::Failed => return published,
+    }
+    for port in pod.spec.containers.iter().flat_map(|container| &container.ports) {
+        let Some(number) = asked_for(port) else { continue };
+        let host_ip = port.host_ip.map_or_else(|| "0.0.0.0".to_owned(), |ip| ip.to_string());
+        published.entry(PortKey::of(port)).or_default().push(HostBinding { host_ip, host_port: number.to_string() });
+    }
+    published
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(status: serde_json::Value) -> Pod {
+        let container = |name: &str, image: &str| {
+            json!({"name": name, "image": image, "ports": [{"containerPort": 80, "hostPort": 8080}, {"containerPort": 53, "protocol": "UDP"}],
+                "resources": {"limits": {"cpu": "250m", "memory": "64Mi"}, "requests": {"disk": "1Gi"}}})
+        };
+        let mut containers = [container("a", "one:1"), container("b", "two:1")];
+        containers[1]["ports"] = json!([{"containerPort": 443, "hostPort": 8443, "hostIP": "127.0.0.1"}]);
+        containers[1]["livenessProbe"] = json!({"httpGet": {"path": "/health", "port": 443}});
+        serde_json::from_value(json!({
+            "metadata": {"name": "web", "uid": "00000000-0000-4000-8000-000000000001", "generation": 1, "revision": 1, "createdAt": "2026-01-01T00:00:00Z"},
+            "spec": {"containers": containers}, "placement": {"node": "n1", "boundAt": "2026-01-01T00:00:01Z"}, "status": status,
+        }))
+        .expect("a pod")
+    }
+
+    #[test]
+    fn a_pod_of_several_containers_is_one_task_with_all_of_them() {
+        let state = |restarts: u32, at: &str| json!({"name": "a", "image": "one:1", "containerID": "c0ffee", "restartCount": restarts, "state": {"running": {"startedAt": at}}});
+        let containers = [state(1, "2026-01-01T00:00:05Z"), state(2, "2026-01-01T00:00:07Z")];
+        let task = Task::of(&pod(json!({"phase": "Running", "startedAt": "2026-01-01T00:00:05Z", "containers": containers})));
+        assert_eq!(
+            (task.id.as_str(), task.name.as_str(), task.image.as_str()),
+            ("00000000-0000-4000-8000-000000000001", "web", "one:1,two:1")
+        );
+        assert_eq!((task.cpu, task.memory, task.disk, task.restart_count), (0.5, 128 << 20, 2 << 30, 3));
+        assert_eq!((task.container_id.as_str(), task.health_check.as_str(), task.restart_policy.as_str()), ("c0ffee", "/health", "always"));
+        assert_eq!(task.updated_at.to_string(), "2026-01-01T00:00:07Z");
+        let ports = |ports: &BTreeMap<PortKey, Vec<HostBinding>>| serde_json::to_value(ports).expect("plain data");
+        assert_eq!(
+            ports(&task.host_ports),
+            json!({"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}], "443/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8443"}]})
+        );
+        assert_eq!(serde_json::to_value(&task.exposed_ports).expect("plain data"), json!({"80/tcp": {}, "53/udp": {}, "443/tcp": {}}));
+        assert_eq!(serde_json::to_value(&task.port_bindings).expect("plain data"), json!({"80/tcp": "8080", "443/tcp": "8443"}));
+    }
+
+    #[test]
+    fn a_task_is_in_one_of_the_five_states() {
+        let state = |phase: &str| State::of(&pod(json!({"phase": phase})));
+        assert_eq!(
+            ["Pending", "Running", "Succeeded", "Failed"].map(state),
+            [State::Scheduled, State::Running, State::Completed, State::Failed]
+        );
+        let mut unplaced = pod(json!({}));
+        unplaced.placement.node = None;
+        assert_eq!(State::of(&unplaced), State::Pending);
+        assert!(Task::of(&unplaced).host_ports.is_empty());
+    }
+
+    #[test]
+    fn short_ids_have_eight_digits_or_as_many_as_tell_them_apart() {
+        let ids = ["bb1d59ef-9fc1", "bb1d59ef-9fd0", "aa1d59ef-9fc1", "x"].map(str::to_owned);
+        assert_eq!(short_ids(&ids), ["bb1d59ef-9fc", "bb1d59ef-9fd", "aa1d59ef", "x"]);
+    }
+
+    proptest! {
+        #[test]
+        fn a_short_id_is_the_beginning_of_its_own_id_only(ids in proptest::collection::btree_set("[ab]{9,14}", 0..12)) {
+            let ids: Vec<String> = ids.into_iter().map(|id| format!("{id}!")).collect();
+            for (id, short) in ids.iter().zip(short_ids(&ids)) {
+                prop_assert!(id.starts_with(&short));
+                prop_assert_eq!(ids.iter().filter(|other| other.starts_with(&short)).count(), 1);
+            }
+        }
+    }
 }
