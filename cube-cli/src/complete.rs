@@ -95,8 +95,10 @@ fn task(typed: &OsStr) -> Vec<CompletionCandidate> {
 
 /// The type that was typed as a word of its own, as in `cube get pod my-pod`: clap tells a completer of one word only.
 fn kind_before() -> Option<ResourceKind> {
-    let words = std::env::args().skip_while(|word| word != "--").skip(3);
-    words.filter_map(|word| word.parse().ok()).next()
+    let mut words: Vec<String> = std::env::args().skip_while(|word| word != "--").skip(3).collect();
+    // The one that is being typed.
+    words.pop();
+    words.iter().find_map(|word| word.parse().ok())
 }
 
 fn names_beginning_with(typed: &OsStr, kind: ResourceKind) -> Vec<CompletionCandidate> {

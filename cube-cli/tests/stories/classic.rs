@@ -131,7 +131,8 @@ fn scripts_work_with_plain_requests_and_the_token() {
         assert!(metrics.contains(figure), "{figure} is missing in:\n{metrics}");
     }
     let (status, refused) = read(ask("POST", "/tasks", "{\"Task\": {\"Name\": \"x\", \"Imag\": \"y\"}}"));
-    assert_eq!((status, &refused["details"][0]["path"]), (422, &json!("Task.Imag")), "{refused}");
+    let details = refused["details"].as_array().expect("what is wrong");
+    assert!(status == 422 && details.iter().any(|problem| problem["path"] == json!("Task.Imag")), "{status} {refused}");
     assert_eq!(ask("DELETE", &format!("/tasks/{id}"), ""), (204, String::new()));
     wait_for("the end of the task", Duration::from_secs(60), || match ask("GET", &format!("/tasks/{id}"), "") {
         (404, _) => Ok(()),
