@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Command, CommandFactory};
+use clap::{Arg, Command, CommandFactory};
 use clap_complete::{ArgValueCompleter, CompleteEnv, CompletionCandidate};
 use cube_api::classic::{Task, short_ids};
 use cube_api::client::{Client, ClientError};
@@ -53,7 +53,9 @@ pub fn answer() {
 
 fn command() -> Command {
     NAMED.into_iter().fold(Cli::command(), |command, (verb, word, names)| {
-        command.mut_subcommand(verb, |verb| verb.mut_arg(word, |word| word.add(ArgValueCompleter::new(names))))
+        // `mut_arg` would put the word behind the others.
+        let named = |arg: Arg| if arg.get_id() == word { arg.add(ArgValueCompleter::new(names)) } else { arg };
+        command.mut_subcommand(verb, |verb| verb.mut_args(named))
     })
 }
 
@@ -132,8 +134,16 @@ fn ask<T>(question: impl AsyncFnOnce(Client) -> Result<Vec<T>, ClientError>) -> 
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     #[test]
     fn every_word_that_is_a_name_is_there() {
-        super::command().debug_assert();
+        let command = command();
+        command.clone().debug_assert();
+        for (verb, word, _) in NAMED {
+            let verb = command.find_subcommand(verb).unwrap_or_else(|| panic!("there is no {verb}"));
+            let named = verb.get_arguments().filter(|arg| arg.get::<ArgValueCompleter>().is_some());
+            assert_eq!(named.map(|arg| arg.get_id().as_str()).collect::<Vec<_>>(), [word], "{}", verb.get_name());
+        }
     }
 }
