@@ -20,7 +20,7 @@ use crate::quantity::{Bytes, MilliCpu};
 #[derive(Debug, Clone, PartialEq)]
 pub enum Order {
     /// Run a task.
-    Run(Request),
+    Run(Box<Request>),
     /// Stop the task of this ID: the classic way is to post it once more, with the state that it is to have (Completed).
     Stop(Uuid),
 }
@@ -42,11 +42,11 @@ pub fn read(body: &[u8]) -> Result<Order, Vec<Problem>> {
     let keys = serde_json::from_slice::<BTreeMap<String, IgnoredAny>>(body).unwrap_or_default();
     let is_short = !keys.contains_key("Task") && ["name", "image", "command"].iter().any(|key| keys.contains_key(*key));
     if is_short {
-        return manifest::read_object::<Short>(body).and_then(Short::check).map(Order::Run);
+        return manifest::read_object::<Short>(body).and_then(Short::check).map(Box::new).map(Order::Run);
     }
     let TaskEvent { state, task, .. } = manifest::read_object(body)?;
     match state.or(task.state) {
-        None | Some(State::Pending | State::Scheduled | State::Running) => task.check().map(Order::Run),
+        None | Some(State::Pending | State::Scheduled | State::Running) => task.check().map(Box::new).map(Order::Run),
         Some(State::Completed) => match task.id() {
             Some(id) => Ok(Order::Stop(id)),
             None => Err(vec![problem("Task.ID", "a task to stop (state 3, Completed) is named by its ID")]),
@@ -379,7 +379,7 @@ mod tests {
 
     fn request(text: &str) -> Request {
         match read(text.as_bytes()) {
-            Ok(Order::Run(request)) => request,
+            Ok(Order::Run(request)) => *request,
             other => panic!("{other:?} of {text}"),
         }
     }
