@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod auth;
+pub mod classic;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod config;

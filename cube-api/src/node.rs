@@ -118,6 +118,17 @@ pub struct Usage {
     pub memory: Bytes,
     /// What can't be written any more, with what the file system keeps for root.
     pub disk: Bytes,
+    /// How busy it is; none from a node of a version that doesn't say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<LoadAverage>,
+}
+
+/// How many processes ran or waited to (on Linux also those that waited for a disk), on average.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct LoadAverage {
+    /// Over 1, 5 and 15 minutes; `[52, 58, 59]` is what Linux writes as `0.52 0.58 0.59`.
+    pub hundredths: [u32; 3],
 }
 
 /// That no new pods are placed on a node, because a person said so. The pods that are there stay, unless they are to go too.

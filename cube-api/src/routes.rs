@@ -45,6 +45,12 @@ pub const NODE_REPORT: &str = "/v1/nodes/{name}/report";
 pub const EVENTS: &str = "/v1/events";
 /// `POST` with upgrade: a node's session; node credentials only.
 pub const SESSION: &str = "/v1/session";
+/// `GET`: every pod as a [`crate::classic::Task`]; `POST`: run one, or stop it ([`crate::classic::read`]; answers the task).
+pub const TASKS: &str = "/tasks";
+/// `GET` a task by its ID, the beginning of it, or a name; `DELETE`: stop it (answers nothing).
+pub const TASK: &str = "/tasks/{name}";
+/// `GET`: every node as a [`crate::classic::Worker`].
+pub const WORKERS: &str = "/workers";
 /// `GET`: the leader's figures in Prometheus' text form.
 pub const METRICS: &str = "/metrics";
 /// `GET`, no credential: `200 ok` while the process works.

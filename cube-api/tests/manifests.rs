@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use cube_api::classic::{self, Order};
 use cube_api::manifest::{self, Resource};
 
 fn examples() -> Vec<PathBuf> {
@@ -39,5 +40,20 @@ fn every_example_uses_an_image_that_the_demo_makes() {
                 assert!(["nginx:latest", "busybox:latest"].contains(&container.image.as_str()), "{}: {}", file.display(), container.image);
             }
         }
+    }
+}
+
+#[test]
+fn every_example_of_a_task_is_one_with_an_image_that_the_demo_makes() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tasks");
+    let files: Vec<_> =
+        folder.read_dir().expect("the folder of the examples is there").map(|entry| entry.expect("it can be listed").path()).collect();
+    assert!(!files.is_empty());
+    for file in files {
+        let text = std::fs::read(&file).expect("an example can be read");
+        let Ok(Order::Run(task)) = classic::read(&text) else { panic!("{}: {:?}", file.display(), classic::read(&text)) };
+        let id = task.id.expect("it has an ID");
+        let pod = task.pod(&task.pod_names(id)[0], id);
+        assert_eq!(pod.spec.containers[0].image, "nginx:latest", "{}", file.display());
     }
 }

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    apply, config, cordon, create, delete, drain, events, exec, get, label, list, logs, nodes, restart, rollout, trigger, wait,
+    apply, classic, completion, config, cordon, create, delete, drain, events, exec, get, label, list, logs, nodes, restart, rollout, top,
+    trigger, wait,
 };
 
 /// Run pods on a cluster of Docker machines.
@@ -77,6 +78,18 @@ pub enum Command {
     Label(label::Args),
     /// Show what happened, oldest first
     Events(events::Args),
+    /// Show what the nodes use now
+    Top(top::Args),
+    /// Run a task: the classic interface
+    Run(classic::RunArgs),
+    /// List every pod as a task: the classic interface
+    Status,
+    /// Stop tasks: the classic interface
+    Stop(classic::StopArgs),
+    /// List the nodes as workers: the classic interface
+    Node,
+    /// Print what makes a shell complete cube's words, and the names in the cluster
+    Completion(completion::Args),
     /// Show the versions of this client and of the leader
     Version,
     /// Show which leader is asked and where that is written, or write it down

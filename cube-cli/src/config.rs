@@ -82,15 +82,21 @@ pub struct Config {
 impl Config {
     /// Reads the file and the environment; warns on standard error where others can read the password.
     pub fn load(path: Option<&Path>) -> Result<Self> {
+        let config = Self::load_silently(path)?;
+        if let Origin::File(path) = &config.token_from {
+            warn_if_readable_by_others(path);
+        }
+        Ok(config)
+    }
+
+    /// As [`Config::load`], without the warning.
+    pub fn load_silently(path: Option<&Path>) -> Result<Self> {
         let path = path_or_default(path)?;
         let leader = variable(LEADER_VARIABLE)?;
         let password = variable(PASSWORD_VARIABLE)?;
         let file = if leader.is_some() && password.is_some() { ConfigFile::default() } else { read_existing(&path)? };
         let (leader, leader_from) = choose(leader, LEADER_VARIABLE, file.leader_url, "leaderUrl", &path)?;
         let (password, token_from) = choose(password, PASSWORD_VARIABLE, file.password, "password", &path)?;
-        if let Origin::File(path) = &token_from {
-            warn_if_readable_by_others(path);
-        }
         let leader = leader.parse().map_err(|error: AddressError| CliError::usage(format!("{leader_from}: {error}")).hint(error.hint()))?;
         let token = Token::new(&password).ok_or_else(|| CliError::usage(format!("{token_from}: the password is empty")))?;
         Ok(Self { leader, leader_from, token, token_from })

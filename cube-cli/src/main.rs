@@ -2,6 +2,7 @@
 
 mod cli;
 mod commands;
+mod complete;
 mod config;
 mod error;
 mod output;
@@ -14,6 +15,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    complete::answer();
     let cli = cli::Cli::parse();
     let result = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(commands::run(cli)),

@@ -16,8 +16,8 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderValue, Method, Request};
 use http_body_util::Full;
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 pub use error::ClientError;
 pub use frames::{FrameSink, Frames};
@@ -26,6 +26,7 @@ pub use watch::{Revised, Watch};
 use crate::address::LeaderAddress;
 use crate::auth::{Keys, Role, Token};
 use crate::deployment::Deployment;
+use crate::classic::{Task, Worker};
 use crate::error::{ApiError, ErrorCode};
 use crate::event::Event;
 use crate::job::Job;
@@ -58,6 +59,19 @@ struct Shared {
 struct Extra {
     headers: HeaderMap,
     body: Bytes,
+}
+
+/// As much of a resource as tells its name.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Named {
+    Resource { metadata: Own },
+    Node(Own),
+}
+
+#[derive(Deserialize)]
+struct Own {
+    name: Name,
 }
 
 impl Client {
@@ -175,6 +189,37 @@ impl Client {
     /// Changes a node's labels.
     pub async fn patch_node(&self, name: &Name, patch: &NodePatch) -> Result<Node, ClientError> {
         self.tell(Method::PATCH, &named(routes::NODE, name), patch).await
+    }
+
+    /// The names of a type's resources, in their order, at most so many.
+    pub async fn names(&self, kind: ResourceKind, limit: usize) -> Result<Vec<Name>, ClientError> {
+        let query = ListQuery { limit: Some(limit), ..ListQuery::default() };
+        let list: List<Named> = self.list(&objects(kind), &query).await?;
+        let name = |named| match named {
+            Named::Resource { metadata: Own { name } } | Named::Node(Own { name }) => name,
+        };
+        Ok(list.items.into_iter().map(name).collect())
+    }
+
+    /// Runs a task, or stops one, as [`classic::read`](crate::classic::read) reads it; answers the task.
+    pub async fn post_task(&self, task: &serde_json::Value) -> Result<Task, ClientError> {
+        self.tell(Method::POST, routes::TASKS, task).await
+    }
+
+    /// The task that a word means: an ID, the beginning of one, or a name, of letters, digits, `-`, `_` and `.` only.
+    pub async fn task(&self, reference: &str) -> Result<Task, ClientError> {
+        self.call(Method::GET, &routes::TASK.replace("{name}", reference)).await
+    }
+
+    /// Asks for a task's end.
+    pub async fn stop_task(&self, reference: &str) -> Result<(), ClientError> {
+        let answer = self.send(Method::DELETE, &routes::TASK.replace("{name}", reference), Extra::default()).await?;
+        answer.whole().await.map(drop)
+    }
+
+    /// The nodes as the classic interface has them, in order of their names.
+    pub async fn workers(&self) -> Result<Vec<Worker>, ClientError> {
+        self.call(Method::GET, routes::WORKERS).await
     }
 
     /// Events, oldest first.

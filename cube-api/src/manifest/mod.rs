@@ -9,6 +9,7 @@ mod forms;
 mod image;
 mod path;
 mod tree;
+mod typed;
 mod validate;
 
 use std::borrow::Cow;
@@ -19,6 +20,7 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+pub use self::typed::read_object;
 pub use self::validate::{label_key_problem, label_value_problem};
 
 use self::decode::Finding;

@@ -1,4 +1,4 @@
-//! The files that `apply` and `delete` name: read, parsed, and all that is wrong with all of them told at once.
+//! The files that `apply`, `delete` and `run` name: read, parsed, and all that is wrong with all of them told at once.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -32,7 +32,7 @@ fn refused(message: &str, problems: Vec<String>) -> CliError {
 }
 
 /// `web.json:4:12: pod/web: ...`; without a position a blank follows the colon.
-fn located(file: &str, problem: &Problem) -> String {
+pub(super) fn located(file: &str, problem: &Problem) -> String {
     let gap = if problem.line.is_some() && problem.column.is_some() { "" } else { " " };
     format!("{file}:{gap}{problem}")
 }
@@ -66,7 +66,7 @@ fn manifests_of(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn text_of(path: &Path) -> Result<(String, String)> {
+pub(super) fn text_of(path: &Path) -> Result<(String, String)> {
     let (shown, bytes) = if path == Path::new("-") {
         ("standard input".to_owned(), bounded(io::stdin().lock()))
     } else {

@@ -1,6 +1,8 @@
 //! One file per command: its words, and what it does with them.
 
 pub mod apply;
+pub mod classic;
+pub mod completion;
 pub mod config;
 pub mod cordon;
 pub mod create;
@@ -17,6 +19,7 @@ pub mod nodes;
 pub mod restart;
 pub mod rollout;
 pub mod trigger;
+pub mod top;
 mod version;
 pub mod wait;
 
@@ -52,6 +55,12 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Drain(args) => return drain::run(args, &client(path)?).await,
         Command::Label(args) => label::run(args, || client(path)).await?,
         Command::Events(args) => events::run(args, &client(path)?).await?,
+        Command::Top(args) => top::run(args, &client(path)?).await?,
+        Command::Run(args) => classic::run(args, || client(path)).await?,
+        Command::Status => classic::status(&client(path)?).await?,
+        Command::Stop(args) => classic::stop(args, &client(path)?).await?,
+        Command::Node => classic::node(&client(path)?).await?,
+        Command::Completion(args) => completion::run(args)?,
         Command::Version => version::run(|| client(path)).await?,
         Command::Config(args) => config::run(args, path)?,
     }

@@ -8,6 +8,7 @@ pub mod page;
 pub mod pod;
 pub mod style;
 pub mod table;
+pub mod task;
 
 use std::io::Write;
 

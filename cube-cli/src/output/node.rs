@@ -48,6 +48,23 @@ fn row(node: &Node, wide: bool, now: Timestamp) -> Vec<Cell> {
     row
 }
 
+/// What the machines of the nodes use.
+pub fn top<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> Table {
+    let mut table = Table::new(vec!["NAME", "CPU", "CPU%", "MEMORY", "MEMORY%", "DISK", "DISK%", "LOAD"]);
+    for node in nodes {
+        let amount = |Measure { unit, show, used, .. }: Measure| {
+            node.usage.map_or_else(|| UNKNOWN.to_owned(), |usage| format!("{}{unit}", show(used(&usage))))
+        };
+        let load =
+            node.usage.and_then(|usage| usage.load).map(|load| load.hundredths.map(|part| format!("{}.{:02}", part / 100, part % 100)));
+        let mut row: Vec<Cell> = vec![node.name.as_str().into()];
+        row.extend([CPU, MEMORY, DISK].into_iter().flat_map(|measure| [amount(measure).into(), in_use(node, measure).into()]));
+        row.push(load.map_or_else(|| UNKNOWN.to_owned(), |load| load.join(" ")).into());
+        table.row(row);
+    }
+    table
+}
+
 /// A resource that is counted in parts: how it is called, how an amount of it is written, and where its amounts are.
 #[derive(Clone, Copy)]
 struct Measure {

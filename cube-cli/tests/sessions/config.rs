@@ -169,7 +169,7 @@ fn a_typo_is_answered_with_what_was_meant() {
     bare(&["lst"]).assert().code(2).stdout_eq("").stderr_eq(str![[r#"
 error: unrecognized subcommand 'lst'
 
-  tip: some similar subcommands exist: 'ls', 'list'
+  tip: some similar subcommands exist: 'stop', 'ls', 'list'
 
 Usage: cube [OPTIONS] <COMMAND>
 

@@ -1,5 +1,6 @@
 //! Whole sessions of `cube` with a leader that answers by a script.
 
+mod classic;
 mod config;
 mod leader;
 mod lists;

@@ -2,6 +2,7 @@
 //!
 //! Each story has a cluster of its own (its nodes' names are unique on the engine) and removes what it made, also after a failure.
 
+mod classic;
 mod cluster;
 mod commands;
 mod deployments;

@@ -1,6 +1,6 @@
 //! The machine below the engine: what its file systems hold, and how much of it is in use. The engine tells the rest of what a node has.
 //!
-//! Read where Linux tells it (`/proc/stat`, `/proc/meminfo`, `statvfs`). Every call blocks: [`crate::blocking`]. Knows neither engine nor leader.
+//! Read where Linux tells it (`/proc/stat`, `/proc/meminfo`, `/proc/loadavg`, `statvfs`). Every call blocks: [`crate::blocking`]. Knows neither engine nor leader.
 
 #[cfg(any(test, feature = "fake"))]
 pub mod scripted;
@@ -10,7 +10,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use cube_api::node::Usage;
+use cube_api::node::{LoadAverage, Usage};
 use cube_api::quantity::{Bytes, MilliCpu};
 
 use crate::disk::{self, Space};
@@ -19,7 +19,7 @@ use crate::disk::{self, Space};
 pub trait Machine: fmt::Debug + Send + Sync + 'static {
     /// The file system that a folder is on.
     fn space(&self, folder: &Path) -> io::Result<Space>;
-    /// What its cores did since it was started, and its memory now.
+    /// What its cores did since it was started, how busy it is, and its memory now.
     fn load(&self) -> io::Result<Load>;
 }
 
@@ -36,6 +36,8 @@ pub struct Load {
     pub memory: u64,
     /// What programs could still be given of it.
     pub available: u64,
+    /// How many processes run or wait to.
+    pub average: LoadAverage,
 }
 
 /// The disk space of a node: that of the file system on which its engine keeps its data, if that can be seen from here (another mount namespace
@@ -67,7 +69,11 @@ impl Measured {
     pub fn is_news_after(&self, said: &Usage) -> bool {
         let Self { used, all } = self;
         let moved = |now: u64, then: u64, all: u64| now != then && now.abs_diff(then).saturating_mul(100) >= all;
+        // Hundredths against thousandths of cores: a tenth of a process for each core. The minute's average follows every breath of a machine, and
+        // what is less would be news all the time.
+        let minute = |usage: &Usage| usage.load.map_or(0, |load| u64::from(load.hundredths[0]));
         moved(used.cpu.0, said.cpu.0, all.cpu.0)
+            || moved(minute(used), minute(said), all.cpu.0)
             || moved(used.memory.0, said.memory.0, all.memory.0)
             || moved(used.disk.0, said.disk.0, all.disk.0)
     }
@@ -92,8 +98,9 @@ impl Meter {
             cpu: MilliCpu(busy),
             memory: Bytes(load.memory.saturating_sub(load.available)),
             disk: Bytes(disk.all.saturating_sub(disk.free)),
+            load: Some(load.average),
         };
-        Some(Measured { used, all: Usage { cpu: cores, memory: Bytes(load.memory), disk: Bytes(disk.all) } })
+        Some(Measured { used, all: Usage { cpu: cores, memory: Bytes(load.memory), disk: Bytes(disk.all), load: None } })
     }
 }
 
@@ -107,12 +114,14 @@ impl Machine for ThisMachine {
     }
 
     fn load(&self) -> io::Result<Load> {
-        let load = read_load(&fs::read_to_string("/proc/stat")?, &fs::read_to_string("/proc/meminfo")?);
-        load.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/stat or /proc/meminfo is not as Linux writes it"))
+        let [stat, meminfo, loadavg] = ["/proc/stat", "/proc/meminfo", "/proc/loadavg"].map(fs::read_to_string);
+        let load = read_load(&stat?, &meminfo?, &loadavg?);
+        let foreign = || io::Error::new(io::ErrorKind::InvalidData, "/proc/stat, /proc/meminfo or /proc/loadavg is not as Linux writes it");
+        load.ok_or_else(foreign)
     }
 }
 
-fn read_load(stat: &str, meminfo: &str) -> Option<Load> {
+fn read_load(stat: &str, meminfo: &str, loadavg: &str) -> Option<Load> {
     let kibibytes = |key: &str| {
         let amount = meminfo.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
         amount.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
@@ -127,7 +136,18 @@ fn read_load(stat: &str, meminfo: &str) -> Option<Load> {
         idle: ticks.get(3)? + ticks.get(4).unwrap_or(&0),
         memory: kibibytes("MemTotal")?,
         available: kibibytes("MemAvailable")?,
+        average: read_average(loadavg)?,
     })
+}
+
+/// `0.52 0.58 0.59 1/467 12345`: always two decimals.
+fn read_average(loadavg: &str) -> Option<LoadAverage> {
+    let mut averages = loadavg.split_whitespace().map(|average| {
+        let (whole, hundredths) = average.split_once('.').filter(|(_, hundredths)| hundredths.len() == 2)?;
+        whole.parse::<u32>().ok()?.checked_mul(100)?.checked_add(hundredths.parse().ok()?)
+    });
+    let mut next = || averages.next().flatten();
+    Some(LoadAverage { hundredths: [next()?, next()?, next()?] })
 }
 
 #[cfg(test)]
@@ -137,15 +157,20 @@ mod tests {
     const STAT: &str = "cpu  100 10 40 800 50 0 5 5 7 0\ncpu0 50 5 20 400 25 0 3 2 3 0\ncpu1 50 5 20 400 25 0 2 3 4 0\nintr 12 3\nctxt 9\n";
     const MEMINFO: &str =
         "MemTotal:        8000000 kB\nMemFree:          500000 kB\nMemAvailable:    6000000 kB\nHugePages_Total:       0\n";
+    const LOADAVG: &str = "0.52 1.58 12.09 1/467 12345\n";
+    const AVERAGE: LoadAverage = LoadAverage { hundredths: [52, 158, 1_209] };
     const DISK: Space = Space { free: 30, all: 100 };
 
     #[test]
     fn what_linux_writes_is_read() {
-        let expected = Load { cores: 2, ticks: 1_010, idle: 850, memory: 8_192_000_000, available: 6_144_000_000 };
-        assert_eq!(read_load(STAT, MEMINFO), Some(expected));
+        let expected = Load { cores: 2, ticks: 1_010, idle: 850, memory: 8_192_000_000, available: 6_144_000_000, average: AVERAGE };
+        assert_eq!(read_load(STAT, MEMINFO, LOADAVG), Some(expected));
+        for wrong in ["", "0.52 1.58", "0.52 x 1.00", "0.5 1.58 1.00", "1 2 3", "99999999.00 1.00 1.00", "-1.00 1.00 1.00"] {
+            assert_eq!(read_load(STAT, MEMINFO, wrong), None, "{wrong:?}");
+        }
         for (stat, meminfo) in [("", MEMINFO), (STAT, ""), ("cpu  1 2 x 4\n", MEMINFO), ("cpu  1 2\n", MEMINFO), (STAT, "MemTotal: 1 kB\n")]
         {
-            assert_eq!(read_load(stat, meminfo), None, "{stat:?} {meminfo:?}");
+            assert_eq!(read_load(stat, meminfo, LOADAVG), None, "{stat:?} {meminfo:?}");
         }
     }
 
@@ -160,11 +185,11 @@ mod tests {
     #[test]
     fn cores_are_in_use_on_average_between_two_looks() {
         let mut meter = Meter::default();
-        let first = read_load(STAT, MEMINFO).expect("a load");
+        let first = read_load(STAT, MEMINFO, LOADAVG).expect("a load");
         assert_eq!(meter.measure(first, DISK), None, "one look tells of no time");
         let second = Load { ticks: first.ticks + 400, idle: first.idle + 300, ..first };
         let Measured { used, all } = meter.measure(second, DISK).expect("two looks");
-        assert_eq!((used.cpu, used.memory, used.disk), (MilliCpu(500), Bytes(2_048_000_000), Bytes(70)));
+        assert_eq!((used.cpu, used.memory, used.disk, used.load), (MilliCpu(500), Bytes(2_048_000_000), Bytes(70), Some(AVERAGE)));
         assert_eq!((all.cpu, all.memory, all.disk), (MilliCpu(2_000), Bytes(8_192_000_000), Bytes(100)));
         assert_eq!(meter.measure(second, DISK), None, "no time has passed");
         let backwards = Load { ticks: second.ticks + 10, idle: second.idle - 5, ..second };
@@ -191,7 +216,7 @@ mod tests {
 
     #[test]
     fn a_hundredth_of_all_there_is_is_news() {
-        let amounts = |amount| Usage { cpu: MilliCpu(amount), memory: Bytes(amount), disk: Bytes(amount) };
+        let amounts = |amount| Usage { cpu: MilliCpu(amount), memory: Bytes(amount), disk: Bytes(amount), load: None };
         let measured = |used| Measured { used, all: amounts(1_000) };
         let said = amounts(500);
         assert!(!measured(said).is_news_after(&said));
@@ -203,5 +228,9 @@ mod tests {
             assert!(measured(Usage { memory: Bytes(more), ..said }).is_news_after(&said), "memory {more}");
             assert!(measured(Usage { disk: Bytes(more), ..said }).is_news_after(&said), "disk {more}");
         }
+        // One core: a tenth of a process.
+        let busy = |minute| Usage { load: Some(LoadAverage { hundredths: [minute, 0, 0] }), ..said };
+        assert!(!measured(busy(9)).is_news_after(&said) && measured(busy(10)).is_news_after(&said), "the load of a minute");
+        assert!(!measured(busy(59)).is_news_after(&busy(50)) && measured(said).is_news_after(&busy(10)), "the load of a minute");
     }
 }

@@ -5,8 +5,10 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use cube_api::node::{Node, Usage};
 use cube_api::pod::Phase;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
@@ -64,6 +66,21 @@ struct InCondition {
 struct InPhase {
     phase: &'static str,
 }
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfNode {
+    node: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfNodesLoad {
+    node: String,
+    minutes: &'static str,
+}
+
+/// Of so many nodes each has figures of its own, about ten: in a larger cluster a scrape would be tens of thousands of lines, and what all nodes have
+/// and use together is what is looked at.
+const MOST_NODES: usize = 1_000;
 
 /// A stream of logs or of an exec, for as long as it is open.
 pub struct OpenStream(Gauge);
@@ -135,6 +152,7 @@ impl Metrics {
         let mut now = Registry::with_prefix("cube");
         show_store(&mut now, &figures, store);
         store.read(|state| show_cluster(&mut now, state));
+        show_nodes(&mut now, store, nodes);
         show(&mut now, "sessions", "Nodes that have a session with this leader", nodes.live().len());
         let mut process = Registry::with_prefix("process");
         show_process(&mut process);
@@ -201,6 +219,65 @@ fn show_cluster(registry: &mut Registry, state: &State) {
         pods.get_or_create(&InPhase { phase: word(phase) }).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
     registry.register("pods", "Pods that are kept, those on their way out too, by phase", pods);
+    let restarts = "Restarts of the containers of the pods that are kept: what is deleted takes its own along";
+    show(registry, "container_restarts", restarts, state.restarts());
+}
+
+/// What the nodes have, give to pods and use: all together, and each.
+fn show_nodes(registry: &mut Registry, store: &Store, sessions: &Nodes) {
+    let nodes: Vec<Node> = store.read(|state| state.nodes.values().map(|node| state.node_view(node)).collect());
+    let seen: Vec<(Node, Option<Usage>)> = nodes.into_iter().map(|node| (node.clone(), sessions.usage(&node.name))).collect();
+    let known = || seen.iter().filter_map(|(node, usage)| Some((node, usage.as_ref()?)));
+    let sum = |amount: fn(&Node, &Usage) -> u64| known().map(|(node, usage)| amount(node, usage)).fold(0u64, u64::saturating_add);
+    show(registry, "nodes_measured", "Nodes that are connected and have said what their machine uses", known().count());
+    show_bytes(registry, "nodes_memory", "The memory of these nodes", sum(|node, _| node.capacity.memory.0));
+    show_bytes(registry, "nodes_memory_used", "What is in use of it, by pods and all else", sum(|_, usage| usage.memory.0));
+    show_bytes(registry, "nodes_disk", "The disk space of these nodes", sum(|node, _| node.capacity.disk.0));
+    show_bytes(registry, "nodes_disk_used", "What is in use of it, by pods and all else", sum(|_, usage| usage.disk.0));
+    let cores = |millis: u64| millis as f64 / 1_000.0;
+    show_real(registry, "nodes_cpu_cores", "The cores of these nodes", cores(sum(|node, _| node.capacity.cpu.0)));
+    show_real(registry, "nodes_cpu_used_cores", "What is in use of them, by pods and all else", cores(sum(|_, usage| usage.cpu.0)));
+    if seen.len() <= MOST_NODES {
+        show_each_node(registry, &seen);
+    }
+}
+
+fn show_each_node(registry: &mut Registry, seen: &[(Node, Option<Usage>)]) {
+    let cores = |millis: u64| millis as f64 / 1_000.0;
+    let bytes = |bytes: u64| bytes as f64;
+    let each = |amount: &dyn Fn(&Node, Option<&Usage>) -> Option<f64>| {
+        let family = Family::<OfNode, Gauge<f64, AtomicU64>>::default();
+        for (node, usage) in seen {
+            if let Some(amount) = amount(node, usage.as_ref()) {
+                family.get_or_create(&OfNode { node: node.name.to_string() }).set(amount);
+            }
+        }
+        family
+    };
+    let pods = each(&|node, _| Some(f64::from(node.pods)));
+    registry.register("node_pods", "Pods of a node that haven't ended", pods);
+    registry.register("node_cpu_cores", "The cores of a node", each(&|node, _| Some(cores(node.capacity.cpu.0))));
+    registry.register("node_cpu_reserved_cores", "What its pods reserve of them", each(&|node, _| Some(cores(node.reserved_cpu.0))));
+    registry.register("node_cpu_used_cores", "What is in use of them", each(&|_, usage| Some(cores(usage?.cpu.0))));
+    let of_bytes = [
+        ("node_memory", "The memory of a node", each(&|node, _| Some(bytes(node.capacity.memory.0)))),
+        ("node_memory_reserved", "What its pods reserve of it", each(&|node, _| Some(bytes(node.reserved_memory.0)))),
+        ("node_memory_used", "What is in use of it, by pods and all else", each(&|_, usage| Some(bytes(usage?.memory.0)))),
+        ("node_disk", "The disk space of a node", each(&|node, _| Some(bytes(node.capacity.disk.0)))),
+        ("node_disk_reserved", "What its pods reserve of it", each(&|node, _| Some(bytes(node.reserved_disk.0)))),
+        ("node_disk_used", "What is in use of it, by pods and all else", each(&|_, usage| Some(bytes(usage?.disk.0)))),
+    ];
+    for (name, help, family) in of_bytes {
+        registry.register_with_unit(name, help, Unit::Bytes, family);
+    }
+    let load = Family::<OfNodesLoad, Gauge<f64, AtomicU64>>::default();
+    for (node, usage) in seen {
+        let Some(average) = usage.and_then(|usage| usage.load) else { continue };
+        for (minutes, hundredths) in ["1", "5", "15"].into_iter().zip(average.hundredths) {
+            load.get_or_create(&OfNodesLoad { node: node.name.to_string(), minutes }).set(f64::from(hundredths) / 100.0);
+        }
+    }
+    registry.register("node_load", "Processes of a node that ran or waited to, on average over so many minutes", load);
 }
 
 /// As Linux tells it; elsewhere there is nothing to show.
@@ -229,6 +306,12 @@ fn show(registry: &mut Registry, name: &str, help: &str, value: impl TryInto<i64
 
 fn show_bytes(registry: &mut Registry, name: &str, help: &str, value: impl TryInto<i64>) {
     registry.register_with_unit(name, help, Unit::Bytes, gauge(value));
+}
+
+fn show_real(registry: &mut Registry, name: &str, help: &str, value: f64) {
+    let gauge = Gauge::<f64, AtomicU64>::default();
+    gauge.set(value);
+    registry.register(name, help, gauge);
 }
 
 fn word(phase: Phase) -> &'static str {

@@ -1,6 +1,6 @@
 //! What the leader shows of a node's machine.
 
-use cube_api::node::{Capacity, Usage};
+use cube_api::node::{Capacity, LoadAverage, Usage};
 use cube_api::quantity::{Bytes, MilliCpu};
 use cube_api::routes::ListQuery;
 use cube_server::tasks::Tasks;
@@ -26,7 +26,8 @@ async fn a_nodes_use_is_shown_while_it_is_connected_and_is_no_change_of_the_node
     let follower = Follower::start_measured("n1", &gate).await;
     leader.ready("n1").await;
     let before = leader.client.nodes(&ListQuery::default()).await.expect("a list");
-    let used = Usage { cpu: MilliCpu(1_000), memory: Bytes(2 * GI), disk: Bytes(70) };
+    let used =
+        Usage { cpu: MilliCpu(1_000), memory: Bytes(2 * GI), disk: Bytes(70), load: Some(LoadAverage { hundredths: [120, 80, 40] }) };
     shows(&leader, Some(used)).await;
     let list = leader.client.nodes(&ListQuery::default()).await.expect("a list");
     assert_eq!(list.items[0].usage, Some(used));

@@ -272,6 +272,7 @@ impl Follower {
         let (fake, folder) = (engine(), tempfile::tempdir().expect("a temporary folder"));
         let measured = Scripted::with_disks(&[(folder.path(), Space { free: 30, all: 100 })]);
         measured.work(25, 6 << 30);
+        measured.be_busy([120, 80, 40]);
         let engine = Engine { runtime: Arc::new(fake.clone()), fake, tasks: Tasks::default(), measured: Some(measured) };
         Self::start_in(folder, node, Machine { id: "machine-1", boot: "boot" }, gate, engine).await
     }

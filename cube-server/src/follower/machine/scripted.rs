@@ -5,6 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use cube_api::node::LoadAverage;
+
 use super::{Load, Machine};
 use crate::disk::Space;
 
@@ -40,6 +42,11 @@ impl Scripted {
     /// From now on a folder's file system is like this.
     pub fn fill(&self, folder: &Path, space: Space) {
         self.inner().disks.insert(folder.to_owned(), space);
+    }
+
+    /// From now on so many hundredths of a process run or wait to, on average.
+    pub fn be_busy(&self, hundredths: [u32; 3]) {
+        self.inner().load.average = LoadAverage { hundredths };
     }
 
     fn inner(&self) -> std::sync::MutexGuard<'_, Inner> {

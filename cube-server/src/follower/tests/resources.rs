@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use cube_api::node::{Capacity, Usage};
+use cube_api::node::{Capacity, LoadAverage, Usage};
 use cube_api::quantity::{Bytes, MilliCpu};
 use cube_api::session::{Epoch, Welcome};
 
@@ -50,7 +50,7 @@ async fn a_node_that_keeps_back_more_than_it_has_says_so_and_offers_nothing() {
 #[tokio::test(start_paused = true)]
 async fn use_is_told_when_it_has_moved_by_a_hundredth_and_an_idle_machine_says_nothing() {
     let (bench, machine) = measured(Reserve::NOTHING).await;
-    assert_eq!(usage(&bench), Some(Usage { cpu: MilliCpu(0), memory: Bytes(0), disk: Bytes(40 * GI) }));
+    assert_eq!(usage(&bench), Some(Usage { cpu: MilliCpu(0), memory: Bytes(0), disk: Bytes(40 * GI), load: Some(LoadAverage::default()) }));
     let calls = || bench.leader.calls.load(Ordering::Relaxed);
     let after = async |time: Duration| {
         tokio::time::sleep(time).await;
@@ -60,6 +60,12 @@ async fn use_is_told_when_it_has_moved_by_a_hundredth_and_an_idle_machine_says_n
     assert_eq!(after(Duration::from_secs(600)).await, before, "ten minutes of nothing are told by nothing");
     machine.work(0, 8 * GI - GI / 100);
     assert_eq!(after(Duration::from_secs(600)).await, before, "an eighth of a percent is nothing either");
+    machine.be_busy([39, 10, 5]);
+    assert_eq!(after(Duration::from_secs(600)).await, before, "nor is less than a tenth of a process for each of 4 cores");
+    machine.be_busy([40, 10, 5]);
+    let average = Some(LoadAverage { hundredths: [40, 10, 5] });
+    bench.wait_for("the new load", || usage(&bench).is_some_and(|usage| usage.load == average)).await;
+    let before = after(Duration::from_secs(30)).await;
     machine.work(25, 7 * GI);
     bench.wait_for("the new use", || usage(&bench).is_some_and(|usage| usage.cpu == MilliCpu(1_000) && usage.memory == Bytes(GI))).await;
     assert!(after(Duration::from_secs(600)).await <= before + 1, "it stays so");

@@ -30,10 +30,14 @@ pub(super) fn action(method: &Method, route: &str) -> Option<Action> {
     match (method.as_str(), route) {
         ("GET", routes::PODS | routes::POD | routes::POD_LOGS | routes::EVENTS | routes::NODES | routes::NODE | routes::METRICS)
         // A secret's values aren't in any answer.
-        | ("GET", routes::OBJECTS | routes::OBJECT) => Some(Action::Read),
-        ("POST", routes::APPLY | routes::POD_RESTART | routes::CRONJOB_TRIGGER | routes::NODE_CORDON | routes::NODE_DRAIN)
+        | ("GET", routes::OBJECTS | routes::OBJECT)
+        | ("GET", routes::TASKS | routes::TASK | routes::WORKERS) => Some(Action::Read),
+        (
+            "POST",
+            routes::APPLY | routes::POD_RESTART | routes::CRONJOB_TRIGGER | routes::NODE_CORDON | routes::NODE_DRAIN | routes::TASKS,
+        )
         | ("PATCH", routes::NODE)
-        | ("DELETE", routes::POD | routes::NODE | routes::NODE_CORDON | routes::OBJECT) => Some(Action::Change),
+        | ("DELETE", routes::POD | routes::NODE | routes::NODE_CORDON | routes::OBJECT | routes::TASK) => Some(Action::Change),
         ("GET", routes::POD_EXEC) => Some(Action::Exec),
         ("POST", routes::NODE_REPORT | routes::SESSION) => Some(Action::BeNode),
         _ => None,

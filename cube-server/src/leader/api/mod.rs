@@ -4,12 +4,14 @@
 //! * `answers.rs`: errors as JSON with the request's id; extractors that refuse in the API's own words.
 //! * `pods.rs`, `nodes.rs`, `objects.rs`, `deployments.rs`: the handlers.
 //! * `lists.rs`: lists in pages of one revision, and watches. `selector.rs`: label selectors.
+//! * `classic/`: the classic task interface.
 //! * `streams.rs`: logs and exec, relayed frame by frame.
 //! * `health.rs`: whether the leader takes work, and its figures.
 
 mod access;
 mod answers;
 mod deployments;
+mod classic;
 mod health;
 mod lists;
 mod nodes;
@@ -94,6 +96,9 @@ pub fn router(api: Api) -> Router {
         .route(routes::NODE_DRAIN, post(nodes::drain))
         .route(routes::NODE_REPORT, post(nodes::report))
         .route(routes::SESSION, post(nodes::session))
+        .route(routes::TASKS, get(classic::list).post(classic::post))
+        .route(routes::TASK, get(classic::get).delete(classic::delete))
+        .route(routes::WORKERS, get(classic::workers))
         .route(routes::METRICS, get(health::metrics))
         .fallback(answers::no_route)
         .method_not_allowed_fallback(answers::wrong_method)

@@ -120,7 +120,7 @@ fn apply_pod(draft: &mut Draft<'_>, manifest: PodManifest) -> AppliedItem {
 }
 
 /// Makes a pod, in the place of the one that stands for its name, if there is one. The old row's change comes first: a name has one live pod.
-fn create(draft: &mut Draft<'_>, manifest: PodManifest, old: Option<&Arc<PodRow>>) -> Arc<PodRow> {
+pub(super) fn create(draft: &mut Draft<'_>, manifest: PodManifest, old: Option<&Arc<PodRow>>) -> Arc<PodRow> {
     let generation = old.map_or(1, |old| old.pod.metadata.generation + 1);
     if let Some(old) = old {
         step_aside(draft, old, generation);

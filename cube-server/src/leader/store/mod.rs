@@ -3,7 +3,7 @@
 //! One writer commits what is waiting in one transaction (group commit); a write is acknowledged after the commit that holds it. Reads come from
 //! a typed state in memory that follows the commits.
 //!
-//! The way of a write: a method of [`Store`] queues a decision (`apply.rs`, `lifecycle.rs`, `objects.rs`, `owned.rs`, `jobs.rs`, `nodes.rs`, `cordon.rs`, `fence.rs`, `lost.rs`, `report.rs`:
+//! The way of a write: a method of [`Store`] queues a decision (`apply.rs`, `create.rs`, `lifecycle.rs`, `objects.rs`, `owned.rs`, `jobs.rs`, `nodes.rs`, `cordon.rs`, `fence.rs`, `lost.rs`, `report.rs`:
 //! plain functions over the draft of `draft.rs`) -> `writer.rs` runs what is queued, writes the rows (`rows.rs`), commits -> `watch.rs` publishes the state and the changes.
 //! `backup.rs` and `restore.rs` work on the file. It knows neither HTTP nor how pods are placed.
 
@@ -12,6 +12,7 @@ mod avoid;
 pub mod backup;
 mod cordon;
 mod deployments;
+mod create;
 mod draft;
 mod error;
 mod events;
@@ -58,6 +59,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 pub use self::cordon::DrainPass;
+pub use self::create::Identity;
 pub use self::error::StoreError;
 pub use self::fence::Fence;
 pub use self::metrics::StoreMetrics;

@@ -45,6 +45,7 @@ pub struct State {
     /// Shared with whoever looks: a look at 5,000 nodes copies none.
     loads: BTreeMap<Name, Arc<NodeLoad>>,
     phases: Phases,
+    restarts: u64,
     machines: BTreeMap<Name, Machine>,
     report_sequences: BTreeMap<Uid, u64>,
     events_through: BTreeMap<NodeId, u64>,
@@ -174,6 +175,11 @@ impl State {
         self.owned.get(owner).into_iter().flatten().filter_map(|uid| self.pods.get(uid))
     }
 
+    /// How often the containers of all pods were started again.
+    pub fn restarts(&self) -> u64 {
+        self.restarts
+    }
+
     /// Whether the pod's node is lost.
     pub fn is_on_lost_node(&self, row: &PodRow) -> bool {
         let node = row.pod.placement.node.as_ref().and_then(|node| self.nodes.get(node));
@@ -293,6 +299,7 @@ impl State {
         }
         self.queue(row);
         self.phases.count(row, 1);
+        self.restarts += restarts_of(row);
         self.load_of(row, NodeLoad::add);
     }
 
@@ -307,6 +314,7 @@ impl State {
         }
         self.leave_queue(row);
         self.phases.count(row, -1);
+        self.restarts -= restarts_of(row);
         self.load_of(row, NodeLoad::take);
     }
 
@@ -336,6 +344,7 @@ impl State {
             self.leave_queue(old);
             self.queue(new);
         }
+        self.restarts = self.restarts + restarts_of(new) - restarts_of(old);
         if old.pod.status.phase != new.pod.status.phase {
             self.phases.count(old, -1);
             self.phases.count(new, 1);
@@ -416,6 +425,10 @@ impl Queue {
         let is_told = row.pod.placement.waiting_for.is_some();
         row.is_unplaced().then_some(if is_told { Self::Waiting } else { Self::Fresh })
     }
+}
+
+fn restarts_of(row: &PodRow) -> u64 {
+    row.pod.status.containers.iter().map(|container| u64::from(container.restart_count)).sum()
 }
 
 /// How many pods are in each phase.

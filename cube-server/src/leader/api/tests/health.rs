@@ -80,6 +80,33 @@ async fn the_figures_can_be_read_are_explained_and_move() {
     assert_eq!(figures(&leader).await["cube_watchers"], before["cube_watchers"], "a watcher that hung up isn't counted");
 }
 
+/// What the node says when it dials.
+fn announcement(node: &str, number: u128) -> cube_api::session::Announcement {
+    serde_json::from_value(json!({
+        "node": node, "nodeId": uuid::Uuid::from_u128(number), "machineId": node, "role": "Follower",
+        "facts": {"version": "0", "engine": "20.10", "capacity": {"cpu": "4", "memory": "8Gi", "disk": "100Gi", "pods": 110}},
+    }))
+    .expect("an announcement")
+}
+
+#[tokio::test]
+async fn nodes_have_figures_of_their_own_as_long_as_they_are_not_too_many() {
+    let leader = Leader::start().await;
+    for number in 1..=1_001 {
+        leader.api.store.join(announcement(&format!("n{number}"), number), false).await.expect("it may join");
+        if number == 2 {
+            let figures = figures(&leader).await;
+            assert_eq!(
+                (figures["cube_node_memory_bytes{node=\"n2\"}"], figures["cube_node_cpu_cores{node=\"n1\"}"]),
+                (8_589_934_592.0, 4.0)
+            );
+            assert_eq!((figures["cube_nodes_measured"], figures["cube_container_restarts"]), (0.0, 0.0));
+            assert!(!figures.keys().any(|name| name.contains("_used") && name.contains("node=")), "nobody has said what is used");
+        }
+    }
+    assert!(!figures(&leader).await.keys().any(|name| name.contains("node=")), "1,001 nodes are shown together only");
+}
+
 #[tokio::test]
 async fn a_reader_may_see_the_figures_and_a_node_may_not() {
     let leader = Leader::start().await;

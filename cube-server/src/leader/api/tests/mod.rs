@@ -2,6 +2,7 @@
 
 mod access;
 mod bodies;
+mod classic;
 mod health;
 mod lists;
 mod watches;
