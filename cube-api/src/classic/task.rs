@@ -146,17 +146,13 @@ fn health_check(pod: &Pod) -> String {
     path.unwrap_or_default()
 }
 
-/// Those that its node publishes, as long as the pod isn't over: the ones that were asked for by number.
+/// Those that its node publishes, as it says: the ones that were asked for by number, and the free ones that it chose.
 fn host_ports(pod: &Pod) -> BTreeMap<PortKey, Vec<HostBinding>> {
     let mut published = BTreeMap::<PortKey, Vec<HostBinding>>::new();
-    match State::of(pod) {
-        State::Running => {}
-        State::Pending | State::Scheduled | State::Completed | State::Failed => return published,
-    }
-    for port in pod.spec.containers.iter().flat_map(|container| &container.ports) {
-        let Some(number) = asked_for(port) else { continue };
+    for port in &pod.status.host_ports {
+        let key = PortKey { number: port.container_port, protocol: port.protocol };
         let host_ip = port.host_ip.map_or_else(|| "0.0.0.0".to_owned(), |ip| ip.to_string());
-        published.entry(PortKey::of(port)).or_default().push(HostBinding { host_ip, host_port: number.to_string() });
+        published.entry(key).or_default().push(HostBinding { host_ip, host_port: port.host_port.to_string() });
     }
     published
 }
@@ -187,7 +183,10 @@ mod tests {
     fn a_pod_of_several_containers_is_one_task_with_all_of_them() {
         let state = |restarts: u32, at: &str| json!({"name": "a", "image": "one:1", "containerID": "c0ffee", "restartCount": restarts, "state": {"running": {"startedAt": at}}});
         let containers = [state(1, "2026-01-01T00:00:05Z"), state(2, "2026-01-01T00:00:07Z")];
-        let task = Task::of(&pod(json!({"phase": "Running", "startedAt": "2026-01-01T00:00:05Z", "containers": containers})));
+        let task = Task::of(&pod(json!({"phase": "Running", "startedAt": "2026-01-01T00:00:05Z", "containers": containers, "hostPorts": [
+            {"container": "a", "containerPort": 80, "hostPort": 30001},
+            {"container": "b", "containerPort": 443, "hostIP": "127.0.0.1", "hostPort": 8443},
+        ]})));
         assert_eq!(
             (task.id.as_str(), task.name.as_str(), task.image.as_str()),
             ("00000000-0000-4000-8000-000000000001", "web", "one:1,two:1")
@@ -198,7 +197,7 @@ mod tests {
         let ports = |ports: &BTreeMap<PortKey, Vec<HostBinding>>| serde_json::to_value(ports).expect("plain data");
         assert_eq!(
             ports(&task.host_ports),
-            json!({"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}], "443/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8443"}]})
+            json!({"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "30001"}], "443/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8443"}]})
         );
         assert_eq!(serde_json::to_value(&task.exposed_ports).expect("plain data"), json!({"80/tcp": {}, "53/udp": {}, "443/tcp": {}}));
         assert_eq!(serde_json::to_value(&task.port_bindings).expect("plain data"), json!({"80/tcp": "8080", "443/tcp": "8443"}));

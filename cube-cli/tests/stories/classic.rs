@@ -80,6 +80,24 @@ fn the_books_task_is_run_reached_through_its_port_and_stopped() {
 }
 
 #[test]
+fn a_port_that_is_not_bound_gets_a_free_one_which_is_shown_everywhere() {
+    let cluster = Cluster::start(0);
+    let task = json!({"Task": {"Name": "free", "Image": NGINX, "ExposedPorts": {"80/tcp": {}}}});
+    let file = cluster.manifest(task);
+    cluster.cube(&["run", "-f", &file]).ok();
+    let row = wait_until_running(&cluster, "free");
+    let shown = row.last().and_then(|ports| ports.strip_suffix("->80/tcp")?.rsplit_once(':')).map(|(_, port)| port.to_owned());
+    let port = shown.unwrap_or_else(|| panic!("no port in {row:?}"));
+    let (_, body) = request(&cluster.address, "GET", "/tasks/free", Some(&cluster.token()), "").expect("an answer");
+    let task: Value = serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"));
+    assert_eq!((&task["HostPorts"]["80/tcp"][0]["HostPort"], &task["PortBindings"]), (&json!(port), &json!({})), "{task}");
+    let page = cluster.cube(&["get", "pod/free"]).ok();
+    assert!(page.contains(&port), "{port} is not in\n{page}");
+    let answer = wait_for("the application", PATIENCE, || request(&format!("127.0.0.1:{port}"), "GET", "/", None, ""));
+    assert_eq!(answer.0, 200, "{answer:?}");
+}
+
+#[test]
 fn a_task_whose_health_check_fails_is_restarted_with_a_count() {
     let cluster = Cluster::start(0);
     let file = cluster.manifest(task("sick", &free_port().to_string(), "/no-such-page"));
