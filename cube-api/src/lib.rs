@@ -28,8 +28,8 @@ pub mod session;
 pub mod sources;
 pub mod status;
 pub mod stream;
-pub mod volume;
 pub mod template;
+pub mod volume;
 
 pub use address::LeaderAddress;
 pub use error::{ApiError, ErrorCode};

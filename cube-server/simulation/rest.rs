@@ -123,7 +123,7 @@ fn is_settled(pod: &Pod, state: &ContainerState, lives: bool) -> bool {
             WaitReason::CrashLoopBackOff | WaitReason::ErrImagePull | WaitReason::ImagePullBackOff | WaitReason::CreateContainerError => {
                 !lives
             }
-            WaitReason::ContainerCreating | WaitReason::Pulling => false,
+            WaitReason::ContainerCreating | WaitReason::PodInitializing | WaitReason::Pulling => false,
         },
         ContainerState::Terminated(end) => match pod.spec.restart_policy {
             RestartPolicy::Always => false,

@@ -28,9 +28,9 @@ const PROMISES: &[(&str, u32)] = &[
     ("SCALE", 7),
     ("PL", 6),
     // Resources that are neither pods nor nodes.
+    ("OB", 4),
     // Host ports, and what containers are told.
     ("PO", 5),
-    ("OB", 4),
     // Pods' files.
     ("VO", 10),
     // Images, and what pods may do.
@@ -43,6 +43,7 @@ const PROMISES: &[(&str, u32)] = &[
     ("DE", 9),
     // Jobs and cronjobs.
     ("JO", 12),
+    // What the classic teaching orchestrators offer, and the faults of the best-known one.
     ("B", 12),
     ("BF", 10),
 ];

@@ -25,8 +25,8 @@ pub use watch::{Revised, Watch};
 
 use crate::address::LeaderAddress;
 use crate::auth::{Keys, Role, Token};
-use crate::deployment::Deployment;
 use crate::classic::{Task, Worker};
+use crate::deployment::Deployment;
 use crate::error::{ApiError, ErrorCode};
 use crate::event::Event;
 use crate::job::Job;

@@ -104,8 +104,10 @@ impl DeploymentSpec {
     /// Why no two pods of a template can run beside each other on one node, so that a pod is stopped before its successor begins; none where they
     /// can.
     pub fn stops_first(template: &PodSpec) -> Option<String> {
-        let port = template.published().find_map(|(_, port)| port.fixed_host_port())?;
-        Some(format!("its pods publish the host port {port}, which a node can give to one of them only"))
+        let port = template.published().find_map(|(_, port)| port.fixed_host_port());
+        let port = port.map(|port| format!("its pods publish the host port {port}, which a node can give to one of them only"));
+        let volume = || template.claims().next().map(|name| format!("its pods have the volume '{name}', which is on one node only"));
+        port.or_else(volume)
     }
 }
 

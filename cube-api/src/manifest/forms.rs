@@ -75,9 +75,6 @@ fn bring_both_to_one_form(owner: &mut Node, above: &Path) -> Vec<Finding> {
 
 /// `above` leads to what has the metadata and the spec.
 fn bring_to_one_form_below(pod: &mut Node, above: &Path) -> Vec<Finding> {
-=======
-fn bring_below(pod: &mut Node, above: &Path) -> Vec<Finding> {
->>>>>>> theirs
     let mut findings = Vec::new();
     if let Some(labels) = pod.get_mut("metadata").and_then(|metadata| metadata.get_mut("labels")) {
         bring_to_map(labels, &above.key("metadata").key("labels"), label, &mut findings);
@@ -91,14 +88,6 @@ fn bring_below(pod: &mut Node, above: &Path) -> Vec<Finding> {
                     let path = above.key("spec").key(list).index(index).key("env");
                     take_texts(env, &path, &mut findings);
                 }
-=======
-    let containers = pod.get_mut("spec").and_then(|spec| spec.get_mut("containers"));
-    if let Some(Node { value: Value::List(containers), .. }) = containers {
-        for (index, container) in containers.iter_mut().enumerate() {
-            if let Some(env) = container.get_mut("env") {
-                let path = above.key("spec").key("containers").index(index).key("env");
-                take_texts(env, &path, &mut findings);
->>>>>>> theirs
             }
         }
     }

@@ -136,7 +136,7 @@ async fn until_gone(client: &Client, pods: Leaving, owners: Leaving, limit: Opti
                 ResourceKind::Job => wait::until_gone::<Job>(client, uid).await?,
                 ResourceKind::CronJob => wait::until_gone::<CronJob>(client, uid).await?,
                 ResourceKind::Deployment => wait::until_gone::<Deployment>(client, uid).await?,
-                ResourceKind::Pod | ResourceKind::Node | ResourceKind::Secret | ResourceKind::Config => {}
+                ResourceKind::Pod | ResourceKind::Node | ResourceKind::Secret | ResourceKind::Config | ResourceKind::Volume => {}
             }
             left.remove(&reference);
             print(&format!("{reference} deleted\n"))?;

@@ -130,7 +130,7 @@ async fn owned(reference: &ResourceRef, client: &Client) -> Result<Option<Owned>
             let jobs = client.objects::<Job>(&labelled(CRONJOB_LABEL)).await?.items;
             ("Jobs", jobs.len(), Job::rows(&jobs, false, now))
         }
-        ResourceKind::Pod | ResourceKind::Node | ResourceKind::Secret | ResourceKind::Config => return Ok(None),
+        ResourceKind::Pod | ResourceKind::Node | ResourceKind::Secret | ResourceKind::Config | ResourceKind::Volume => return Ok(None),
     };
     Ok((count > 0).then_some((heading, table)))
 }

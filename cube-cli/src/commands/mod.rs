@@ -18,8 +18,8 @@ pub mod manifests;
 pub mod nodes;
 pub mod restart;
 pub mod rollout;
-pub mod trigger;
 pub mod top;
+pub mod trigger;
 mod version;
 pub mod wait;
 

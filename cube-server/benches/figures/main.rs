@@ -103,9 +103,7 @@ async fn main() -> Result<()> {
         | Figure::Job(_)
         | Figure::Idle { .. }
         | Figure::Recover { .. }
-        | Figure::Probes(_) => {
-            on_engine(&args).await?
-        }
+        | Figure::Probes(_) => on_engine(&args).await?,
     };
     report.print(args.json);
     Ok(())

@@ -1,7 +1,7 @@
 //! A whole cluster in one process: the real leader behind its real listener, real agents over real sessions, on engines in memory.
 
-mod deployments;
 mod classic;
+mod deployments;
 mod drain;
 mod flood;
 mod hollow;

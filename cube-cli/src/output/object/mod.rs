@@ -1,9 +1,9 @@
 //! Resources that are neither pods nor nodes: what their lists and pages have in common. Each type says in a file of its own what it has beside.
 
 mod data;
-mod volume;
 pub mod deployment;
 mod job;
+mod volume;
 
 use cube_api::event::Event;
 use cube_api::meta::ResourceRef;

@@ -34,7 +34,14 @@ pub(super) fn action(method: &Method, route: &str) -> Option<Action> {
         | ("GET", routes::TASKS | routes::TASK | routes::WORKERS) => Some(Action::Read),
         (
             "POST",
-            routes::APPLY | routes::POD_RESTART | routes::CRONJOB_TRIGGER | routes::NODE_CORDON | routes::NODE_DRAIN | routes::TASKS,
+            routes::APPLY
+            | routes::POD_RESTART
+            | routes::DEPLOYMENT_SCALE
+            | routes::DEPLOYMENT_ROLLOUT
+            | routes::CRONJOB_TRIGGER
+            | routes::NODE_CORDON
+            | routes::NODE_DRAIN
+            | routes::TASKS,
         )
         | ("PATCH", routes::NODE)
         | ("DELETE", routes::POD | routes::NODE | routes::NODE_CORDON | routes::OBJECT | routes::TASK) => Some(Action::Change),

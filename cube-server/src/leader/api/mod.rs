@@ -10,8 +10,8 @@
 
 mod access;
 mod answers;
-mod deployments;
 mod classic;
+mod deployments;
 mod health;
 mod lists;
 mod nodes;

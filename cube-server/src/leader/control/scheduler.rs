@@ -189,7 +189,8 @@ impl Matters {
             // What a pod named may be there now, or a volume that was on its way out is gone.
             Changed::Object { before, after } => match after.as_ref().or(before.as_ref()).map(|object| object.kind()) {
                 Some(ResourceKind::Secret | ResourceKind::Config | ResourceKind::Volume) => Self::ToAll,
-                Some(ResourceKind::Pod | ResourceKind::Node) | None => Self::Not,
+                Some(ResourceKind::Pod | ResourceKind::Node | ResourceKind::Job | ResourceKind::CronJob | ResourceKind::Deployment)
+                | None => Self::Not,
             },
         }
     }

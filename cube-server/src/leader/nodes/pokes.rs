@@ -165,6 +165,7 @@ fn concerned_by_object(state: &State, change: &Change) -> BTreeSet<Name> {
         Object::Secret(_) | Object::Config(_) => state.nodes_naming(object.kind(), &object.metadata().name),
         // Pods learn of theirs with their placing; its node has to remove what was deleted.
         Object::Volume(volume) => BTreeSet::from([volume.node.clone()]),
+        Object::Job(_) | Object::CronJob(_) | Object::Deployment(_) => BTreeSet::new(),
     }
 }
 

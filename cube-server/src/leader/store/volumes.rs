@@ -58,7 +58,7 @@ fn values(object: &Object) -> Option<Values> {
     let data = match object {
         Object::Secret(secret) => secret.data.iter().map(|(key, value)| (key.clone(), Hidden(value.0.clone().into()))).collect(),
         Object::Config(config) => config.data.iter().map(|(key, value)| (key.clone(), Hidden(value.clone().into()))).collect(),
-        Object::Volume(_) => return None,
+        Object::Volume(_) | Object::Job(_) | Object::CronJob(_) | Object::Deployment(_) => return None,
     };
     Some(Values { revision, data })
 }
@@ -68,7 +68,7 @@ impl State {
     pub fn volume(&self, name: &Name) -> Option<&NamedVolume> {
         match &**self.object(ResourceKind::Volume, name)? {
             Object::Volume(volume) => Some(volume),
-            Object::Secret(_) | Object::Config(_) => None,
+            Object::Secret(_) | Object::Config(_) | Object::Job(_) | Object::CronJob(_) | Object::Deployment(_) => None,
         }
     }
 
@@ -79,7 +79,7 @@ impl State {
             let has = |key: &str| match &**object {
                 Object::Secret(secret) => secret.data.contains_key(key),
                 Object::Config(config) => config.data.contains_key(key),
-                Object::Volume(_) => false,
+                Object::Volume(_) | Object::Job(_) | Object::CronJob(_) | Object::Deployment(_) => false,
             };
             if let Some(key) = wanted.keys.iter().find(|key| !has(key)) {
                 return Some(format!("{} has no key '{key}'", wanted.of));
@@ -95,7 +95,7 @@ impl State {
             ResourceKind::Secret => spec.wanted().any(|wanted| wanted.of == Source { kind: SourceKind::Secret, name }),
             ResourceKind::Config => spec.wanted().any(|wanted| wanted.of == Source { kind: SourceKind::Config, name }),
             ResourceKind::Volume => spec.claims().any(|claim| claim == name),
-            ResourceKind::Pod | ResourceKind::Node => false,
+            ResourceKind::Pod | ResourceKind::Node | ResourceKind::Job | ResourceKind::CronJob | ResourceKind::Deployment => false,
         };
         // Pods of one template share their spec, and mostly follow each other.
         let mut last: Option<(&Arc<PodSpec>, bool)> = None;

@@ -292,7 +292,8 @@ impl ByHand {
             PodReport { uid: row.pod.metadata.uid, sequence, restarts: None, status: PodStatus { phase, ..PodStatus::default() }, stopped };
         let node_id = announcement(node.as_str(), None).node_id;
         let cluster_id = self.store.cluster_id();
-        let report = Report { node_id, instance: None, cluster_id, facts, usage: None, pods: vec![pod], events: Vec::new() };
+        let report =
+            Report { node_id, instance: None, cluster_id, facts, usage: None, pods: vec![pod], events: Vec::new(), dropped: Vec::new() };
         // One that is lost is refused, and joins before it says it again.
         drop(self.store.report(node, report).await);
     }
