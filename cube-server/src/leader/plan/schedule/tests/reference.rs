@@ -46,7 +46,7 @@ impl Plain<'_> {
             }),
             (pins.iter().any(|pin| pin.node != *name), is(&format!("without its data ({})", places.join(", ")))),
             (
-                spec.host_paths().any(|host| !host_paths.iter().any(|folder| host.path == *folder)),
+                spec.host_paths().any(|host| !host_paths.contains(&host.path)),
                 (format!("does {paths}"), format!("do {paths}")),
             ),
             (lacks(need.cpu.0, self.taken.cpu.0, allocatable.cpu.0), what(format!("cpu (need {})", need.cpu))),
