@@ -45,10 +45,7 @@ impl Plain<'_> {
                 (format!("doesn't allow {listed}"), format!("don't allow {listed}"))
             }),
             (pins.iter().any(|pin| pin.node != *name), is(&format!("without its data ({})", places.join(", ")))),
-            (
-                spec.host_paths().any(|host| !host_paths.contains(&host.path)),
-                (format!("does {paths}"), format!("do {paths}")),
-            ),
+            (spec.host_paths().any(|host| !host_paths.contains(&host.path)), (format!("does {paths}"), format!("do {paths}"))),
             (lacks(need.cpu.0, self.taken.cpu.0, allocatable.cpu.0), what(format!("cpu (need {})", need.cpu))),
             (lacks(need.memory.0, self.taken.memory.0, allocatable.memory.0), what(format!("memory (need {})", need.memory))),
             (lacks(need.disk.0, self.taken.disk.0, allocatable.disk.0), what(format!("disk (need {})", need.disk))),
