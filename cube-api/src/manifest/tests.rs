@@ -163,7 +163,7 @@ fn what_is_missing_is_named_and_its_absence_brings_no_second_problem() {
             "3:21: pod/web: spec.containers[0]: the field `name` is missing",
             "3:21: pod/web: spec.containers[0]: the field `image` is missing",
             "3:25: pod/web: spec.containers[1]: found 5; a map with the fields name, image, command, args, env, envFrom, volumeMounts, workingDir, ports, \
-             resources, imagePullPolicy, tty, stdin is expected",
+             resources, imagePullPolicy, securityContext, tty, stdin is expected",
             "3:38: pod/web: spec.containers[2].image: found nothing; a text is expected",
         ]
     );
@@ -224,7 +224,7 @@ fn what_is_wrong_in_a_list_of_labels_or_env_is_found() {
             "3:75: pod/web: spec.containers[0].env[1].name: `A` is there already, as [0]",
             "3:85: pod/web: spec.containers[0].env[2]: the field `name` is missing",
             "3:86: pod/web: spec.containers[0].env[2].nmae: unknown field `nmae`; did you mean `name`?",
-            "3:106: pod/web: spec.containers[0].env[3].valueFrom: it names no source; there are fieldRef, resourceFieldRef",
+            "3:106: pod/web: spec.containers[0].env[3].valueFrom: it names no source; there are fieldRef, resourceFieldRef, secretKeyRef, configKeyRef",
             "3:122: pod/web: spec.containers[0].env[4]: the field `name` is missing",
         ]
     );
