@@ -162,7 +162,6 @@ pub struct AppliedItem {
 /// A resource that was applied.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[expect(clippy::large_enum_variant, reason = "most are pods: a box for each would cost more than the room that the others leave")]
 #[allow(clippy::large_enum_variant, reason = "most of them are pods, and nobody keeps them")]
 pub enum AppliedResource {
     /// A pod.

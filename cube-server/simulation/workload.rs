@@ -27,7 +27,7 @@ use crate::trace::Trace;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Belief {
     /// It is there, as asked for.
-    Present { uid: Uid, spec: PodSpec },
+    Present { uid: Uid, spec: Box<PodSpec> },
     /// It is on its way out, or gone.
     Deleted { uid: Uid },
 }
@@ -96,7 +96,7 @@ impl Expected {
         for item in applied.items {
             let Some(Pod { metadata, spec, .. }) = item.into_pod() else { continue };
             inner.open.remove(&metadata.name);
-            let belief = Belief::Present { uid: metadata.uid, spec: PodSpec::clone(&spec) };
+            let belief = Belief::Present { uid: metadata.uid, spec: Box::new(PodSpec::clone(&spec)) };
             if !matches!(inner.beliefs.get(&metadata.name), Some(Belief::Present { uid, .. }) if *uid == metadata.uid) {
                 inner.counts.pods += 1;
             }

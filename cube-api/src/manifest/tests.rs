@@ -164,7 +164,7 @@ fn what_is_missing_is_named_and_its_absence_brings_no_second_problem() {
             "3:21: pod/web: spec.containers[0]: the field `image` is missing",
             "3:25: pod/web: spec.containers[1]: found 5; a map with the fields name, image, command, args, env, envFrom, volumeMounts, workingDir, ports, \
              resources, livenessProbe, readinessProbe, startupProbe, imagePullPolicy, restartPolicy, lifecycle, terminationMessagePath, \
-             terminationMessagePolicy, tty, stdin is expected",
+             terminationMessagePolicy, securityContext, tty, stdin is expected",
             "3:38: pod/web: spec.containers[2].image: found nothing; a text is expected",
         ]
     );
