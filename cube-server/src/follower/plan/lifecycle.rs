@@ -136,7 +136,7 @@ impl Step<'_> {
     }
 
     fn hook_of(&self, spec: &Container, id: &ContainerId) -> HookRun {
-        let address = self.view.sandbox(self.record.sandbox.attempt).and_then(|sandbox| sandbox.ip);
+        let address = self.view.reached_at(&self.pod.spec, &self.record);
         HookRun { container: spec.name.clone(), id: id.clone(), address }
     }
 }

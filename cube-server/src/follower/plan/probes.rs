@@ -166,7 +166,7 @@ pub struct Condemned {
 /// The probes that are to run now.
 pub fn wanted(pod: &AssignedPod, record: &PodRecord, view: &View) -> Vec<Wanted> {
     let Stage::Live = record.stage else { return Vec::new() };
-    let address = view.sandbox(record.sandbox.attempt).and_then(|sandbox| sandbox.ip);
+    let address = view.reached_at(&pod.spec, record);
     let of_container = |spec: &Container| {
         let kinds: Vec<_> = kinds_now(spec, record).into_iter().filter(|kind| spec.probe(*kind).is_some()).collect();
         let run = if kinds.is_empty() { None } else { run_of(&spec.name, record, view) };

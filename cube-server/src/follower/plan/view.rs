@@ -1,9 +1,11 @@
 //! What a pod's task knows that is not durable: what Docker showed, what is on its way.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use cube_api::meta::Name;
+use cube_api::pod::PodSpec;
 use cube_api::sources::Sources;
 use jiff::{SignedDuration, Timestamp};
 
@@ -158,6 +160,14 @@ impl View {
     /// Every container of the pod, the sandbox too.
     pub fn all(&self) -> impl Iterator<Item = &Observed> {
         self.containers.values().map(|seen| &**seen)
+    }
+
+    /// Where this node reaches a pod's programs: at the pod's address, or, where they have the machine's network, at the machine itself.
+    pub fn reached_at(&self, spec: &PodSpec, record: &PodRecord) -> Option<IpAddr> {
+        if spec.host_network {
+            return Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        }
+        self.sandbox(record.sandbox.attempt)?.ip
     }
 
     /// The sandbox of an attempt.

@@ -182,7 +182,8 @@ impl Work {
             spec: &self.pod.spec,
             node: &self.scope.node,
             host_ip,
-            pod_ip: self.pod_ip,
+            // In the machine's network the pod has the machine's address.
+            pod_ip: if self.pod.spec.host_network { host_ip } else { self.pod_ip },
             allocatable,
             sources: self.pod.sources.as_deref(),
         };
