@@ -37,7 +37,7 @@ const NAMED: [(&str, &str, Names); 13] = [
     ("delete", "targets", resource),
     ("logs", "pod", pod),
     ("exec", "pod", pod),
-    ("restart", "pods", pod),
+    ("restart", "targets", resource),
     ("cordon", "nodes", node),
     ("uncordon", "nodes", node),
     ("drain", "node", node),

@@ -298,7 +298,7 @@ impl Checks {
                 Belief::Present { uid, spec } => {
                     // What replaces a pod of a lost node is another one.
                     let is_it = |row: &&Arc<PodRow>| row.pod.metadata.uid == uid || self.lost.contains(&uid);
-                    let found = standing.filter(|row| is_it(row) && row.retired.is_none() && *row.pod.spec == **spec);
+                    let found = standing.filter(|row| is_it(row) && row.retired.is_none() && *row.pod.spec == *spec);
                     ensure(found.is_some(), "I1", || {
                         format!("pod {name} {} was acknowledged, and now it is {}", short(uid), told(standing.map(|row| &**row)))
                     })?;

@@ -274,12 +274,12 @@ fn types_of_the_future_and_nodes_are_refused_as_such() {
     for later in LATER_TYPES {
         assert_eq!(
             problems(&format!("type: {later}")),
-            [format!("1:1: resource 1: type: `{later}` is not in this version; the types are pod, job, cronjob, secret, config")]
+            [format!("1:1: resource 1: type: `{later}` is not in this version; the types are pod, job, cronjob, deployment, secret, config")]
         );
     }
     assert!(problems("type: node")[0].contains("announces itself"));
     assert!(problems("type: Pod")[0].ends_with("did you mean `pod`?"));
-    assert!(problems("type: [pod]")[0].ends_with("found a list; the types are pod, job, cronjob, secret, config"));
+    assert!(problems("type: [pod]")[0].ends_with("found a list; the types are pod, job, cronjob, deployment, secret, config"));
     assert!(problems("metadata: {name: x}")[0].ends_with("the field `type` is missing; write `type: pod`"));
 }
 

@@ -24,7 +24,7 @@ use crate::wait::is_expired;
   cube rollout history deployment/web                 the revisions that are kept, the wanted one last
   cube rollout undo deployment/web --to-revision 3    back to one of them
   cube rollout retry deployment/web                   try again what was rolled back
-  cube rollout restart deployment/web                 replace every pod by a new one of the same template")]
+  cube rollout restart deployment/web                 new pods of the same template")]
 pub struct Args {
     #[command(subcommand)]
     verb: Verb,

@@ -186,8 +186,11 @@ fn what_a_container_leaves_in_its_file_is_in_its_status() {
             leaves("secret", "echo a secret; exit 1", json!({ "terminationMessagePolicy": "File" })),
         ] }),
     ));
-    cluster.wait_for_status("ends", "Error");
-    let status = cluster.pod("ends").expect("it is there")["status"].clone();
+    // The word is said once one of them has failed.
+    let status = wait_for("the end of all", PATIENCE, || {
+        let status = cluster.pod("ends").map(|pod| pod["status"].clone()).unwrap_or_default();
+        if status["phase"] == "Failed" { Ok(status) } else { Err(status.to_string()) }
+    });
     let messages: Vec<_> = (0..4).map(|index| status["containers"][index]["state"]["terminated"]["message"].clone()).collect();
     assert_eq!(messages, [json!("42"), json!("the disk is full"), json!("a line"), Value::Null], "{status}");
 }

@@ -73,7 +73,8 @@ impl Registry {
             .stdout(Stdio::null())
             .spawn()
             .expect("docker");
-        let file = format!("FROM {BUSYBOX}\nENV MARK={mark}\n");
+        // Of one content there would be one image, which a test beside this one may be removing.
+        let file = format!("FROM {BUSYBOX}\nENV MARK={mark}\nLABEL registry={}\n", self.address);
         build.stdin.take().expect("piped").write_all(file.as_bytes()).expect("docker reads");
         assert!(build.wait().expect("it ends").success(), "the image {name} can't be made");
         let config = self.root.path().join("push");
