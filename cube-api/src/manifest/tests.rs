@@ -274,7 +274,9 @@ fn types_of_the_future_and_nodes_are_refused_as_such() {
     for later in LATER_TYPES {
         assert_eq!(
             problems(&format!("type: {later}")),
-            [format!("1:1: resource 1: type: `{later}` is not in this version; the types are pod, job, cronjob, deployment, secret, config")]
+            [format!(
+                "1:1: resource 1: type: `{later}` is not in this version; the types are pod, job, cronjob, deployment, secret, config"
+            )]
         );
     }
     assert!(problems("type: node")[0].contains("announces itself"));

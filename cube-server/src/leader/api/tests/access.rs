@@ -22,6 +22,8 @@ const ROUTES: &[(&str, Methods)] = &[
     (routes::NODE_DRAIN, &[("POST", Some(Action::Change))]),
     (routes::NODE_REPORT, &[("POST", Some(Action::BeNode))]),
     (routes::OBJECTS, &[("GET", Some(Action::Read))]),
+    (routes::DEPLOYMENT_SCALE, &[("POST", Some(Action::Change))]),
+    (routes::DEPLOYMENT_ROLLOUT, &[("POST", Some(Action::Change))]),
     (routes::CRONJOB_TRIGGER, &[("POST", Some(Action::Change))]),
     (routes::OBJECT, &[("GET", Some(Action::Read)), ("DELETE", Some(Action::Change))]),
     (routes::EVENTS, &[("GET", Some(Action::Read))]),
@@ -42,7 +44,7 @@ fn method(text: &str) -> Method {
 }
 
 fn filled_in(route: &str) -> String {
-    route.replace("{name}", "n1").replace("{types}", "secrets")
+    route.replace("{name}", "n1").replace("{types}", "secrets").replace("{action}", "undo")
 }
 
 fn is_open(route: &str) -> bool {
