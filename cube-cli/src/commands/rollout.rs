@@ -20,7 +20,7 @@ use crate::wait::is_expired;
 /// The words of `cube rollout`.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
-  cube rollout status deployment/web                  follow it to its end; 1 if it is rolled back or stuck
+  cube rollout status deployment/web                  follow it; 1 if it is rolled back or stuck
   cube rollout history deployment/web                 the revisions that are kept, the wanted one last
   cube rollout undo deployment/web --to-revision 3    back to one of them
   cube rollout retry deployment/web                   try again what was rolled back
