@@ -80,7 +80,7 @@ pub struct HeldPod {
 }
 
 /// What a node is and whether it can run pods now. Announced, and reported again when it changes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeFacts {
     /// cube-server's version.

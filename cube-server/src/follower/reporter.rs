@@ -299,16 +299,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let ambient = Ambient::system();
         let (ledger, opened) = Ledger::open(&folder.path().join("follower.db"), &ambient, &Tasks::default()).await.unwrap();
-        let facts = NodeFacts {
-            version: String::new(),
-            engine: String::new(),
-            trouble: None,
-            capacity: Default::default(),
-            allocatable: None,
-            address: None,
-            allows: Default::default(),
-            host_paths: Vec::new(),
-        };
+        let facts = NodeFacts::default();
         let (_membership, membership) = latest::channel(opened.membership);
         let (_facts, facts) = latest::channel(facts);
         let link = Arc::new(Leader::default());
@@ -325,16 +316,7 @@ mod tests {
         let (ambient, tasks, link) = (Ambient::system(), Tasks::default(), Arc::new(Leader::default()));
         let (ledger, opened) = Ledger::in_memory(&ambient);
         let (_membership, membership) = latest::channel(Membership { cluster: Some(CLUSTER), ..opened.membership });
-        let facts = NodeFacts {
-            version: String::new(),
-            engine: String::new(),
-            trouble: None,
-            capacity: Default::default(),
-            allocatable: None,
-            address: None,
-            allows: Default::default(),
-            host_paths: Vec::new(),
-        };
+        let facts = NodeFacts::default();
         let (_facts, facts) = latest::channel(facts);
         let instance = Instance(ambient.uuid());
         let sources = Sources { node_id: opened.node_id, instance, membership, facts, ledger, link: link.clone(), ambient };

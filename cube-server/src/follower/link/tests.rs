@@ -31,16 +31,7 @@ fn link(listener: &TcpListener) -> HttpLink {
 }
 
 fn report() -> Report {
-    let facts = NodeFacts {
-        version: String::new(),
-        engine: String::new(),
-        trouble: None,
-        capacity: Capacity::default(),
-        allocatable: None,
-        address: None,
-        allows: Default::default(),
-        host_paths: Vec::new(),
-    };
+    let facts = NodeFacts::default();
     Report {
         node_id: NodeId(Uuid::nil()),
         instance: None,

@@ -522,16 +522,7 @@ mod tests {
         let runtime: Arc<dyn Runtime> = Arc::new(Fake::new(ambient.clone(), &tasks));
         let reporter = Reporter::new(1);
         let (assignments, mut told) = mpsc::channel(1);
-        let (_facts, facts) = latest::channel(NodeFacts {
-            version: String::new(),
-            engine: String::new(),
-            trouble: None,
-            capacity: Default::default(),
-            allocatable: None,
-            address: None,
-            allows: Default::default(),
-            host_paths: Vec::new(),
-        });
+        let (_facts, facts) = latest::channel(NodeFacts::default());
         let context = Context {
             runtime: runtime.clone(),
             ledger: ledger.clone(),
