@@ -8,7 +8,6 @@ use axum::{Json, Router};
 use cube_api::ErrorCode;
 use cube_api::auth::{Keys, Token};
 use cube_api::meta::{ClusterId, Name, NodeId};
-use cube_api::node::Capacity;
 use cube_api::session::NodeFacts;
 use jiff::{SignedDuration, Timestamp};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
