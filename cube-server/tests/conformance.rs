@@ -21,6 +21,8 @@ const PROMISES: &[(&str, u32)] = &[
     ("ED", 9),
     ("EN", 7),
     ("EC", 6),
+    // What people know from Kubernetes.
+    ("C", 10),
     // Scheduling; what nodes have and give; nodes that people look after; many nodes and pods; spare sandboxes.
     ("SC", 9),
     ("RS", 6),

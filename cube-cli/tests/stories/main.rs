@@ -9,6 +9,7 @@ mod deployments;
 mod faults;
 mod images;
 mod jobs;
+mod kubernetes;
 mod lifecycle;
 mod nodes;
 mod pods;
