@@ -1,8 +1,8 @@
 //! Volumes on Docker: its local driver's, found by name and labels, so that it works wherever the socket leads.
 //!
 //! Docker makes a volume with a root that only root may write to, and puts no files into it. Both takes a container that has it: one of the pause image
-//! that is made, given an archive and removed again, and never runs. Measured on Docker 20.10: 25 ms of engine time for all of a pod's volumes
-//! together. A folder of ours that is mounted instead would only work where Docker sees our file system.
+//! that is made, given an archive and removed again, and never runs. On a busy machine the docker command line took 230 ms for all of a pod's volumes
+//! (create 67, copy 97, remove 69) together. A folder of ours that is mounted instead would only work where Docker sees our file system.
 
 use std::collections::{BTreeMap, HashMap};
 
