@@ -18,7 +18,7 @@ use crate::commands::{
     after_help = "Examples:
   cube config set --leader-url localhost:4242 --password-file FILE    once: which leader to ask
 
-  cube apply manifest.json --wait    make the pods of a manifest run, and wait for them
+  cube apply manifest.json --wait    make what a manifest says so, and wait for it
   cube list pod                      what runs
   cube get pod/my-pod                one pod: its manifest, its status, its events
   cube logs pod/my-pod -f            what it writes
@@ -58,7 +58,7 @@ pub enum Command {
     Exec(exec::Args),
     /// Restart every container of pods, and clear their limits
     Restart(restart::Args),
-    /// Wait until pods are ready, are gone or have ended
+    /// Wait until pods are ready, are gone or have ended, jobs are complete or deployments available
     Wait(wait::Args),
     /// Make a job of a cronjob now
     Trigger(trigger::Args),

@@ -1,4 +1,4 @@
-//! Waiting for pods: list, then watch from the list's revision, and again from the start where the leader no longer has that revision.
+//! Waiting for resources: list, then watch from the list's revision, and again from the start where the leader no longer has that revision.
 
 use std::collections::BTreeMap;
 
@@ -41,12 +41,13 @@ pub async fn until<T>(client: &Client, mut look: impl FnMut(&Live) -> Option<Res
     }
 }
 
-/// Waits until a life of a resource that is neither pod nor node is over.
-pub async fn until_gone<T: ObjectType>(client: &Client, uid: Uid) -> Result<()> {
+/// As [`until`], with the resources of another type.
+pub async fn until_objects<T: ObjectType, A>(client: &Client, mut look: impl FnMut(&BTreeMap<Uid, T>) -> Option<Result<A>>) -> Result<A> {
     'listed: loop {
         let list = client.objects::<T>(&ListQuery::default()).await?;
-        if !list.items.iter().any(|object| object.metadata().uid == uid) {
-            return Ok(());
+        let mut live: BTreeMap<Uid, T> = list.items.into_iter().map(|object| (object.metadata().uid, object)).collect();
+        if let Some(answer) = look(&live) {
+            return answer;
         }
         let mut watch = match client.watch_objects::<T>(None, list.revision).await {
             Err(error) if is_expired(&error) => continue 'listed,
@@ -56,11 +57,20 @@ pub async fn until_gone<T: ObjectType>(client: &Client, uid: Uid) -> Result<()> 
             match watch.next().await {
                 Err(error) if is_expired(&error) => continue 'listed,
                 Err(error) => return Err(error.into()),
-                Ok(WatchEvent::Deleted(object)) if object.metadata().uid == uid => return Ok(()),
-                Ok(WatchEvent::Added(_) | WatchEvent::Modified(_) | WatchEvent::Deleted(_) | WatchEvent::Bookmark(_)) => {}
+                Ok(WatchEvent::Bookmark(_)) => continue,
+                Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) => drop(live.insert(object.metadata().uid, object)),
+                Ok(WatchEvent::Deleted(object)) => drop(live.remove(&object.metadata().uid)),
+            }
+            if let Some(answer) = look(&live) {
+                return answer;
             }
         }
     }
+}
+
+/// Waits until a life of a resource that is neither pod nor node is over.
+pub async fn until_gone<T: ObjectType>(client: &Client, uid: Uid) -> Result<()> {
+    until_objects::<T, ()>(client, |live| (!live.contains_key(&uid)).then_some(Ok(()))).await
 }
 
 /// Whether the watch must begin with a new list.

@@ -42,9 +42,9 @@ const PROMISES: &[(&str, u32)] = &[
     // The life of a pod: init containers, sidecars, hooks, deadlines, last words.
     ("LC", 10),
     // Deployments.
-    ("DE", 9),
+    ("DE", 10),
     // Jobs and cronjobs.
-    ("JO", 12),
+    ("JO", 13),
     // What the classic teaching orchestrators offer, and the faults of the best-known one.
     ("B", 12),
     ("BF", 10),

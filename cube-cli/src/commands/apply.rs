@@ -1,5 +1,6 @@
 //! `cube apply`.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -7,15 +8,17 @@ use std::time::Duration;
 
 use clap::Args as ClapArgs;
 use cube_api::client::Client;
+use cube_api::deployment::Deployment;
 use cube_api::duration;
 use cube_api::event::EventKind;
+use cube_api::job::{Job, JobConditionKind};
 use cube_api::meta::{ResourceKind, Uid};
 use cube_api::pod::{ContainerState, Phase, Pod, WaitReason};
 use cube_api::routes::{AppliedItem, EventQuery};
 use cube_api::status;
 use jiff::SignedDuration;
 
-use super::manifests;
+use super::{manifests, rollout};
 use crate::error::{CliError, Result};
 use crate::output::print;
 use crate::wait::{self, Live};
@@ -24,7 +27,7 @@ use crate::wait::{self, Live};
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
   cube apply manifest.json                 make it so
-  cube apply manifest.json --wait          and wait until every pod is ready or has completed
+  cube apply manifest.json --wait          and wait until all of it is ready or has completed
   cube apply -f pods/ --dry-run            check every manifest of a folder; change nothing
   generate | cube apply -f -               read standard input
 
@@ -41,7 +44,7 @@ pub struct Args {
     /// Check, and say what would be done; change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Wait until every pod is ready or has completed
+    /// Wait until pods are ready or have completed, jobs are complete and deployments rolled out
     #[arg(long, conflicts_with = "dry_run")]
     wait: bool,
     /// How long to wait, such as 90s or 5m
@@ -62,12 +65,12 @@ pub async fn run(args: Args, client: impl FnOnce() -> Result<Client>) -> Result<
     if wait { until_ready(&client, &applied.items, timeout).await } else { Ok(()) }
 }
 
-/// What a pod that is waited for has come to.
+/// What a resource that is waited for has come to.
 #[derive(Debug, PartialEq, Eq)]
-enum Progress {
+pub(super) enum Progress {
     /// Not yet; the word of the STATUS column, and why.
     OnTheWay(String),
-    /// It is ready, or has completed.
+    /// It is ready, rolled out, or has completed.
     There(String),
     /// It won't; why.
     Lost(String),
@@ -105,18 +108,55 @@ pub(super) fn held_up_by(pod: &Pod) -> Option<&str> {
     pod.placement.waiting_for.as_deref().or(container)
 }
 
+/// What a job has come to.
+pub(super) fn judge_job(job: Option<&Job>) -> Progress {
+    let Some(job) = job else { return Progress::Lost("was deleted".to_owned()) };
+    if job.metadata.deletion_requested_at.is_some() {
+        return Progress::Lost("is being deleted".to_owned());
+    }
+    let (word, status) = (job.state(), &job.status);
+    match status.end() {
+        Some(end) => match end.kind {
+            JobConditionKind::Failed => Progress::Lost(format!("failed: {}: {}", end.reason, end.message)),
+            JobConditionKind::Complete | JobConditionKind::Suspended => Progress::There(word.to_owned()),
+        },
+        None => Progress::OnTheWay(format!("{word}, {}/{} succeeded, {} failed", status.succeeded, job.spec.completions(), status.failed)),
+    }
+}
+
+fn judge_deployment(deployment: Option<&Deployment>) -> Progress {
+    let Some(deployment) = deployment else { return Progress::Lost("was deleted".to_owned()) };
+    if deployment.metadata.deletion_requested_at.is_some() {
+        return Progress::Lost("is being deleted".to_owned());
+    }
+    match rollout::judge(deployment) {
+        rollout::Progress::OnTheWay(text) => Progress::OnTheWay(text),
+        rollout::Progress::Done(text) => Progress::There(text),
+        rollout::Progress::Failed(why) => Progress::Lost(format!("is {why}")),
+    }
+}
+
+/// Why it isn't waited on.
+enum Over {
+    /// This one won't get there, and why.
+    Lost(String, String),
+    /// The leader couldn't be asked.
+    Failed(CliError),
+}
+
+/// Those of a type that are waited for, and their names.
+fn of_type(items: &[AppliedItem], kind: ResourceKind) -> Vec<(Uid, String)> {
+    let those = items.iter().filter(|item| item.reference().kind == kind);
+    those.map(|item| (item.metadata().uid, item.reference().to_string())).collect()
+}
+
 async fn until_ready(client: &Client, items: &[AppliedItem], limit: SignedDuration) -> Result<()> {
     // What is there at once isn't waited for.
-    let pods = items.iter().filter(|item| item.reference().kind == ResourceKind::Pod);
-    let wanted: Vec<(Uid, String)> = pods.map(|item| (item.metadata().uid, item.reference().to_string())).collect();
-    if wanted.is_empty() {
-        return Ok(());
-    }
-    let mut shown = Shown::new();
-    let limit = Duration::try_from(limit).expect("a negative limit is refused by the command line");
-    let waiting = wait::until(client, |live: &Live| {
-        let progress: Vec<Progress> = wanted.iter().map(|(uid, _)| judge(live.get(uid))).collect();
-        shown.update(&wanted, &progress);
+    let [pods, jobs, deployments] = [ResourceKind::Pod, ResourceKind::Job, ResourceKind::Deployment].map(|kind| of_type(items, kind));
+    let shown = RefCell::new(Shown::new());
+    let look = |wanted: &[(Uid, String)], judge: &dyn Fn(&Uid) -> Progress| {
+        let progress: Vec<Progress> = wanted.iter().map(|(uid, _)| judge(uid)).collect();
+        shown.borrow_mut().update(wanted, &progress);
         let lost = wanted.iter().zip(&progress).find_map(|((_, name), progress)| match progress {
             Progress::Lost(why) => Some((name.clone(), why.clone())),
             Progress::OnTheWay(_) | Progress::There(_) => None,
@@ -125,21 +165,51 @@ async fn until_ready(client: &Client, items: &[AppliedItem], limit: SignedDurati
             Some(lost) => Some(Ok(Some(lost))),
             None => progress.iter().all(|progress| matches!(progress, Progress::There(_))).then_some(Ok(None)),
         }
-    });
-    match tokio::time::timeout(limit, waiting).await {
-        Ok(Ok(None)) => Ok(()),
-        Ok(Ok(Some((name, why)))) => Err(explained(client, &name, format!("{name} {why}")).await),
-        Ok(Err(error)) => Err(error),
+    };
+    let all = async {
+        tokio::try_join!(
+            ended(&pods, wait::until(client, |live: &Live| look(&pods, &|uid| judge(live.get(uid))))),
+            ended(&jobs, wait::until_objects::<Job, _>(client, |live| look(&jobs, &|uid| judge_job(live.get(uid))))),
+            ended(
+                &deployments,
+                wait::until_objects::<Deployment, _>(client, |live| look(&deployments, &|uid| judge_deployment(live.get(uid))))
+            ),
+        )
+    };
+    let limit = Duration::try_from(limit).expect("a negative limit is refused by the command line");
+    match tokio::time::timeout(limit, all).await {
+        Ok(Ok(((), (), ()))) => Ok(()),
+        Ok(Err(Over::Lost(name, why))) => Err(explained(client, &name, format!("{name} {why}")).await),
+        Ok(Err(Over::Failed(error))) => Err(error),
         Err(_) => {
+            let shown = shown.borrow();
             let late = shown.last.iter().filter(|(_, (done, _))| !done).map(|(name, (_, word))| format!("{name}: {word}"));
-            let error = CliError::timed_out(format!("not every pod is ready after {limit:?}")).details(late);
-            Err(error.hint("they stay applied; cube get TYPE/NAME says what keeps one waiting"))
+            let error = CliError::timed_out(format!("not everything is ready after {limit:?}")).details(late);
+            Err(error.hint("all stays applied; cube get TYPE/NAME says what keeps one waiting"))
         }
     }
 }
 
-/// An error with the last warning of the pod's life below it.
+/// The end of waiting for those of one type; where there are none, the leader isn't asked.
+async fn ended(wanted: &[(Uid, String)], waiting: impl Future<Output = Result<Option<(String, String)>>>) -> std::result::Result<(), Over> {
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    match waiting.await {
+        Ok(None) => Ok(()),
+        Ok(Some((name, why))) => Err(Over::Lost(name, why)),
+        Err(error) => Err(Over::Failed(error)),
+    }
+}
+
+/// An error with what to do: of a pod also the last warning of its life below it; the reasons of the others say it all.
 pub(super) async fn explained(client: &Client, name: &str, message: String) -> CliError {
+    if name.starts_with("deployment/") {
+        return CliError::failed(message).hint(format!("cube get {name} shows its events; cube rollout retry {name} tries it again"));
+    }
+    if name.starts_with("job/") {
+        return CliError::failed(message).hint(format!("cube get {name} shows its pods and events"));
+    }
     let error = CliError::failed(message).hint(format!("cube get {name} shows its events, cube logs {name} what it wrote"));
     let query = EventQuery { object: Some(name.to_owned()), ..EventQuery::default() };
     match client.events(&query).await {
@@ -152,11 +222,11 @@ pub(super) async fn explained(client: &Client, name: &str, message: String) -> C
     }
 }
 
-/// Progress on standard error: on a terminal one line per pod, rewritten; elsewhere a line for each change.
+/// Progress on standard error: on a terminal one line per resource, rewritten; elsewhere a line for each change.
 struct Shown {
     on_terminal: bool,
     lines: usize,
-    /// By the pod's name: whether it is there, and the word for what it does.
+    /// By the resource's name: whether it is there, and the word for what it does.
     last: BTreeMap<String, (bool, String)>,
 }
 
@@ -166,8 +236,7 @@ impl Shown {
     }
 
     fn update(&mut self, wanted: &[(Uid, String)], progress: &[Progress]) {
-        let mut text = String::new();
-        let mut changed = false;
+        let mut changed = String::new();
         for ((_, name), progress) in wanted.iter().zip(progress) {
             let now = match progress {
                 Progress::There(word) => (true, word.clone()),
@@ -175,20 +244,21 @@ impl Shown {
                 // The error that follows says it in full.
                 Progress::Lost(_) => continue,
             };
-            let differs = self.last.get(name) != Some(&now);
-            changed |= differs;
-            if differs || self.on_terminal {
-                let erase = if self.on_terminal { "\u{1b}[2K" } else { "" };
-                text.push_str(&format!("{erase}{name}: {}\n", now.1));
+            if self.last.get(name) != Some(&now) {
+                changed.push_str(&format!("{name}: {}\n", now.1));
+                self.last.insert(name.clone(), now);
             }
-            self.last.insert(name.clone(), now);
         }
-        if changed {
-            let up = if self.on_terminal && self.lines > 0 { format!("\u{1b}[{}A", self.lines) } else { String::new() };
-            // Long reasons are cut at the terminal's edge: a wrapped line would be two to go up over.
-            let (cut, wrap) = if self.on_terminal { ("\u{1b}[?7l", "\u{1b}[?7h") } else { ("", "") };
-            eprint!("{up}{cut}{text}{wrap}");
-            self.lines = text.lines().count();
+        if changed.is_empty() {
+            return;
         }
+        if !self.on_terminal {
+            return eprint!("{changed}");
+        }
+        let text: String = self.last.iter().map(|(name, (_, word))| format!("\u{1b}[2K{name}: {word}\n")).collect();
+        let up = if self.lines > 0 { format!("\u{1b}[{}A", self.lines) } else { String::new() };
+        // Long reasons are cut at the terminal's edge: a wrapped line would be two to go up over.
+        eprint!("{up}\u{1b}[?7l{text}\u{1b}[?7h");
+        self.lines = self.last.len();
     }
 }

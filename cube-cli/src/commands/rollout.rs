@@ -7,7 +7,7 @@ use cube_api::client::Client;
 use cube_api::deployment::{Deployment, RolloutState};
 use cube_api::duration;
 use cube_api::meta::Name;
-use cube_api::routes::{ListQuery, RolloutAction, RolloutQuery, ScaleQuery, WatchEvent};
+use cube_api::routes::{RolloutAction, RolloutQuery, ScaleQuery};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::error::{CliError, Result};
@@ -15,7 +15,7 @@ use crate::output::object::deployment::history;
 use crate::output::print;
 use crate::output::style::Style;
 use crate::target::parse_deployment;
-use crate::wait::is_expired;
+use crate::wait;
 
 /// The words of `cube rollout`.
 #[derive(Debug, ClapArgs)]
@@ -128,7 +128,7 @@ async fn act(client: &Client, name: &Name, action: RolloutAction, to_revision: O
 
 /// What a rollout has come to.
 #[derive(Debug, PartialEq, Eq)]
-enum Progress {
+pub(super) enum Progress {
     /// How far it is.
     OnTheWay(String),
     /// It is through.
@@ -137,7 +137,7 @@ enum Progress {
     Failed(String),
 }
 
-fn judge(deployment: &Deployment) -> Progress {
+pub(super) fn judge(deployment: &Deployment) -> Progress {
     let (status, desired) = (&deployment.status, deployment.spec.replicas());
     let rollout = status.rollout.as_ref().filter(|_| status.observed_generation >= deployment.metadata.generation);
     let Some(rollout) = rollout else { return Progress::OnTheWay("not looked at yet".to_owned()) };
@@ -197,29 +197,10 @@ async fn follow(client: &Client, name: &Name, told: &mut String) -> Result<()> {
         }
     };
     let gone = || CliError::failed(format!("deployment/{name} was deleted"));
-    'listed: loop {
-        let uid = client.object::<Deployment>(name).await?.metadata.uid;
-        let list = client.objects::<Deployment>(&ListQuery::default()).await?;
-        let found = list.items.iter().find(|deployment| deployment.metadata.uid == uid).ok_or_else(gone)?;
-        if let Some(ended) = look(found) {
-            return ended;
-        }
-        let mut watch = match client.watch_objects::<Deployment>(None, list.revision).await {
-            Err(error) if is_expired(&error) => continue 'listed,
-            opened => opened?,
-        };
-        loop {
-            match watch.next().await {
-                Err(error) if is_expired(&error) => continue 'listed,
-                Err(error) => return Err(error.into()),
-                Ok(WatchEvent::Added(deployment) | WatchEvent::Modified(deployment)) if deployment.metadata.uid == uid => {
-                    if let Some(ended) = look(&deployment) {
-                        return ended;
-                    }
-                }
-                Ok(WatchEvent::Deleted(deployment)) if deployment.metadata.uid == uid => return Err(gone()),
-                Ok(WatchEvent::Added(_) | WatchEvent::Modified(_) | WatchEvent::Deleted(_) | WatchEvent::Bookmark(_)) => {}
-            }
-        }
-    }
+    let uid = client.object::<Deployment>(name).await?.metadata.uid;
+    wait::until_objects::<Deployment, _>(client, |live| match live.get(&uid) {
+        Some(deployment) => look(deployment),
+        None => Some(Err(gone())),
+    })
+    .await
 }

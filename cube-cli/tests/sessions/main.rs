@@ -9,6 +9,7 @@ mod operate;
 mod pods;
 mod streams;
 mod terminal;
+mod workloads;
 
 use std::path::Path;
 

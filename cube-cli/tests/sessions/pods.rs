@@ -90,9 +90,9 @@ fn apply_with_wait_waits_for_readiness_and_says_what_it_waits_for() {
     apply(&becoming(unready), &["--wait", "--timeout", "100ms"]).assert().code(124).stdout_eq("pod/web created\n").stderr_eq(str![[r#"
 pod/web: Pulling
 pod/web: Running, not ready: readiness probe failed: HTTP 503 from http://10.1.2.3:80/
-error: not every pod is ready after 100ms
+error: not everything is ready after 100ms
   pod/web: Running, not ready: readiness probe failed: HTTP 503 from http://10.1.2.3:80/
-hint: they stay applied; cube get TYPE/NAME says what keeps one waiting
+hint: all stays applied; cube get TYPE/NAME says what keeps one waiting
 
 "#]]);
 }
@@ -155,9 +155,9 @@ hint: cube get pod/web shows its events, cube logs pod/web what it wrote
 fn apply_with_wait_gives_up_after_its_time_with_124() {
     apply(&becoming(pulling), &["--wait", "--timeout", "100ms"]).assert().code(124).stdout_eq("pod/web created\n").stderr_eq(str![[r#"
 pod/web: Pulling
-error: not every pod is ready after 100ms
+error: not everything is ready after 100ms
   pod/web: Pulling
-hint: they stay applied; cube get TYPE/NAME says what keeps one waiting
+hint: all stays applied; cube get TYPE/NAME says what keeps one waiting
 
 "#]]);
 }
