@@ -112,7 +112,8 @@ impl Cluster {
         Ok(began.elapsed())
     }
 
-    fn log(&self) -> String {
+    /// What the leader has written.
+    pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("leader.log")).unwrap_or_else(|error| format!("(its log can't be read: {error})"))
     }
 
@@ -209,13 +210,27 @@ impl Cluster {
         }
     }
 
+    /// Applies resources.
+    pub async fn apply(&self, resources: Vec<Value>) -> Result<()> {
+        self.connect().await?.call(Method::POST, "/v1/apply", Some(&Value::Array(resources))).await.map(drop)
+    }
+
+    /// What is listed at a path, and then each change of it.
+    pub async fn watch(&self, path: &str) -> Result<Lines> {
+        self.connect().await?.lines(&format!("{path}?watch=true")).await
+    }
+
     /// Deletes a job and waits until its pods are gone.
     pub async fn delete_job(&self, name: &str) -> Result<()> {
+        self.delete_object(&format!("/v1/jobs/{name}")).await
+    }
+
+    /// Deletes what has pods, by its path, and waits until it is gone with them.
+    pub async fn delete_object(&self, path: &str) -> Result<()> {
         let mut connection = self.connect().await?;
-        let path = format!("/v1/jobs/{name}");
         let began = Instant::now();
-        while connection.try_call(Method::DELETE, &path, None).await?.0 != StatusCode::NOT_FOUND {
-            ensure!(began.elapsed() < LIMIT, "job {name} isn't gone after {LIMIT:?}:\n{}", self.log());
+        while connection.try_call(Method::DELETE, path, None).await?.0 != StatusCode::NOT_FOUND {
+            ensure!(began.elapsed() < LIMIT, "{path} isn't gone after {LIMIT:?}:\n{}", self.log());
             sleep(Duration::from_millis(50)).await;
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! cube's figures, measured against what the engine itself can do: `scripts/bench start|exec|logs|job|idle|recover|probes`; and what a leader bears, without an
+//! cube's figures, measured against what the engine itself can do: `scripts/bench start|exec|logs|job|idle|recover|probes|rollout`; and what a leader bears, without an
 //! engine: `scripts/bench scale|lost|scheduler`. README.md in the folder above has what was found.
 //!
 //! Everything is made under a node name of its own and removed at the end, after a failure and after Ctrl-C too. Not a test: what is too slow
@@ -15,6 +15,7 @@ mod podman;
 mod probes;
 mod recover;
 mod report;
+mod rollout;
 mod scale;
 mod scheduler;
 mod start;
@@ -82,6 +83,8 @@ enum Figure {
     },
     /// What a follower's probes cost it.
     Probes(probes::Options),
+    /// A deployment's rolling update under requests: which of them fail, and how long it takes.
+    Rollout(rollout::Options),
     /// A leader with many hollow nodes: pods a second, latencies, cost, recovery. Needs no engine.
     Scale(scale::Options),
     /// How soon the pods of a killed node run elsewhere. Needs no engine.
@@ -103,7 +106,8 @@ async fn main() -> Result<()> {
         | Figure::Job(_)
         | Figure::Idle { .. }
         | Figure::Recover { .. }
-        | Figure::Probes(_) => on_engine(&args).await?,
+        | Figure::Probes(_)
+        | Figure::Rollout(_) => on_engine(&args).await?,
     };
     report.print(args.json);
     Ok(())
@@ -138,6 +142,7 @@ async fn measure(figure: &Figure, engine: &Engine) -> Result<Report> {
         Figure::Idle { pods } => idle::measure(engine, *pods).await,
         Figure::Recover { pods, kills } => recover::measure(engine, *pods, *kills).await,
         Figure::Probes(options) => probes::measure(engine, options).await,
+        Figure::Rollout(options) => rollout::measure(engine, options).await,
         Figure::Scale(_) | Figure::Lost(_) | Figure::Scheduler(_) => unreachable!("these need no engine"),
     }
 }
