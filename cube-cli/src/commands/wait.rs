@@ -33,7 +33,8 @@ use crate::wait::{self, Live};
   cube wait deployment/web --for=available         until enough of its pods are
 
 What can't come any more isn't waited for: a pod that has failed will not be ready.
-kubectl's --for=condition=Ready is the same as --for=ready, and so are condition=Complete and condition=Available.")]
+kubectl's --for=condition=Ready is the same as --for=ready; so are condition=Complete and
+condition=Available.")]
 pub struct Args {
     /// TYPE/NAME..., TYPE NAME..., or TYPE with -l
     #[arg(value_name = "RESOURCE", required_unless_present = "selector")]
