@@ -21,7 +21,7 @@ use crate::wait;
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
   cube rollout status deployment/web                  follow it; 1 if it is rolled back or stuck
-  cube rollout history deployment/web                 the revisions that are kept, the wanted one last
+  cube rollout history deployment/web                 the revisions, the wanted one last
   cube rollout undo deployment/web --to-revision 3    back to one of them
   cube rollout retry deployment/web                   try again what was rolled back
   cube rollout restart deployment/web                 new pods of the same template")]

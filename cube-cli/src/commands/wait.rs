@@ -29,7 +29,7 @@ use crate::wait::{self, Live};
   cube wait pod -l app=web --for=ready             every pod with a label
   cube wait pod/my-job --for=phase=Succeeded       until it has ended well
   cube wait pod/my-pod --for=delete --timeout 5m   until it is gone
-  cube wait job/sum --for=complete                 until as many of its pods have succeeded as it asks for
+  cube wait job/sum --for=complete                 until all of its pods have succeeded
   cube wait deployment/web --for=available         until enough of its pods are
 
 What can't come any more isn't waited for: a pod that has failed will not be ready.
