@@ -2,7 +2,6 @@
 
 mod backup;
 mod connections;
-mod deployments;
 mod disk;
 mod follower_kills;
 mod jobs;
