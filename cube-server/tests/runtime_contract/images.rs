@@ -59,7 +59,7 @@ async fn says(security: Security, script: &str) -> String {
 #[tokio::test]
 async fn a_container_has_its_user_its_groups_and_a_file_system_that_can_t_be_written() {
     let security = Security { user: Some(1234), group: Some(5678), groups: vec![4321], read_only_root: true, ..Security::default() };
-    let said = says(security, "id -u; id -g; id -G; touch /tmp/x").await;
+    let said = says(security, "exec 2>&1; id -u; id -g; id -G; touch /tmp/x").await;
     assert!(said.starts_with("1234\n5678\n5678 4321\n") && said.contains("Read-only file system"), "{said}");
 }
 
