@@ -107,8 +107,8 @@ async fn keep(agent: Agent, dialer: Dialer, router: Router, tasks: Tasks) {
     }
 }
 
-async fn serve(upgraded: Upgraded, router: Router, tasks: &Tasks, end: &CancellationToken) -> hyper::Result<()> {
-    h2::serve(upgraded, router, h2::Executor::new(tasks, end)).await
+async fn serve(upgraded: Upgraded, router: Router, tasks: &Tasks, end: &CancellationToken) -> Result<(), h2::ServeError> {
+    h2::serve(TokioIo::new(upgraded), router, h2::Executor::new(tasks, end)).await
 }
 
 /// The cause with its chain and, from a leader, what to do.

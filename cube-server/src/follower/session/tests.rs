@@ -60,12 +60,15 @@ async fn what_is_no_leader_is_called_so() {
 
 #[tokio::test(start_paused = true)]
 async fn a_leader_that_falls_silent_is_noticed_within_9_seconds() {
-    let (nodes, mut leaders) = tokio::io::duplex(64 * 1024);
-    let (tasks, end) = (Tasks::default(), CancellationToken::new());
-    // The beginning of HTTP/2, then nothing: the client's preface and an empty SETTINGS frame (RFC 9113, section 3.4).
-    leaders.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.expect("room");
-    let began = Instant::now();
-    let serving = h2::serve(TokioIo::new(nodes), Router::new(), h2::Executor::new(&tasks, &end));
-    let ended = tokio::time::timeout(Duration::from_secs(60), serving).await;
-    assert!(ended.is_ok() && began.elapsed() < Duration::from_secs(9), "after {:?}", began.elapsed());
+    // The beginning of HTTP/2: the client's preface and an empty SETTINGS frame (RFC 9113, section 3.4).
+    let (preface, settings) = (&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &b"\0\0\0\x04\0\0\0\0\0"[..]);
+    for said in [vec![], preface[..10].to_vec(), preface.to_vec(), [preface, settings].concat()] {
+        let (nodes, mut leaders) = tokio::io::duplex(64 * 1024);
+        let (tasks, end) = (Tasks::default(), CancellationToken::new());
+        leaders.write_all(&said).await.expect("room");
+        let began = Instant::now();
+        let serving = h2::serve(nodes, Router::new(), h2::Executor::new(&tasks, &end));
+        let ended = tokio::time::timeout(Duration::from_secs(60), serving).await;
+        assert!(ended.is_ok() && began.elapsed() < Duration::from_secs(9), "after {:?} with {} bytes", began.elapsed(), said.len());
+    }
 }

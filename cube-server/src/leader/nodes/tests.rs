@@ -66,7 +66,7 @@ impl Wire {
             tokio::select! {
                 () = ended.cancelled() => {}
                 // How it ends is for the test to see from the other side.
-                _ = h2::serve(TokioIo::new(nodes), router, h2::Executor::new(&tasks, &ended)) => {}
+                _ = h2::serve(nodes, router, h2::Executor::new(&tasks, &ended)) => {}
             }
         });
         self.lead(node, self.sessions.ticket(claim(None)), leaders);

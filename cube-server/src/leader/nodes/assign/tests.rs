@@ -94,7 +94,7 @@ async fn delivery(
     let executor = h2::Executor::new(tasks, &end);
     let nodes_executor = executor.clone();
     tasks.spawn_droppable("node", async move {
-        h2::serve(TokioIo::new(nodes), router, nodes_executor).await.expect("the test ends first");
+        h2::serve(nodes, router, nodes_executor).await.expect("the test ends first");
     });
     let (client, connection) = h2::client(TokioIo::new(leaders), executor).await.expect("a node");
     tasks.spawn_droppable("leader", async move { connection.await.expect("the test ends first") });
