@@ -2,6 +2,7 @@
 
 mod backup;
 mod connections;
+mod deployments;
 mod disk;
 mod follower_kills;
 mod jobs;
