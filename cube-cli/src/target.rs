@@ -12,49 +12,33 @@ pub fn parse_reference(text: &str) -> std::result::Result<ResourceRef, String> {
 
 /// A pod as clap reads it: `pod/web`, or `web` alone.
 pub fn parse_pod(text: &str) -> std::result::Result<Name, String> {
-    if !text.contains('/') {
-        return Name::new(text).map_err(|error| error.to_string());
-    }
-    let reference = parse_reference(text)?;
-    match reference.kind {
-        ResourceKind::Pod => Ok(reference.name),
-        kind => Err(format!("'{text}' is a {kind}, and only a pod can do this")),
-    }
+    parse_one_of(ResourceKind::Pod, text)
 }
 
 /// A cronjob as clap reads it: `cronjob/report`, or `report` alone.
 pub fn parse_cronjob(text: &str) -> std::result::Result<Name, String> {
-    if !text.contains('/') {
-        return Name::new(text).map_err(|error| error.to_string());
-    }
-    let reference = parse_reference(text)?;
-    match reference.kind {
-        ResourceKind::CronJob => Ok(reference.name),
-        kind => Err(format!("'{text}' is a {kind}, and only a cronjob can do this")),
-    }
+    parse_one_of(ResourceKind::CronJob, text)
 }
 
 /// A deployment as clap reads it: `deployment/web`, or `web` alone.
 pub fn parse_deployment(text: &str) -> std::result::Result<Name, String> {
-    if !text.contains('/') {
-        return Name::new(text).map_err(|error| error.to_string());
-    }
-    let reference = parse_reference(text)?;
-    match reference.kind {
-        ResourceKind::Deployment => Ok(reference.name),
-        kind => Err(format!("'{text}' is a {kind}, and only a deployment can do this")),
-    }
+    parse_one_of(ResourceKind::Deployment, text)
 }
 
 /// A node as clap reads it: `node/n1`, or `n1` alone.
 pub fn parse_node(text: &str) -> std::result::Result<Name, String> {
+    parse_one_of(ResourceKind::Node, text)
+}
+
+fn parse_one_of(kind: ResourceKind, text: &str) -> std::result::Result<Name, String> {
     if !text.contains('/') {
         return Name::new(text).map_err(|error| error.to_string());
     }
     let reference = parse_reference(text)?;
-    match reference.kind {
-        ResourceKind::Node => Ok(reference.name),
-        kind => Err(format!("'{text}' is a {kind}, and only a node can do this")),
+    if reference.kind == kind {
+        Ok(reference.name)
+    } else {
+        Err(format!("'{text}' is a {}, and only a {kind} can do this", reference.kind))
     }
 }
 

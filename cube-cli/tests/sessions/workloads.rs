@@ -66,7 +66,11 @@ fn rolled_out() -> Value {
 
 fn rolled_back() -> Value {
     let why = json!({"state": "failed", "at": SINCE, "reason": "made no progress in 3s: exit 3"});
-    deployment(json!({"state": "complete", "at": SINCE}), 2, why)
+    let mut rolled_back = deployment(json!({"state": "complete", "at": SINCE}), 2, why);
+    let progressing = json!({"type": "Progressing", "status": false, "reason": "RolledBack",
+        "message": "rolled back to revision 1: revision 2 made no progress in 3s: exit 3", "lastTransitionTime": ago(30)});
+    rolled_back["status"]["conditions"].as_array_mut().expect("a list").push(progressing);
+    rolled_back
 }
 
 fn stalled() -> Value {
@@ -183,4 +187,237 @@ hint: cube get deployment/NAME says what keeps one waiting
 
 "#]],
     );
+}
+
+fn cronjob() -> Value {
+    let job = json!({"spec": {"template": template()}});
+    json!({"type": "cronjob", "metadata": metadata("nightly", 4),
+        "spec": {"schedule": "30 2 * * *", "timeZone": "Europe/Berlin", "suspend": true, "jobTemplate": job},
+        "status": {"active": ["nightly-29400000"], "lastScheduleTime": ago(7200), "lastSuccessfulTime": ago(3600), "waiting": SINCE}})
+}
+
+fn volume() -> Value {
+    json!({"type": "volume", "metadata": metadata("data", 5), "node": "n1", "usedBy": ["db", "backup"]})
+}
+
+/// A leader with one of each type.
+fn one_of_each(job: fn() -> Value, deployment: fn() -> Value) -> Leader {
+    Leader::start(move |request: &Request, _| {
+        let path = request.line.strip_prefix("GET /v1/").unwrap_or_else(|| panic!("{}", request.line));
+        match path.split(['?', '/']).collect::<Vec<_>>()[..] {
+            ["pods" | "events", ..] => Answer::Json(200, list(7, &[])),
+            ["jobs", "selector=cube.io%2Fcronjob%3Dnightly"] => Answer::Json(200, list(7, &[busy()])),
+            ["jobs"] => Answer::Json(200, list(7, &[job()])),
+            ["jobs", ..] => Answer::Json(200, job()),
+            ["deployments"] => Answer::Json(200, list(7, &[deployment()])),
+            ["deployments", ..] => Answer::Json(200, deployment()),
+            ["cronjobs"] => Answer::Json(200, list(7, &[cronjob()])),
+            ["cronjobs", ..] => Answer::Json(200, cronjob()),
+            ["volumes"] => Answer::Json(200, list(7, &[volume()])),
+            ["volumes", ..] => Answer::Json(200, volume()),
+            _ => Answer::Json(404, refusal("NoRoute", path)),
+        }
+    })
+}
+
+#[test]
+fn jobs_and_cronjobs_are_listed_with_how_far_they_are_and_when_they_are_due() {
+    let leader = one_of_each(failed, rolled_out);
+    let list = |words: &[&str]| cube(&leader.address, &[&["list"], words].concat()).assert().code(0).stderr_eq("");
+    list(&["job"]).stdout_eq(str![[r#"
+NAME   STATUS   COMPLETIONS   DURATION   AGE
+sum    Failed   1/3           [..]s        [..]d
+
+"#]]);
+    list(&["job", "-o", "wide"]).stdout_eq(str![[r#"
+NAME   STATUS   COMPLETIONS   DURATION   ACTIVE   FAILED   IMAGES      REASON                 AGE
+sum    Failed   1/3           [..]s        0        2        busybox:1   BackoffLimitExceeded   [..]d
+
+"#]]);
+    list(&["cronjob"]).stdout_eq(str![[r#"
+NAME      SCHEDULE     TIMEZONE        SUSPEND   ACTIVE   LAST SCHEDULE   NEXT     AGE
+nightly   30 2 * * *   Europe/Berlin   true      1        120m            <none>   [..]d
+
+"#]]);
+    list(&["cronjob", "-o", "wide"]).stdout_eq(str![[r#"
+NAME      SCHEDULE     TIMEZONE        SUSPEND   ACTIVE   LAST SCHEDULE   NEXT     LAST SUCCESS   IMAGES      AGE
+nightly   30 2 * * *   Europe/Berlin   true      1        120m            <none>   60m            busybox:1   [..]d
+
+"#]]);
+}
+
+#[test]
+fn a_job_is_shown_with_why_it_ended() {
+    let leader = one_of_each(failed, rolled_out);
+    cube(&leader.address, &["get", "job/sum"])
+        .assert()
+        .code(0)
+        .stdout_eq(str![[r#"
+Name:        sum
+Status:      Failed
+Created:     2026-01-01T00:00:00Z ([..]d ago)
+Reason:      BackoffLimitExceeded: 2 pods have failed, and 1 may
+Completions: 1/3
+Counts:      0 active, 1 succeeded, 2 failed
+Started:     [..] ([..] ago)
+Ended:       [..] ([..] ago)
+Duration:    [..]s
+
+Manifest:
+  type: job
+  metadata:
+    name: sum
+  spec:
+    completions: 3
+    parallelism: 1
+    backoffLimit: 6
+    completionMode: NonIndexed
+    template:
+      metadata:
+        labels:
+          app: web
+      spec:
+        containers:
+        - name: main
+          image: busybox:1
+          imagePullPolicy: IfNotPresent
+        restartPolicy: Never
+        restart:
+          limit: 10
+        terminationGracePeriodSeconds: 30
+        onNodeLoss: replace
+
+Events:
+  <none>
+
+"#]])
+        .stderr_eq("");
+}
+
+#[test]
+fn a_cronjob_is_shown_with_what_it_waits_for() {
+    let leader = one_of_each(failed, rolled_out);
+    cube(&leader.address, &["get", "cronjob/nightly"])
+        .assert()
+        .code(0)
+        .stdout_eq(str![[r#"
+Name:        nightly
+Created:     2026-01-01T00:00:00Z ([..] ago)
+Schedule:    30 2 * * * (Europe/Berlin)
+Suspended:   yes
+Last:        [..] (120m ago)
+Succeeded:   [..] (60m ago)
+Waiting:     a job that was due at 2026-01-01T00:00:00Z, for the end of the one before
+
+Manifest:
+  type: cronjob
+  metadata:
+    name: nightly
+  spec:
+    schedule: 30 2 * * *
+    timeZone: Europe/Berlin
+    concurrencyPolicy: Allow
+    suspend: true
+    successfulJobsHistoryLimit: 3
+    failedJobsHistoryLimit: 1
+    jobTemplate:
+      spec:
+        parallelism: 1
+        backoffLimit: 6
+        completionMode: NonIndexed
+        template:
+          metadata:
+            labels:
+              app: web
+          spec:
+            containers:
+            - name: main
+              image: busybox:1
+              imagePullPolicy: IfNotPresent
+            restartPolicy: Never
+            restart:
+              limit: 10
+            terminationGracePeriodSeconds: 30
+            onNodeLoss: replace
+
+Jobs:
+  NAME   STATUS    COMPLETIONS   DURATION   AGE
+  sum    Running   1/3           [..]s        [..]d
+
+Events:
+  <none>
+
+"#]])
+        .stderr_eq("");
+}
+
+#[test]
+fn deployments_are_listed_with_how_many_are_ready_and_of_which_revision() {
+    let leader = one_of_each(busy, rolling);
+    let list = |words: &[&str]| cube(&leader.address, &[&["list"], words].concat()).assert().code(0).stderr_eq("");
+    list(&["deployment"]).stdout_eq(str![[r#"
+NAME   READY   UP-TO-DATE   AVAILABLE   AGE
+web    1/2     2            1           [..]d
+
+"#]]);
+    list(&["deployment", "-o", "wide"]).stdout_eq(str![[r#"
+NAME   READY   UP-TO-DATE   AVAILABLE   REVISION   IMAGES      SELECTOR   AGE
+web    1/2     2            1           2          busybox:1   app=web    [..]d
+
+"#]]);
+}
+
+#[test]
+fn a_deployment_is_shown_with_its_revision_and_why_another_was_rolled_back() {
+    let leader = one_of_each(busy, rolled_back);
+    cube(&leader.address, &["get", "deployment/web"])
+        .assert()
+        .code(0)
+        .stdout_eq(str![[r#"
+Name:        web
+Status:      RolledBack
+Created:     2026-01-01T00:00:00Z ([..]d ago)
+Replicas:    2 wanted, 2 there, 2 updated, 2 ready, 2 available
+Revision:    1
+Images:      busybox:1
+Strategy:    RollingUpdate, maxSurge 25%, maxUnavailable 25%
+
+Conditions:
+  Available: True for [..], MinimumReplicasAvailable: 2 of 2 are available
+  Progressing: False for [..], RolledBack: rolled back to revision 1: revision 2 made no progress in 3s: exit 3
+
+Events:
+  <none>
+
+"#]])
+        .stderr_eq("");
+}
+
+#[test]
+fn a_volume_is_listed_and_shown_with_where_its_data_are_and_who_uses_them() {
+    let leader = one_of_each(busy, rolling);
+    cube(&leader.address, &["list", "volume"])
+        .assert()
+        .code(0)
+        .stdout_eq(str![[r#"
+NAME   STATUS   NODE   AGE
+data   Bound    n1     [..]d
+
+"#]])
+        .stderr_eq("");
+    cube(&leader.address, &["get", "volume/data"])
+        .assert()
+        .code(0)
+        .stdout_eq(str![[r#"
+Name:        data
+Status:      Bound
+Created:     2026-01-01T00:00:00Z ([..]d ago)
+Node:        n1
+Used by:     pod/db, pod/backup
+
+Events:
+  <none>
+
+"#]])
+        .stderr_eq("");
 }
