@@ -3,7 +3,7 @@
 //! * `translate.rs`: Docker's words into ours, once.
 //! * `streams.rs`: the answers that go on for long, on connections of their own.
 //! * `exec.rs`: a command in a container, and its end when its client is gone.
-//! * `archive.rs`: a file out of a container.
+//! * `logs.rs`: a container's log, as lines. `archive.rs`: a file out of it.
 //! * `pause.rs`: the sandbox's image. `pull.rs`: everybody else's. `tar.rs`: how Docker takes files.
 //! * `volumes.rs`: volumes, and what they begin with.
 //!
@@ -11,6 +11,7 @@
 
 mod archive;
 mod exec;
+mod logs;
 mod pause;
 mod pull;
 mod streams;
@@ -36,17 +37,15 @@ use cube_api::meta::Uid;
 use cube_api::node::Capacity;
 use cube_api::pod::HostPort;
 use cube_api::quantity::{Bytes, MilliCpu};
-use futures::FutureExt;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use self::streams::JsonLines;
-use super::demux::LogLines;
 use super::{
-    CALL_TIMEOUT, Census, ContainerId, ContainerSpec, EngineInfo, ExecHandle, ExecRequest, HeldImage, Hint, Identity, LogBatch, LogLine,
-    LogRequest, Login, Observed, PodVolumes, PullProgress, RunState, Runtime, RuntimeError, SandboxSpec, Scope, Spare, StopSignal, Volumes,
-    spare_name, user,
+    CALL_TIMEOUT, Census, ContainerId, ContainerSpec, EngineInfo, ExecHandle, ExecRequest, HeldImage, Hint, Identity, LogBatch, LogRequest,
+    Login, Observed, PodVolumes, PullProgress, RunState, Runtime, RuntimeError, SandboxSpec, Scope, Spare, StopSignal, Volumes, spare_name,
+    user,
 };
 use crate::latest;
 use crate::net;
@@ -510,19 +509,7 @@ impl Runtime for Docker {
     }
 
     async fn logs(&self, id: &ContainerId, request: &LogRequest) -> Result<BoxStream<'static, LogBatch>, RuntimeError> {
-        let container = self.inspect(id).await?.ok_or(RuntimeError::Gone)?;
-        let (times, follow) = (u8::from(request.times), u8::from(request.follow));
-        let mut target = format!("/containers/{}/logs?stdout=1&stderr=1&timestamps={times}&follow={follow}", escaped(&id.0));
-        if let Some(tail) = request.tail {
-            target.push_str(&format!("&tail={tail}"));
-        }
-        if let Some(since) = request.since {
-            target.push_str(&format!("&since={}.{:09}", since.as_second().max(0), since.subsec_nanosecond().max(0)));
-        }
-        let body = streams::get(self.socket(), READ_LOG, &target).await?;
-        let log = Log { body, lines: LogLines::new(container.tty, request.times), follow: request.follow, end: None };
-        let batches = stream::unfold(Box::new(log), async |mut log| log.next().await.map(|batch| (batch, log)));
-        Ok(batches.boxed())
+        logs::open(self, id, request).await
     }
 
     async fn read_file(&self, id: &ContainerId, path: &str, most: usize) -> Result<Option<Vec<u8>>, RuntimeError> {
@@ -531,69 +518,6 @@ impl Runtime for Docker {
 
     async fn exec(&self, id: &ContainerId, request: &ExecRequest) -> Result<ExecHandle, RuntimeError> {
         exec::start(self, id, request).await
-    }
-}
-
-const READ_LOG: &str = "read the log";
-
-/// About so many bytes of a log are read at once, if they are there.
-const LOG_BATCH: usize = 64 * 1024;
-
-/// A log on its way.
-struct Log {
-    body: streams::LongBody,
-    lines: LogLines,
-    follow: bool,
-    /// How it ended: there is nothing more to read.
-    end: Option<Result<(), RuntimeError>>,
-}
-
-impl Log {
-    /// The lines that are ready together; none at the end. A problem is told after the lines before it, and is the last.
-    async fn next(&mut self) -> Option<LogBatch> {
-        let mut ready = Vec::new();
-        while ready.is_empty() && self.end.is_none() {
-            // A log that is followed may be silent for days; one that is only read may not.
-            let mut chunk = if self.follow { self.body.next().await } else { self.body.next_within(CALL_TIMEOUT).await };
-            let mut bytes = 0;
-            // Docker sends each line as a chunk of its own.
-            loop {
-                bytes += chunk.as_ref().ok().and_then(Option::as_ref).map_or(0, bytes::Bytes::len);
-                self.take(chunk, &mut ready);
-                if self.end.is_some() || bytes >= LOG_BATCH {
-                    break;
-                }
-                // Polled with no one to wake: the `await` above asks again and registers.
-                match self.body.next().now_or_never() {
-                    Some(next) => chunk = next,
-                    None => break,
-                }
-            }
-        }
-        if !ready.is_empty() {
-            return Some(Ok(ready));
-        }
-        self.end.replace(Ok(()))?.err().map(Err)
-    }
-
-    fn take(&mut self, chunk: Result<Option<bytes::Bytes>, RuntimeError>, ready: &mut Vec<LogLine>) {
-        let whole = match chunk {
-            Ok(Some(chunk)) => {
-                self.lines.push(&chunk);
-                std::iter::from_fn(|| self.lines.next().transpose()).try_for_each(|line| line.map(|line| ready.push(line)))
-            }
-            Ok(None) => {
-                self.end = Some(Ok(()));
-                std::iter::from_fn(|| self.lines.end().transpose()).try_for_each(|line| line.map(|line| ready.push(line)))
-            }
-            Err(error) => {
-                self.end = Some(Err(error));
-                Ok(())
-            }
-        };
-        if let Err(broken) = whole {
-            self.end = Some(Err(RuntimeError::Unavailable { operation: READ_LOG, problem: broken.to_string() }));
-        }
     }
 }
 
