@@ -1,7 +1,8 @@
 //! Who waits for the writer, in lanes that take turns, so that masses of one kind don't hold up another.
 //!
 //! Of 5,000 nodes each may have a report waiting; in one queue the scheduler's next thousand pods, and a person's apply of one, would stand behind
-//! them all. Each commit is of one lane. What people ask for one by one goes before each commit of the others, which then take turns.
+//! them all. Each commit is of one lane. What people ask for one by one goes before each commit of the others, which then take turns. Nodes have fewer
+//! of them: what waits to be placed runs nowhere, and a node whose report waits tells more in the next one.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -28,6 +29,9 @@ pub(super) enum Lane {
 pub(super) const FEW: usize = 16;
 
 const LANES: [Lane; 4] = [Lane::People, Lane::Loops, Lane::Bulk, Lane::Nodes];
+
+/// The turns of the lanes but people's, for ever. A lane in which nothing waits is passed over.
+const TURNS: [Lane; 6] = [Lane::Loops, Lane::Bulk, Lane::Loops, Lane::Bulk, Lane::Loops, Lane::Nodes];
 
 impl Lane {
     /// How many may wait: each is small, but for the bulk, of which the API lets 32 in at a time. Of nodes one for each and some more: 5,000 come
@@ -84,13 +88,18 @@ impl Entrance {
 }
 
 /// What waits for the writer.
-#[derive(Default)]
 pub(super) struct Lanes {
     waiting: [VecDeque<Queued>; 4],
     /// Whether the last turn was people's.
     people_were_last: bool,
-    /// Of the others, the one that had the last turn.
+    /// Which of the [`TURNS`] was the last.
     last: usize,
+}
+
+impl Default for Lanes {
+    fn default() -> Self {
+        Self { waiting: Default::default(), people_were_last: false, last: TURNS.len() - 1 }
+    }
 }
 
 impl Lanes {
@@ -105,12 +114,12 @@ impl Lanes {
     /// The lane whose turn it is; none where nothing waits.
     pub(super) fn next(&mut self) -> Option<Turn<'_>> {
         let people = Lane::People.index();
-        let in_turn = (1..=LANES.len()).map(|step| (self.last + step) % LANES.len());
-        let other = in_turn.filter(|lane| *lane != people).find(|lane| !self.waiting[*lane].is_empty());
+        let mut in_turn = (1..=TURNS.len()).map(|step| (self.last + step) % TURNS.len());
+        let other = in_turn.find(|turn| !self.waiting[TURNS[*turn].index()].is_empty());
         let lane = match other {
-            Some(lane) if self.people_were_last || self.waiting[people].is_empty() => {
-                self.last = lane;
-                lane
+            Some(turn) if self.people_were_last || self.waiting[people].is_empty() => {
+                self.last = turn;
+                TURNS[turn].index()
             }
             Some(_) | None => people,
         };
@@ -160,12 +169,13 @@ mod tests {
             enter(&mut lanes, Lane::Nodes, 300 + number);
             enter(&mut lanes, Lane::Bulk, 200 + number);
         }
-        enter(&mut lanes, Lane::Loops, 100);
-        assert_eq!(turn(&mut lanes), [100]);
+        (0..4).for_each(|number| enter(&mut lanes, Lane::Loops, 100 + number));
+        assert_eq!(turn(&mut lanes), [100, 101]);
         (0..3).for_each(|number| enter(&mut lanes, Lane::People, number));
-        // People before each turn of others, and nobody is left waiting for ever.
+        // People before each turn of others, nobody is left waiting for ever, and nodes have a turn after the loops' third and the bulk's second.
         let turns: Vec<_> = std::iter::from_fn(|| Some(turn(&mut lanes)).filter(|turn| !turn.is_empty())).collect();
-        let expected: [&[i64]; 8] = [&[0, 1], &[200, 201], &[2], &[300, 301], &[202, 203], &[302, 303], &[204, 205], &[304, 305]];
+        let expected: [&[i64]; 9] =
+            [&[0, 1], &[200, 201], &[2], &[102, 103], &[202, 203], &[300, 301], &[204, 205], &[302, 303], &[304, 305]];
         assert_eq!(turns, expected);
         assert!(lanes.is_empty());
     }
