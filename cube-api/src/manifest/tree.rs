@@ -17,7 +17,7 @@ pub(super) const MAX_DEPTH: usize = 64;
 
 /// The most values of a manifest, keys not counted. Small pods written without a blank have 350,000 in 4 MiB; the tree takes about 130 bytes
 /// for each, so that the worst text costs 50 MB while it is read.
-const MAX_VALUES: usize = 400_000;
+pub(super) const MAX_VALUES: usize = 400_000;
 
 /// Line and column in the text, both from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
