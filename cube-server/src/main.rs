@@ -5,6 +5,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use cube_server::options::Options;
 use cube_server::run;
+use mimalloc::MiMalloc;
+
+#[global_allocator]
+static MEMORY: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let options = Options::parse();
