@@ -23,13 +23,12 @@ impl Step<'_> {
         let attempt = self.record.sandbox.attempt;
         let identity = self.record.sandbox.identity.clone();
         let Some(seen) = self.view.sandbox(attempt) else {
-            return match identity {
-                Some(_) => {
-                    self.sandbox_changed("it was removed");
-                    None
-                }
-                None => self.make_sandbox(),
-            };
+            // One can be joined before it is known, and init containers have done their part in that one alone.
+            if identity.is_none() && self.record.initialized == 0 {
+                return self.make_sandbox();
+            }
+            self.sandbox_changed("it was removed");
+            return None;
         };
         let id = seen.id.clone();
         self.record.adopt_ports(&self.pod.spec, &seen.bindings);
