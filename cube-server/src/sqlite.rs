@@ -92,9 +92,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Each pragma with the value that reading it back must give. FULL: an acknowledged write survives a power loss.
 ///
-/// A page is written into the WAL for each commit that changes it, and into the database once for each checkpoint: fewer of these (SQLite's own is each
-/// 1,000 pages) save a busy leader 6 % of its CPU time and half of its waits for the disk. A WAL of so many pages (16 MiB) is read in 20 ms at the
-/// next start. The cache (of SQLite's own 2 MiB) grows to 16 MiB, where a database is so large.
+/// A page is written into the WAL for each commit that changes it, and into the database once for each checkpoint: with SQLite's own, one each 1,000
+/// pages, these were 6 % of a busy leader's CPU time. 4,096 are 16 MiB, which the next start may have to read. The cache grows to as much (for
+/// SQLite's own 2 MiB), where a database is so large.
 const PRAGMAS: [(&str, &str, &str); 7] = [
     ("journal_mode", "WAL", "wal"),
     ("synchronous", "FULL", "2"),

@@ -1,4 +1,4 @@
-//! JSON as a tree, without places: a request's body that is in order, read at a third of the cost of YAML's parser.
+//! JSON as a tree, without places: a request's body that is in order, without YAML's parser, which was an eighth of a busy leader's CPU time.
 //!
 //! Whatever is out of order is `None` here: it is read again by [`super::tree::read`], which knows where each value stands.
 

@@ -10,7 +10,7 @@ use cube_api::pod::{Phase, Pod};
 use cube_api::routes::{ListQuery, WatchEvent};
 use serde_json::{Value, json};
 
-use crate::rig::{BUSYBOX, Engine, Ground, Server, name, node_ready, resources, wait_for};
+use crate::rig::{BUSYBOX, Engine, Ground, Server, name, resources, wait_for};
 
 const REPLICAS: usize = 4;
 /// maxSurge and maxUnavailable.
@@ -122,12 +122,7 @@ async fn updates(client: &Client, leader: &mut Server, seen: &RefCell<Seen>) -> 
 async fn a_leader_killed_in_the_middle_of_an_update_keeps_its_bounds_ends_it_and_forgets_no_revision() {
     let ground = Ground::new();
     let engine = Engine::new();
-    let mut leader = ground.leader("leader");
-    leader.start_ready().await;
-    let mut follower = ground.follower(engine.node(), leader.address);
-    follower.start();
-    let client = ground.client(leader.address);
-    node_ready(&client, engine.node()).await;
+    let (mut leader, _follower, client) = ground.cluster(&engine).await;
     client.apply(&resources(vec![web("one")]), false).await.expect("an apply");
     rolled_out(&client, 1).await;
     let seen = RefCell::new(Seen { pods: BTreeMap::new(), fewest_ready: REPLICAS, most_live: 0, met: BTreeSet::new() });

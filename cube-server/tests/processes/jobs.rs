@@ -6,7 +6,7 @@ use cube_api::client::Client;
 use cube_api::job::{Job, JobConditionKind};
 use serde_json::json;
 
-use crate::rig::{BUSYBOX, Engine, Ground, name, node_ready, resources, wait_for};
+use crate::rig::{BUSYBOX, Engine, Ground, name, resources, wait_for};
 
 /// As many as are kept when they have ended: each is still there to be counted.
 const COMPLETIONS: u32 = 10;
@@ -19,12 +19,7 @@ async fn job(client: &Client) -> Result<Job, String> {
 async fn a_leader_killed_in_the_middle_of_a_job_counts_each_pod_once_and_starts_none_too_many() {
     let ground = Ground::new();
     let engine = Engine::new();
-    let mut leader = ground.leader("leader");
-    leader.start_ready().await;
-    let mut follower = ground.follower(engine.node(), leader.address);
-    follower.start();
-    let client = ground.client(leader.address);
-    node_ready(&client, engine.node()).await;
+    let (mut leader, _follower, client) = ground.cluster(&engine).await;
     let spec = json!({ "restartPolicy": "Never", "containers": [{ "name": "c", "image": BUSYBOX, "command": ["true"] }] });
     let manifest = json!({ "type": "job", "metadata": { "name": "sum" },
         "spec": { "completions": COMPLETIONS, "parallelism": 2, "template": { "spec": spec } } });

@@ -87,6 +87,17 @@ impl Ground {
         Server { address, folder, log: self.path().join(format!("{name}.log")), arguments, log_level: None, child: None }
     }
 
+    /// A leader with a follower on this engine that is Ready, and a client.
+    pub async fn cluster(&self, engine: &Engine) -> (Server, Server, Client) {
+        let mut leader = self.leader("leader");
+        leader.start_ready().await;
+        let mut follower = self.follower(engine.node(), leader.address);
+        follower.start();
+        let client = self.client(leader.address);
+        node_ready(&client, engine.node()).await;
+        (leader, follower, client)
+    }
+
     /// A client of a leader.
     pub fn client(&self, leader: SocketAddr) -> Client {
         Client::new(leader.to_string().parse().expect("an address"), self.token())
