@@ -132,14 +132,27 @@ pub struct Assignment<Spec = PodSpec> {
     pub node: Name,
     /// Its place in the order of this node's assignments: the store's revision when it was made.
     pub generation: Generation,
-    /// Every pod that is bound to the node and not known to be gone.
+    /// Every pod that is bound to the node and not known to be gone, except those that are `unchanged`.
     pub pods: Vec<AssignedPod<Spec>>,
+    /// The rest of the set; none if `pods` are all. Only for a node that [takes it](AssignmentAccepted::takes_unchanged).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unchanged: Option<Unchanged>,
     /// No new pods are to come: the node keeps no sandboxes ready for them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cordoned: bool,
     /// Named volumes that were deleted: the node removes their data and then reports them as `dropped`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub drop_volumes: Vec<Uid>,
+}
+
+/// Pods of an assignment that are in it as they were in an earlier one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Unchanged {
+    /// Which one: a node whose newest assignment is another refuses, and is sent all.
+    pub since: Generation,
+    /// Which pods.
+    pub pods: Vec<Uid>,
 }
 
 /// A pod as its node is told of it.
@@ -261,4 +274,7 @@ pub struct ReportAccepted {
 pub struct AssignmentAccepted {
     /// The generation that the node has now; higher than the one sent if that was old.
     pub generation: Generation,
+    /// Whether the node knows [`Assignment::unchanged`]: one that doesn't would take what is left for the whole set.
+    #[serde(default)]
+    pub takes_unchanged: bool,
 }

@@ -255,10 +255,11 @@ fn the_sessions_messages_are_read_across_versions() {
     let run = serde_json::json!({"uid": uid, "name": "web", "spec": pod["spec"], "want": {"run": {"restarts": 1}}});
     let stop = serde_json::json!({"uid": uid, "name": "web", "spec": pod["spec"], "want": {"stop": {"grace_seconds": 1, "reason": "x"}}});
     is_read_across_versions::<Assignment>(
-        serde_json::json!({"clusterId": uid, "epoch": 3, "node": "n1", "generation": 7, "pods": [run, stop]}),
-        &[],
+        serde_json::json!({"clusterId": uid, "epoch": 3, "node": "n1", "generation": 7, "pods": [run, stop],
+            "unchanged": {"since": 6, "pods": [uid]}}),
+        &["unchanged"],
     );
-    is_read_across_versions::<AssignmentAccepted>(serde_json::json!({"generation": 7}), &[]);
+    is_read_across_versions::<AssignmentAccepted>(serde_json::json!({"generation": 7, "takesUnchanged": true}), &["takesUnchanged"]);
     let status = serde_json::json!({"uid": uid, "sequence": 1, "restarts": 2, "status": pod["status"], "stopped": false});
     let event = serde_json::json!({"sequence": 1, "uid": uid, "pod": "web", "type": "Normal", "reason": "Started", "message": "started",
         "at": "2026-11-21T00:00:00Z"});

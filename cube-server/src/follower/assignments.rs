@@ -9,7 +9,7 @@ use std::sync::{Arc, RwLock};
 
 use cube_api::meta::{Labels, Name, Uid};
 use cube_api::pod::{DEFAULT_GRACE_SECONDS, PodSpec, RestartPolicy, RestartRules};
-use cube_api::session::{AssignedPod, Assignment, AssignmentAccepted, Epoch, Generation, HeldPod, Want, Welcome};
+use cube_api::session::{AssignedPod, Assignment, AssignmentAccepted, Epoch, Generation, HeldPod, Unchanged, Want, Welcome};
 use cube_api::{ApiError, ErrorCode};
 use tokio::sync::{mpsc, oneshot};
 
@@ -120,10 +120,11 @@ impl Assignments {
 
     async fn assign(&mut self, assignment: Assignment) -> Result<AssignmentAccepted, ApiError> {
         if let Some(newer) = self.check(&assignment)? {
-            return Ok(AssignmentAccepted { generation: newer });
+            return Ok(accepted(newer));
         }
-        let Assignment { cluster_id: cluster, epoch, generation, pods, cordoned, drop_volumes, node: _ } = assignment;
-        let assigned: BTreeSet<_> = pods.iter().map(|pod| pod.uid).collect();
+        let Assignment { cluster_id: cluster, epoch, generation, pods, unchanged, cordoned, drop_volumes, node: _ } = assignment;
+        let unchanged = unchanged.map(|unchanged| self.unchanged(epoch, unchanged)).transpose()?.unwrap_or_default();
+        let assigned: BTreeSet<_> = pods.iter().map(|pod| pod.uid).chain(unchanged).collect();
         let mut changed: Vec<KeptPod> = pods.into_iter().filter_map(|pod| self.newly_assigned(pod)).collect();
         let gone: Vec<_> = self.kept.keys().filter(|uid| !assigned.contains(uid)).copied().collect();
         let (done, vanished): (Vec<Uid>, Vec<Uid>) = gone.into_iter().partition(|uid| self.is_stopped(*uid));
@@ -144,7 +145,7 @@ impl Assignments {
         let scope = Scope { cluster, node: self.node.clone() };
         self.context.drops.want(scope.clone(), drop_volumes);
         self.context.spares.tend(scope, cordoned);
-        Ok(AssignmentAccepted { generation })
+        Ok(accepted(generation))
     }
 
     /// The leader has assigned this data folder on the machine where it is now: the kept pods may begin.
@@ -178,6 +179,18 @@ impl Assignments {
         }
         let newer = now.generation.filter(|known| assignment.epoch == now.epoch && assignment.generation < *known);
         Ok(newer)
+    }
+
+    /// The pods of which an assignment says only that they are as they were.
+    fn unchanged(&self, epoch: Epoch, unchanged: Unchanged) -> Result<Vec<Uid>, ApiError> {
+        let now = *self.membership.borrow();
+        let is_newest = epoch == now.epoch && now.generation == Some(unchanged.since);
+        let is_kept = |uid: &Uid| self.kept.get(uid).is_some_and(|kept| kept.current);
+        if !is_newest || !unchanged.pods.iter().all(is_kept) {
+            let message = format!("this node's newest assignment is not generation {} of this leader", unchanged.since.0);
+            return Err(ApiError::new(ErrorCode::Conflict, message));
+        }
+        Ok(unchanged.pods)
     }
 
     /// The pod as it is to be kept, if that is a change.
@@ -323,6 +336,10 @@ fn orphan(uid: Uid, name: Name) -> KeptPod {
 fn differs(known: &[Observed], seen: &[Observed]) -> bool {
     let states = |containers: &[Observed]| containers.iter().map(|c| (c.id.clone(), c.state.clone())).collect::<BTreeMap<_, _>>();
     states(known) != states(seen)
+}
+
+fn accepted(generation: Generation) -> AssignmentAccepted {
+    AssignmentAccepted { generation, takes_unchanged: true }
 }
 
 fn other_cluster(own: cube_api::ClusterId, other: cube_api::ClusterId) -> ApiError {

@@ -332,6 +332,7 @@ impl Bench {
             node: node(),
             generation,
             pods: pods.to_vec(),
+            unchanged: None,
             cordoned: false,
             drop_volumes: Vec::new(),
         }

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use cube_api::ErrorCode;
 use cube_api::pod::{ContainerState, EndReason, Phase, RestartPolicy, WaitReason};
-use cube_api::session::{AssignedPod, Epoch, Generation, Want, Welcome};
+use cube_api::session::{AssignedPod, Assignment, Epoch, Generation, Unchanged, Want, Welcome};
 use futures::StreamExt;
 use tokio::time::Instant;
 

@@ -19,6 +19,48 @@ async fn orphans_go_only_after_an_assignment() {
     bench.wait_for("orphans to go", || bench.fake.everything().is_empty()).await;
 }
 
+/// An assignment that says only that these pods are as they were in generation `since`.
+fn unchanged(bench: &Bench, since: Generation, pods: &[&AssignedPod]) -> Assignment {
+    let pods = pods.iter().map(|pod| pod.uid).collect();
+    Assignment { unchanged: Some(Unchanged { since, pods }), ..bench.assignment(&[]) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_is_said_to_be_unchanged_goes_on_and_one_that_is_not_named_stops() {
+    let bench = Bench::new().await;
+    let (web, db, new) = (pod(1, RestartPolicy::Always), pod(2, RestartPolicy::Always), pod(3, RestartPolicy::Always));
+    let accepted = bench.assign(&[web.clone(), db.clone()]).await;
+    assert!(accepted.takes_unchanged);
+    bench.phase(web.uid, Phase::Running).await;
+    bench.phase(db.uid, Phase::Running).await;
+    let next = unchanged(&bench, accepted.generation, &[&web]);
+    bench.agent.assign(Assignment { pods: vec![new.clone()], ..next }).await.unwrap();
+    bench.phase(new.uid, Phase::Running).await;
+    bench.wait_for("the end of the one that is gone", || bench.is_stopped(db.uid)).await;
+    let tally = bench.fake.tally(web.uid, Some(&name("app")));
+    assert_eq!((tally.starts, tally.live), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_builds_on_an_assignment_that_is_not_the_newest_is_refused_and_changes_nothing() {
+    let bench = Bench::new().await;
+    let (web, db) = (pod(1, RestartPolicy::Always), pod(2, RestartPolicy::Always));
+    let first = bench.assign(&[web.clone(), db.clone()]).await.generation;
+    let second = bench.assign(std::slice::from_ref(&web)).await.generation;
+    bench.phase(web.uid, Phase::Running).await;
+    let later = Assignment { epoch: Epoch(2), ..unchanged(&bench, second, &[&web]) };
+    // On an older one, on one that the node doesn't know, on the newest but with a pod that it doesn't have, and on one of another life of the leader.
+    let of_others =
+        [unchanged(&bench, first, &[]), unchanged(&bench, Generation(second.0 + 100), &[]), unchanged(&bench, second, &[&web, &db]), later];
+    for assignment in of_others {
+        assert_eq!(bench.agent.assign(assignment).await.unwrap_err().code, ErrorCode::Conflict);
+    }
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(bench.fake.tally(web.uid, Some(&name("app"))).live, 1);
+    // What was refused left no trace: the newest is still the second.
+    bench.agent.assign(unchanged(&bench, second, &[&web])).await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_lost_ledger_is_rebuilt_from_what_runs() {
     let mut bench = Bench::new().await;

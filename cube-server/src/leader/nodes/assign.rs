@@ -10,7 +10,7 @@ use axum::body::Body;
 use cube_api::ApiError;
 use cube_api::meta::{Labels, Name, NodeId, Revision, Uid};
 use cube_api::routes::node;
-use cube_api::session::{Assignment, AssignmentAccepted, Want};
+use cube_api::session::{AssignedPod, Assignment, AssignmentAccepted, Generation, Unchanged, Want};
 use cube_api::sources::{Sources, Values};
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
@@ -58,14 +58,21 @@ pub async fn keep_assigned(store: Store, ambient: Ambient, poke: Poke, node: Nam
 struct Delivery {
     node: Name,
     client: SendRequest<Body>,
-    /// Which pods it took, what it is to do with each, with which values and labels, whether more may come, and which volumes go. Specs belong to the
-    /// uids, and values to their revisions: kept as well, they would be a copy of the cluster.
+    /// What it took last; none if that isn't known.
     sent: Option<Sent>,
 }
 
-#[derive(PartialEq, Eq)]
+/// An assignment that a node took.
 struct Sent {
-    pods: Vec<(Uid, Want, Versions, Labels)>,
+    told: Told,
+    generation: Generation,
+    takes_unchanged: bool,
+}
+
+/// What an assignment says of its pods, whether more may come, and which volumes go.
+#[derive(PartialEq, Eq)]
+struct Told {
+    pods: BTreeMap<Uid, (Want, Versions, Labels)>,
     cordoned: bool,
     drop_volumes: Vec<Uid>,
 }
@@ -73,10 +80,24 @@ struct Sent {
 /// Of the values that a pod takes, by secret (true) and name; and of its named volumes.
 type Versions = (Vec<(bool, Name, Revision)>, Vec<Uid>);
 
+impl Told {
+    /// Specs belong to the uids, and values to their revisions: kept as well, they would be a copy of the cluster.
+    fn by<Spec>(assignment: &Assignment<Spec>) -> Self {
+        let of = |pod: &AssignedPod<Spec>| (pod.want.clone(), versions(pod.sources.as_deref()), pod.labels.clone());
+        let pods = assignment.pods.iter().map(|pod| (pod.uid, of(pod))).collect();
+        Self { pods, cordoned: assignment.cordoned, drop_volumes: assignment.drop_volumes.clone() }
+    }
+}
+
 impl Sent {
-    fn of<Spec>(assignment: &Assignment<Spec>) -> Self {
-        let pods = assignment.pods.iter().map(|pod| (pod.uid, pod.want.clone(), versions(pod.sources.as_deref()), pod.labels.clone()));
-        Self { pods: pods.collect(), cordoned: assignment.cordoned, drop_volumes: assignment.drop_volumes.clone() }
+    /// The same assignment to a node that has this one: what it knows of a pod isn't said again.
+    fn followed_by<Spec>(&self, next: &Told, mut assignment: Assignment<Spec>) -> Assignment<Spec> {
+        if self.takes_unchanged {
+            let is_known = |pod: &mut AssignedPod<Spec>| self.told.pods.get(&pod.uid) == next.pods.get(&pod.uid);
+            let pods = assignment.pods.extract_if(.., is_known).map(|pod| pod.uid).collect();
+            assignment.unchanged = Some(Unchanged { since: self.generation, pods });
+        }
+        assignment
     }
 }
 
@@ -93,20 +114,26 @@ impl Delivery {
         Self { node, client, sent: None }
     }
 
-    /// Hands an assignment over, unless the node took the same set already.
+    /// Hands an assignment over, unless the node took the same set already. What a node didn't take, or may have taken, is followed by all.
     async fn deliver(&mut self, assignment: Assignment<impl Serialize>) -> Result<(), ApiError> {
-        let sent = Sent::of(&assignment);
-        if self.sent.as_ref() == Some(&sent) {
-            return Ok(());
-        }
+        let told = Told::by(&assignment);
+        let generation = assignment.generation;
+        let assignment = match self.sent.take() {
+            Some(sent) if sent.told == told => {
+                self.sent = Some(sent);
+                return Ok(());
+            }
+            Some(sent) => sent.followed_by(&told, assignment),
+            None => assignment,
+        };
         let accepted = match tokio::time::timeout(PUT_TIMEOUT, self.put(&assignment)).await {
             Ok(answer) => answer?,
             Err(_) => return Err(unavailable(&self.node, &format!("did not answer within {} s", PUT_TIMEOUT.as_secs()))),
         };
-        if accepted.generation > assignment.generation {
+        if accepted.generation > generation {
             return Err(unavailable(&self.node, &format!("has generation {} already", accepted.generation.0)));
         }
-        self.sent = Some(sent);
+        self.sent = Some(Sent { told, generation, takes_unchanged: accepted.takes_unchanged });
         Ok(())
     }
 

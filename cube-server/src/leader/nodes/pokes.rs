@@ -3,8 +3,8 @@
 //! One task follows the store's changes for all sessions and wakes those of the nodes that a change concerns. Each session following them by
 //! itself would cost sessions x changes: 5,000 nodes that take 150,000 pods would look at some five thousand million.
 //!
-//! A node is woken at once, but in a burst: an assignment is complete, so a node that is to get thirty pods one by one would be sent 465. While
-//! many wait to be placed, those that a node got are told together, at most [`TOGETHER`] after the first of them.
+//! A node is woken at once, but in a burst: an assignment for each pod would be a request, a commit and a report for each. While many wait to be
+//! placed, those that a node got are told together, at most [`TOGETHER`] after the first of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};

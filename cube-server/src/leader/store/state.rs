@@ -228,6 +228,7 @@ impl State {
             node: node.clone(),
             generation: Generation(self.revision.0),
             pods,
+            unchanged: None,
             cordoned,
             drop_volumes: self.volumes_to_drop(node),
         }

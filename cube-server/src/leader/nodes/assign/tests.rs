@@ -29,7 +29,7 @@ async fn join(store: &Store, node_id: u128) {
 #[tokio::test]
 async fn a_session_ends_when_its_node_is_deleted_or_another_data_folder_has_its_name() {
     let tasks = Tasks::default();
-    let take = |generation| Ok(AssignmentAccepted { generation: Generation(generation) });
+    let take = |generation| Ok(accepted(generation, true));
     let node: Name = "n1".parse().expect("a name");
     let limit = Duration::from_secs(10);
     for is_deleted in [true, false] {
@@ -55,6 +55,11 @@ async fn a_session_ends_when_its_node_is_deleted_or_another_data_folder_has_its_
     assert!(tasks.shut_down(limit).await);
 }
 
+/// The answer of a node that knows what an unchanged pod is, or of an older one.
+fn accepted(generation: u64, takes_unchanged: bool) -> AssignmentAccepted {
+    AssignmentAccepted { generation: Generation(generation), takes_unchanged }
+}
+
 fn assignment(generation: u64, pods: usize) -> Assignment {
     let spec = serde_json::json!({ "containers": [{ "name": "app", "image": "busybox" }] });
     let spec: cube_api::pod::PodSpec = serde_json::from_value(spec).expect("a spec");
@@ -72,6 +77,7 @@ fn assignment(generation: u64, pods: usize) -> Assignment {
         node: "n1".parse().expect("a name"),
         generation: Generation(generation),
         pods: pods.collect(),
+        unchanged: None,
         cordoned: false,
         drop_volumes: Vec::new(),
     }
@@ -104,7 +110,7 @@ async fn delivery(
 #[tokio::test]
 async fn a_set_of_pods_is_sent_once_and_again_when_it_changed() {
     let tasks = Tasks::default();
-    let (mut delivery, mut seen) = delivery(&tasks, |generation| Ok(AssignmentAccepted { generation: Generation(generation) })).await;
+    let (mut delivery, mut seen) = delivery(&tasks, |generation| Ok(accepted(generation, false))).await;
     for assignment in [assignment(1, 1), assignment(2, 1), assignment(3, 2)] {
         delivery.deliver(assignment).await.expect("taken");
     }
@@ -112,13 +118,60 @@ async fn a_set_of_pods_is_sent_once_and_again_when_it_changed() {
     assert_eq!(seen.recv().await, Some(assignment(3, 2)));
 }
 
+/// What is left of an assignment when these are known since another one.
+fn after(since: u64, known: &[u128], whole: Assignment) -> Assignment {
+    let known: Vec<_> = known.iter().map(|uid| Uid(uuid::Uuid::from_u128(*uid))).collect();
+    let pods = whole.pods.iter().filter(|pod| !known.contains(&pod.uid)).cloned().collect();
+    Assignment { pods, unchanged: Some(Unchanged { since: Generation(since), pods: known }), ..whole }
+}
+
+#[tokio::test]
+async fn what_a_node_knows_of_a_pod_is_not_said_again() {
+    let tasks = Tasks::default();
+    let (mut delivery, mut seen) = delivery(&tasks, |generation| Ok(accepted(generation, true))).await;
+    let mut stopping = assignment(5, 3);
+    stopping.pods[1].want = Want::Stop { grace_seconds: 1, reason: "deleted by the user".to_owned() };
+    let mut labelled = assignment(6, 3);
+    labelled.pods[0].labels.insert("app".parse().expect("a label"), "web".parse().expect("a value"));
+    for assignment in [assignment(1, 2), assignment(2, 3), assignment(3, 1), assignment(4, 3), stopping.clone(), labelled.clone()] {
+        delivery.deliver(assignment).await.expect("taken");
+    }
+    let told = [
+        assignment(1, 2),
+        after(1, &[0, 1], assignment(2, 3)),
+        after(2, &[0], assignment(3, 1)),
+        after(3, &[0], assignment(4, 3)),
+        after(4, &[0, 2], stopping),
+        after(5, &[2], labelled),
+    ];
+    for expected in told {
+        assert_eq!(seen.recv().await, Some(expected));
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_did_not_take_an_assignment_is_told_all_again() {
+    let tasks = Tasks::default();
+    let (mut delivery, mut seen) = delivery(&tasks, |generation| match generation {
+        2 => Err(ApiError::new(ErrorCode::Conflict, "its newest assignment is another one")),
+        generation => Ok(accepted(generation, true)),
+    })
+    .await;
+    delivery.deliver(assignment(1, 1)).await.expect("taken");
+    delivery.deliver(assignment(2, 2)).await.expect_err("refused");
+    delivery.deliver(assignment(3, 2)).await.expect("taken");
+    for expected in [assignment(1, 1), after(1, &[0], assignment(2, 2)), assignment(3, 2)] {
+        assert_eq!(seen.recv().await, Some(expected));
+    }
+}
+
 #[tokio::test]
 async fn what_a_node_refused_is_sent_again() {
     let tasks = Tasks::default();
     let (mut delivery, mut seen) = delivery(&tasks, |generation| match generation {
         1 => Err(ApiError::new(ErrorCode::Busy, "the disk is slow")),
-        2 => Ok(AssignmentAccepted { generation: Generation(5) }),
-        generation => Ok(AssignmentAccepted { generation: Generation(generation) }),
+        2 => Ok(accepted(5, true)),
+        generation => Ok(accepted(generation, true)),
     })
     .await;
     assert_eq!(delivery.deliver(assignment(1, 1)).await.expect_err("refused").message, "the disk is slow");
