@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use cube_api::ErrorCode;
 use cube_api::meta::{ClusterId, Instance, NodeId, Uid};
 use cube_api::node::Usage;
 use cube_api::pod::PodStatus;
@@ -12,7 +13,7 @@ use cube_api::session::{NodeFacts, PodReport, Report, ReportAccepted};
 use tokio::sync::Notify;
 
 use crate::ambient::Ambient;
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, Jitter};
 use crate::follower::agent::{LeaderLink, LinkError};
 use crate::follower::ledger::{Ledger, Membership};
 use crate::follower::machine::Measured;
@@ -26,6 +27,9 @@ const EVENTS_AT_ONCE: usize = 200;
 
 /// The waits before a report is sent again.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
+
+/// The wait after the leader had more reports at a time than it takes: it is well, and has just made this one wait for its turn.
+const BUSY: Duration = Duration::from_secs(1);
 
 /// How long the leader may take to answer; its commit takes milliseconds.
 const ANSWER_LIMIT: Duration = Duration::from_secs(15);
@@ -185,7 +189,7 @@ impl Reporter {
                 self.wait_for_poke(sources.link.as_ref()).await;
                 continue;
             };
-            match send(sources.link.as_ref(), &report).await {
+            let wait = match send(sources.link.as_ref(), &report).await {
                 Ok(accepted) => {
                     if !cause.is_empty() {
                         tracing::info!("the leader takes reports again");
@@ -203,9 +207,13 @@ impl Reporter {
                         tracing::warn!(error = now, "the leader doesn't take a report; sending it again until it does");
                         cause = now;
                     }
+                    let random = sources.ambient.random();
+                    match error {
+                        LinkError::Refused(refusal) if refusal.code == ErrorCode::Busy => Jitter::from_random(random).spread(BUSY),
+                        LinkError::Refused(_) | LinkError::Unreachable { .. } => backoff.next(random),
+                    }
                 }
-            }
-            let wait = backoff.next(sources.ambient.random());
+            };
             tokio::select! {
                 biased;
                 () = self.shared.hurry.notified() => {}

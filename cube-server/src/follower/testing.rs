@@ -56,6 +56,8 @@ impl Source for Clock {
 pub struct Leader {
     pub away: AtomicBool,
     pub refuses: AtomicBool,
+    /// It has more reports at a time than it takes.
+    pub is_busy: AtomicBool,
     pub calls: AtomicU64,
     pub rests: AtomicU64,
     pub pods: Mutex<BTreeMap<Uid, PodReport>>,
@@ -75,6 +77,9 @@ impl LeaderLink for Leader {
         }
         if self.refuses.load(Ordering::Relaxed) {
             return Err(LinkError::Refused(ApiError::new(ErrorCode::Conflict, "superseded")));
+        }
+        if self.is_busy.load(Ordering::Relaxed) {
+            return Err(LinkError::Refused(ApiError::new(ErrorCode::Busy, "the leader is reading 128 reports")));
         }
         self.dropped.lock().unwrap().extend(&report.dropped);
         *self.trouble.lock().unwrap() = report.facts.trouble.clone();

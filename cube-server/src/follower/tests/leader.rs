@@ -126,6 +126,21 @@ async fn a_report_is_sent_until_accepted_and_not_too_often() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_leader_that_is_busy_for_long_is_told_soon_after() {
+    let bench = Bench::new().await;
+    bench.leader.is_busy.store(true, Ordering::Relaxed);
+    let web = pod(1, RestartPolicy::Always);
+    bench.assign(std::slice::from_ref(&web)).await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let calls = bench.leader.calls.load(Ordering::Relaxed);
+    assert!((450..800).contains(&calls), "{calls} tries in ten minutes");
+    bench.leader.is_busy.store(false, Ordering::Relaxed);
+    let began = Instant::now();
+    bench.phase(web.uid, Phase::Running).await;
+    assert!(began.elapsed() <= Duration::from_secs(2), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn other_clusters_and_older_leaders_are_refused() {
     let bench = Bench::new().await;
     let other = cube_api::ClusterId(uuid::Uuid::from_u128(8));

@@ -1,5 +1,6 @@
 //! How the API refuses: errors as JSON with the request's id, and extractors that say no in the API's own words.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -12,10 +13,11 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use cube_api::manifest::MAX_BYTES;
 use cube_api::meta::Name;
+use cube_api::session::Report;
 use cube_api::{ApiError, ErrorCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::Api;
@@ -32,6 +34,43 @@ const SMALL_BODY: u64 = 64 * 1024;
 
 /// The most larger bodies at a time, with all that is made of them until they are answered. Each has up to 4 MiB.
 pub(super) const LARGE_BODIES: usize = 32;
+
+/// The most reports of nodes at a time, from their first byte until they are answered: some commits full of them. While 5,000 nodes start their pods,
+/// reports come faster than they are written. One that waits at its node grows no older there, and says more when it comes; those that waited
+/// here were most of the leader's memory.
+pub(super) const REPORTS: usize = 128;
+
+/// A report that didn't come in until then is made anew. Shorter, by what a commit may take, than the 15 s that a node waits for its answer.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How many of a kind may be read at a time, and how long the next one waits for its turn.
+#[derive(Clone)]
+pub(super) struct Places {
+    free: Arc<Semaphore>,
+    most: usize,
+    wait: Duration,
+    what: &'static str,
+}
+
+impl Places {
+    pub(super) fn for_large_bodies() -> Self {
+        Self { free: Arc::new(Semaphore::new(LARGE_BODIES)), most: LARGE_BODIES, wait: BODY_TIMEOUT, what: "large bodies" }
+    }
+
+    pub(super) fn for_reports() -> Self {
+        Self { free: Arc::new(Semaphore::new(REPORTS)), most: REPORTS, wait: REPORT_TIMEOUT, what: "reports" }
+    }
+
+    async fn take(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        match tokio::time::timeout(self.wait, self.free.clone().acquire_owned()).await {
+            Ok(place) => Ok(place.expect("it is never closed")),
+            Err(_) => {
+                let message = format!("the leader is reading {} {}, the most at a time", self.most, self.what);
+                Err(ApiError::new(ErrorCode::Busy, message).hint("try again in a moment"))
+            }
+        }
+    }
+}
 
 /// An [`ApiError`] as a response. [`identify`] writes its body, because only it knows the request's id.
 #[derive(Debug)]
@@ -69,6 +108,17 @@ impl IntoResponse for Refusal {
         let mut response = self.0.code.status().into_response();
         response.extensions_mut().insert(self.0);
         response
+    }
+}
+
+#[cfg(test)]
+impl Places {
+    pub(super) async fn take_all(&self) -> OwnedSemaphorePermit {
+        self.free.clone().acquire_many_owned(self.most as u32).await.expect("it is never closed")
+    }
+
+    pub(super) fn are_free(&self) -> bool {
+        self.free.available_permits() == self.most
     }
 }
 
@@ -154,7 +204,7 @@ async fn whole(body: Body, api: &Api) -> Result<(Bytes, Option<OwnedSemaphorePer
         return Err(too_large());
     }
     let is_large = size.upper().is_none_or(|upper| upper > SMALL_BODY);
-    let place = if is_large { Some(place_among_large_ones(api).await?) } else { None };
+    let place = if is_large { Some(api.large_bodies.take().await?) } else { None };
     match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BYTES).collect()).await {
         Ok(Ok(collected)) => Ok((collected.to_bytes(), place)),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
@@ -162,16 +212,6 @@ async fn whole(body: Body, api: &Api) -> Result<(Bytes, Option<OwnedSemaphorePer
         Err(_) => {
             let message = format!("the body didn't arrive within {} s", BODY_TIMEOUT.as_secs());
             Err(ApiError::new(ErrorCode::BadRequest, message).hint("apply it in several parts"))
-        }
-    }
-}
-
-async fn place_among_large_ones(api: &Api) -> Result<OwnedSemaphorePermit, ApiError> {
-    match tokio::time::timeout(BODY_TIMEOUT, api.large_bodies.clone().acquire_owned()).await {
-        Ok(place) => Ok(place.expect("it is never closed")),
-        Err(_) => {
-            let message = format!("the leader is reading {LARGE_BODIES} large bodies, the most at a time");
-            Err(ApiError::new(ErrorCode::Busy, message).hint("try again in a moment"))
         }
     }
 }
@@ -185,5 +225,17 @@ impl<T: DeserializeOwned> FromRequest<Api> for JsonBody<T> {
         let (body, place) = whole(request.into_body(), api).await?;
         let bad = |error: serde_json::Error| ApiError::new(ErrorCode::BadRequest, format!("the body can't be read: {error}"));
         Ok(Self(serde_json::from_slice(&body).map_err(bad)?, place))
+    }
+}
+
+/// What a node reports, with its places: keep them until it is written.
+pub(super) struct Reported(pub Report, pub (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>));
+
+impl FromRequest<Api> for Reported {
+    type Rejection = Refusal;
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Refusal> {
+        let place = api.reports.take().await?;
+        let JsonBody(report, large) = JsonBody::from_request(request, api).await?;
+        Ok(Self(report, (place, large)))
     }
 }

@@ -22,16 +22,14 @@ mod streams;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
-
 use axum::Router;
 use axum::middleware;
 use axum::routing::{get, post};
 use cube_api::Node;
 use cube_api::auth::Keys;
 use cube_api::routes::{self, VersionInfo};
-use tokio::sync::Semaphore;
 
+use self::answers::Places;
 use super::metrics::Metrics;
 use super::nodes::Nodes;
 use super::store::Store;
@@ -53,15 +51,18 @@ pub struct Api {
     /// Where logs and execs are relayed; ends watches when the server stops.
     tasks: Tasks,
     metrics: Metrics,
-    /// Bodies that are no trifle and in memory at the same time.
-    large_bodies: Arc<Semaphore>,
+    /// For bodies that are no trifle.
+    large_bodies: Places,
+    /// For reports of nodes, whatever their size.
+    reports: Places,
 }
 
 impl Api {
     /// Of this leader.
     pub fn new(store: Store, nodes: Nodes, keys: Keys, ambient: Ambient, tasks: Tasks) -> Self {
         let metrics = Metrics::new(&store);
-        Self { store, nodes, keys, ambient, tasks, metrics, large_bodies: Arc::new(Semaphore::new(answers::LARGE_BODIES)) }
+        let (large_bodies, reports) = (Places::for_large_bodies(), Places::for_reports());
+        Self { store, nodes, keys, ambient, tasks, metrics, large_bodies, reports }
     }
 
     /// Where the connections that lead here are counted.

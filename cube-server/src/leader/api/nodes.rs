@@ -6,11 +6,11 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use cube_api::auth::Role;
 use cube_api::routes::{CordonQuery, DeleteNodeQuery, DrainQuery, ListQuery, NodePatch};
-use cube_api::session::{Announcement, Report, ReportAccepted, UPGRADE, WELCOME_HEADER};
+use cube_api::session::{Announcement, ReportAccepted, UPGRADE, WELCOME_HEADER};
 use cube_api::{ApiError, ErrorCode, Node};
 use hyper::upgrade::OnUpgrade;
 
-use super::answers::{Ask, JsonBody, Named, Refusal};
+use super::answers::{Ask, JsonBody, Named, Refusal, Reported};
 use super::lists::{self, Nodes};
 use super::{Api, access};
 
@@ -58,12 +58,12 @@ pub(super) async fn report(
     State(api): State<Api>,
     Extension(role): Extension<Role>,
     Named(node): Named,
-    JsonBody(report, _place): JsonBody<Report>,
+    Reported(report, places): Reported,
 ) -> Result<Json<ReportAccepted>, Refusal> {
     access::must_be(&role, &node)?;
     api.nodes.may_report(&node, report.node_id, report.instance)?;
     let usage = report.usage;
-    let accepted = api.store.report(node.clone(), report).await?;
+    let accepted = api.store.report(node.clone(), report, places).await?;
     api.nodes.note_usage(node, usage);
     Ok(Json(accepted))
 }

@@ -113,7 +113,7 @@ impl Leader {
             events: Vec::new(),
             dropped: Vec::new(),
         };
-        self.store.report(name("n1"), report).await.expect("a report");
+        self.store.report(name("n1"), report, ()).await.expect("a report");
     }
 
     /// Waits until the state is so; how much time passed since the start.

@@ -490,8 +490,13 @@ impl Store {
     }
 
     /// Takes a node's report: facts, statuses of its own pods only, events once each. A pod that was retired and is `stopped` goes.
-    pub async fn report(&self, node: Name, report: Report) -> Result<ReportAccepted, StoreError> {
-        self.write(Lane::Nodes, "take a node's report", move |draft| report::take(draft, &node, report)).await
+    /// `place` is kept while the report is in memory: one whose sender has hung up still waits for the writer.
+    pub async fn report(&self, node: Name, report: Report, place: impl Send + 'static) -> Result<ReportAccepted, StoreError> {
+        let take = move |draft: &mut Draft<'_>| {
+            let _place = place;
+            report::take(draft, &node, report)
+        };
+        self.write(Lane::Nodes, "take a node's report", take).await
     }
 
     /// Events, in the order in which the leader learnt of their newest occurrence, oldest first.

@@ -59,14 +59,30 @@ async fn a_body_that_drips_is_refused_after_a_minute() {
 #[tokio::test(start_paused = true)]
 async fn large_bodies_are_read_so_many_at_a_time_and_small_ones_meanwhile() {
     let leader = Leader::start().await;
-    let places = leader.api.large_bodies.clone().acquire_many_owned(super::super::answers::LARGE_BODIES as u32).await.expect("open");
+    let places = leader.api.large_bodies.take_all().await;
     leader.apply(json!([pod("small", "nginx", "a")])).await;
     let large = || Body::from(format!("{}{}", json!([pod("large", "nginx", "a")]), " ".repeat(1 << 20)));
     let error = refused(leader.as_admin(Method::POST, "/v1/apply", large()).await, ErrorCode::Busy).await;
     assert!(error.hint.is_some());
     drop(places);
     assert_eq!(leader.as_admin(Method::POST, "/v1/apply", large()).await.status(), StatusCode::OK);
-    assert_eq!(leader.api.large_bodies.available_permits(), super::super::answers::LARGE_BODIES, "the place comes back");
+    assert!(leader.api.large_bodies.are_free(), "the place comes back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_report_that_finds_no_place_in_time_is_told_to_come_again_before_its_node_gives_up() {
+    let leader = Leader::start().await;
+    let node = leader.credential(&Role::Node(name("n1")));
+    let report = async || leader.send(Method::POST, "/v1/nodes/n1/report", Some(&node), "{".into()).await;
+    let places = leader.api.reports.take_all().await;
+    let began = tokio::time::Instant::now();
+    refused(report().await, ErrorCode::Busy).await;
+    assert_eq!(began.elapsed().as_secs(), 10);
+    // What people ask for has its own places.
+    leader.apply(json!([pod("small", "nginx", "a")])).await;
+    drop(places);
+    refused(report().await, ErrorCode::BadRequest).await;
+    assert!(leader.api.reports.are_free(), "the place comes back");
 }
 
 #[tokio::test]

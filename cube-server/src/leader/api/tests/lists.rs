@@ -71,7 +71,7 @@ impl Leader {
             events: Vec::new(),
             dropped: Vec::new(),
         };
-        self.api.store.report(name("n1"), report).await.expect("a report that is taken");
+        self.api.store.report(name("n1"), report, ()).await.expect("a report that is taken");
     }
 }
 

@@ -295,7 +295,7 @@ impl ByHand {
         let report =
             Report { node_id, instance: None, cluster_id, facts, usage: None, pods: vec![pod], events: Vec::new(), dropped: Vec::new() };
         // One that is lost is refused, and joins before it says it again.
-        drop(self.store.report(node, report).await);
+        drop(self.store.report(node, report, ()).await);
     }
 
     fn is_heard(&self, row: &PodRow) -> bool {

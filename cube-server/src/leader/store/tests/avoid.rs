@@ -66,7 +66,7 @@ impl Stage {
         pod.status.containers.push(container);
         let mut report = self.leader.report(number);
         report.pods.push(pod);
-        self.leader.store.report(node, report).await.expect("a report");
+        self.leader.store.report(node, report, ()).await.expect("a report");
     }
 
     async fn crashes_on(&mut self, number: u128) {

@@ -260,7 +260,7 @@ async fn what_must_not_run_twice_and_was_deleted_after_the_backup_is_not_run_aga
     leader.store.delete_pod(name("job"), DeleteQuery::default()).await.expect("a delete");
     let mut report = leader.report(1);
     report.pods.push(pod_report(uid, 1, Phase::Succeeded, true));
-    leader.store.report(name("n1"), report).await.expect("a report");
+    leader.store.report(name("n1"), report, ()).await.expect("a report");
     let (leader, _) = leader.restore(&backup, Timestamp::now()).await;
     let announcement = Announcement { cluster_id: Some(leader.store.cluster_id()), ..announcement("n1", 1, "machine-1") };
     leader.store.join(announcement, false).await.expect("a node that may join");
@@ -280,7 +280,7 @@ async fn a_restart_after_a_restore_is_one_more_than_those_that_the_backup_does_n
     let (leader, _) = leader.restore(&backup, Timestamp::now()).await;
     let mut report = leader.report(1);
     report.pods.push(PodReport { restarts: Some(2), ..pod_report(uid, 1, Phase::Running, false) });
-    leader.store.report(name("n1"), report).await.expect("a report");
+    leader.store.report(name("n1"), report, ()).await.expect("a report");
     leader.store.restart_pod(name("web")).await.expect("a restart");
     let wants: Vec<_> = leader.store.assignment(&name("n1")).pods.into_iter().map(|pod| pod.want).collect();
     assert_eq!(wants, [Want::Run { restarts: 3 }], "its node acts on a higher number only");

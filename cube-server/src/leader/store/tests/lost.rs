@@ -32,7 +32,7 @@ impl Leader {
     pub(super) async fn says(&self, node_id: u128, uid: Uid, sequence: u64, phase: Phase, stopped: bool) {
         let mut report = self.report(node_id);
         report.pods.push(pod_report(uid, sequence, phase, stopped));
-        self.store.report(name(&format!("n{node_id}")), report).await.expect("a report");
+        self.store.report(name(&format!("n{node_id}")), report, ()).await.expect("a report");
     }
 
     pub(super) fn shown(&self, pod: &str) -> Arc<PodRow> {
@@ -223,7 +223,7 @@ async fn a_lost_nodes_late_word_changes_nothing_until_it_joins_again() {
     // Sent before it was cut off: would the pod be running there, it ought to have been replaced.
     let mut late = leader.report(2);
     late.pods.push(pod_report(uid, 2, Phase::Running, false));
-    let refused = refusal(leader.store.report(name("n2"), late).await);
+    let refused = refusal(leader.store.report(name("n2"), late, ()).await);
     assert_eq!(refused.message, "node 'n2' was silent for so long that it is lost: its pods may have been replaced");
     assert_eq!(leader.store.read(Clone::clone), before);
     leader.join("n2", 2).await;
@@ -270,7 +270,7 @@ async fn what_must_not_run_twice_is_given_up_when_its_node_is_back_without_it() 
     report.pods = [started, service].map(|uid| pod_report(uid, 1, Phase::Running, false)).to_vec();
     let running = json!({"name": "c", "image": "busybox", "state": {"running": {"startedAt": "2026-11-21T00:00:00Z"}}, "restartCount": 0});
     report.pods[0].status.containers = vec![serde_json::from_value(running).expect("a container's status")];
-    leader.store.report(name("n1"), report).await.expect("a report");
+    leader.store.report(name("n1"), report, ()).await.expect("a report");
 
     leader.store.join(holding(&leader, &[(bound, "bound"), (started, "started")]), false).await.expect("a node that may join");
     assert_eq!(leader.shown("started").pod.metadata.uid, started, "its node has it");

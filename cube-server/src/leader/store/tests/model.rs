@@ -76,7 +76,7 @@ async fn take(leader: Leader, step: &Step) -> Leader {
             let mut report = leader.report(known.unwrap_or(1));
             let uids: Vec<_> = leader.store.read(|state| state.pods.keys().copied().collect());
             report.pods = uids.into_iter().map(|uid| pod_report(uid, sequence, phase, stopped)).collect();
-            refused_at_most(leader.store.report(name(nodes[node]), report).await);
+            refused_at_most(leader.store.report(name(nodes[node]), report, ()).await);
         }
         Step::Join { node, node_id } => {
             refused_at_most(leader.store.join(announcement(nodes[node], node_id, "machine"), false).await);

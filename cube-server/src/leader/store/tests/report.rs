@@ -26,17 +26,17 @@ async fn a_report_that_comes_twice_counts_once_also_over_a_restart_of_the_leader
     let mut report = leader.report(1);
     report.pods.push(pod_report(uid, 5, Phase::Running, false));
     report.events = vec![event(uid, 2, "crashed"), event(uid, 3, "crashed"), event(uid, 1, "first")];
-    let answer = leader.store.report(name("n1"), report.clone()).await.expect("a report");
+    let answer = leader.store.report(name("n1"), report.clone(), ()).await.expect("a report");
     assert_eq!(answer.events_through, 3);
     let leader = leader.restart().await;
-    let answer = leader.store.report(name("n1"), report.clone()).await.expect("the same report");
+    let answer = leader.store.report(name("n1"), report.clone(), ()).await.expect("the same report");
     assert_eq!(answer.events_through, 3);
     let seen: Vec<_> =
         leader.events("pod/web").await.into_iter().filter(|event| event.source == "n1").map(|event| (event.message, event.count)).collect();
     assert_eq!(seen, [("first".to_owned(), 1), ("crashed".to_owned(), 2)]);
     let mut late = leader.report(1);
     late.pods.push(pod_report(uid, 4, Phase::Pending, false));
-    leader.store.report(name("n1"), late).await.expect("an older report");
+    leader.store.report(name("n1"), late, ()).await.expect("an older report");
     assert_eq!(leader.store.pod(&name("web")).expect("a pod").pod.status.phase, Phase::Running);
 }
 
@@ -48,7 +48,7 @@ async fn a_report_that_comes_after_a_newer_one_changes_nothing_though_the_newer_
     for (sequence, phase) in [(1, Phase::Running), (3, Phase::Running), (2, Phase::Failed)] {
         let mut report = leader.report(1);
         report.pods.push(pod_report(uid, sequence, phase, false));
-        leader.store.report(name("n1"), report).await.expect("a report");
+        leader.store.report(name("n1"), report, ()).await.expect("a report");
     }
     assert_eq!(leader.store.pod(&name("web")).expect("a pod").pod.status.phase, Phase::Running);
 }
@@ -61,7 +61,7 @@ async fn an_end_from_before_a_restart_that_was_asked_for_frees_no_room() {
     let take = async |sequence, restarts, phase| {
         let mut report = leader.report(1);
         report.pods.push(PodReport { restarts, ..pod_report(uid, sequence, phase, false) });
-        leader.store.report(name("n1"), report).await.expect("a report");
+        leader.store.report(name("n1"), report, ()).await.expect("a report");
         let unfinished = leader.store.read(|state| state.load(&name("n1")).map(|load| load.unfinished));
         (leader.store.pod(&name("web")).expect("a pod").pod.status.phase, unfinished)
     };
@@ -82,7 +82,7 @@ async fn a_report_of_nothing_new_writes_nothing() {
     let leader = Leader::start().await;
     leader.join("n1", 1).await;
     let before = leader.store.read(|state| state.revision);
-    leader.store.report(name("n1"), leader.report(1)).await.expect("a report");
+    leader.store.report(name("n1"), leader.report(1), ()).await.expect("a report");
     assert_eq!(leader.store.read(|state| state.revision), before);
 }
 
@@ -95,12 +95,12 @@ async fn a_node_speaks_of_its_own_pods_only() {
     let mut report = leader.report(2);
     report.pods.push(pod_report(uid, 1, Phase::Failed, true));
     report.events.push(event(uid, 1, "not mine"));
-    leader.store.report(name("n2"), report).await.expect("a report");
+    leader.store.report(name("n2"), report, ()).await.expect("a report");
     assert_eq!(leader.store.pod(&name("web")).expect("a pod").pod.status.phase, Phase::Pending);
     assert_eq!(leader.reasons("pod/web").await, ["Created", "Scheduled"]);
     let mut foreign = leader.report(1);
     foreign.cluster_id = other_cluster();
-    assert!(refusal(leader.store.report(name("n1"), foreign).await).message.contains("belongs to cluster"));
+    assert!(refusal(leader.store.report(name("n1"), foreign, ()).await).message.contains("belongs to cluster"));
 }
 
 #[tokio::test]
@@ -110,7 +110,7 @@ async fn a_pod_that_was_not_retired_stays_though_its_node_says_stopped() {
     let uid = leader.run_on("n1", pod("web", "nginx", "a")).await;
     let mut report = leader.report(1);
     report.pods.push(pod_report(uid, 1, Phase::Failed, true));
-    leader.store.report(name("n1"), report).await.expect("a report");
+    leader.store.report(name("n1"), report, ()).await.expect("a report");
     assert_eq!(leader.store.pod(&name("web")).expect("still there").pod.status.phase, Phase::Failed);
     assert_eq!(leader.store.read(|state| state.node_view(&state.nodes[&name("n1")]).pods), 0, "a finished pod uses nothing");
 }
@@ -129,11 +129,11 @@ async fn restart_counts_never_fall_when_a_node_comes_back_with_a_new_data_folder
     };
     let mut report = leader.report(1);
     report.pods.push(counted(9, 7));
-    leader.store.report(name("n1"), report).await.expect("a report");
+    leader.store.report(name("n1"), report, ()).await.expect("a report");
     leader.store.join(announcement("n1", 2, "machine-1"), false).await.expect("the same machine");
     let mut report = leader.report(2);
     report.pods.push(PodReport { status: PodStatus { message: Some("new".to_owned()), ..counted(1, 0).status }, ..counted(1, 0) });
-    leader.store.report(name("n1"), report).await.expect("a report that counts from the beginning");
+    leader.store.report(name("n1"), report, ()).await.expect("a report that counts from the beginning");
     let status = leader.store.pod(&name("web")).expect("a pod").pod.status.clone();
     assert_eq!((status.message.as_deref(), status.containers[0].restart_count), (Some("new"), 7));
 }
@@ -162,7 +162,7 @@ async fn events_are_forgotten_after_7_days_and_beyond_200_of_an_object() {
     let uid = leader.run_on("n1", pod("web", "nginx", "a")).await;
     let mut report = leader.report(1);
     report.events = (1..=250).map(|i| NodeEvent { at: clock.now(), ..event(uid, i, &format!("number {i}")) }).collect();
-    leader.store.report(name("n1"), report).await.expect("a report");
+    leader.store.report(name("n1"), report, ()).await.expect("a report");
     assert_eq!(leader.store.collect_garbage().await.expect("a pass"), 1 + 52, "the node's old one; 250 and the leader's two over 200");
     let left = leader.events("pod/web").await;
     assert_eq!((left.len(), left[0].message.as_str(), left[199].message.as_str()), (200, "number 51", "number 250"));
@@ -190,7 +190,7 @@ async fn a_node_speaks_of_itself_and_of_no_other_node() {
     leader.join("n2", 2).await;
     let mut report = leader.report(1);
     report.events = vec![NodeEvent { pod: name("n2"), ..event(cube_api::Uid::NONE, 1, "found something") }];
-    leader.store.report(name("n1"), report).await.expect("a report");
+    leader.store.report(name("n1"), report, ()).await.expect("a report");
     let said: Vec<_> = leader.events("node/n1").await.into_iter().map(|event| event.message).collect();
     assert!(said.iter().any(|message| message == "found something"), "{said:?}");
     assert!(leader.events("node/n2").await.iter().all(|event| event.message != "found something"));
@@ -232,7 +232,7 @@ async fn a_flood_of_events_is_bounded_without_waiting_for_the_hourly_pass() {
     for flood in 0..6 {
         let mut report = leader.report(1);
         report.events.extend((1..=2_000).map(|number| node_event(web, flood * 2_000 + number)));
-        leader.store.report(name("n1"), report).await.expect("a report");
+        leader.store.report(name("n1"), report, ()).await.expect("a report");
     }
     let kept = leader.store.figures().await.expect("figures").events;
     assert!(kept < 4_000, "{kept} of 12,000 events of one pod are kept");
@@ -263,7 +263,7 @@ async fn a_report_that_tells_of_nothing_but_use_is_no_write() {
     let before = looked_at().await;
     for cpu in 0..100 {
         report.usage = Some(Usage { cpu: MilliCpu(cpu), ..Usage::default() });
-        leader.store.report(name("n1"), report.clone()).await.expect("a report");
+        leader.store.report(name("n1"), report.clone(), ()).await.expect("a report");
     }
     assert_eq!(looked_at().await, before, "the log of the database would grow by a page for each commit");
     assert_eq!(leader.store.read(|state| state.nodes[&name("n1")].usage), None, "nor is it the store's to keep");
@@ -281,7 +281,7 @@ async fn a_node_that_was_kept_before_anything_was_kept_back_offers_all_it_has_un
     assert_eq!((node.allocatable, node.allocatable.cpu, node.allocatable.disk), (node.capacity, MilliCpu(4_000), Bytes(0)));
     let mut report = leader.report(1);
     report.facts.allocatable = Some(Capacity { cpu: MilliCpu(3_900), ..node.capacity });
-    leader.store.report(name("n1"), report).await.expect("a report");
+    leader.store.report(name("n1"), report, ()).await.expect("a report");
     let allocatable = leader.store.read(|state| state.nodes[&name("n1")].allocatable);
     assert_eq!(allocatable, Capacity { cpu: MilliCpu(3_900), ..node.capacity });
 }
@@ -293,7 +293,7 @@ async fn a_report_that_says_nothing_new_writes_nothing() {
     let written = async || leader.store.figures().await.expect("figures").files.1;
     let before = written().await;
     for _ in 0..3 {
-        leader.store.report(name("n1"), leader.report(1)).await.expect("a report");
+        leader.store.report(name("n1"), leader.report(1), ()).await.expect("a report");
     }
     assert_eq!(written().await, before, "bytes of the WAL");
 }

@@ -83,11 +83,11 @@ async fn on_a_full_disk_new_work_is_refused_and_deletes_reports_and_conditions_g
     assert_eq!(leader.store.read(|state| state.nodes[&name("n1")].condition.clone()), sick);
     let mut report = leader.report(1);
     report.pods.push(pod_report(web, 1, Phase::Running, false));
-    leader.store.report(name("n1"), report).await.expect("a report");
+    leader.store.report(name("n1"), report, ()).await.expect("a report");
     leader.store.delete_pod(name("web"), DeleteQuery::default()).await.expect("a delete");
     let mut report = leader.report(1);
     report.pods.push(pod_report(web, 2, Phase::Succeeded, true));
-    leader.store.report(name("n1"), report).await.expect("the report of its end");
+    leader.store.report(name("n1"), report, ()).await.expect("the report of its end");
     assert!(leader.store.pod(&name("web")).is_none());
 }
 
@@ -111,7 +111,7 @@ async fn thousands_of_deletes_and_reports_fit_into_the_reserve() {
     for piece in Vec::from_iter::<Vec<Uid>>(retired).chunks(100) {
         let mut report = leader.report(1);
         report.pods.extend(piece.iter().map(|uid| pod_report(*uid, 1, Phase::Succeeded, true)));
-        leader.store.report(name("n1"), report).await.expect("a report");
+        leader.store.report(name("n1"), report, ()).await.expect("a report");
     }
     assert_eq!(leader.store.read(|state| state.pods.values().filter(|row| row.retired.is_some()).count()), 0);
     assert!(disk.pieces() > 0, "something is left of the reserve");
@@ -197,7 +197,7 @@ async fn old_events_make_room_on_a_full_disk_and_the_newest_stay() {
     };
     let mut report = leader.report(1);
     report.events.extend((1..=5_000).map(event));
-    leader.store.report(name("n1"), report).await.expect("a report");
+    leader.store.report(name("n1"), report, ()).await.expect("a report");
     disk.fill(1);
     fill_up(&leader).await;
     tokio::time::sleep(Duration::from_secs(60)).await;

@@ -59,7 +59,7 @@ impl Leader {
         self.store.delete_pod(name(pod), DeleteQuery::default()).await.expect("a delete");
         let mut report = self.report(1);
         report.pods = vec![pod_report(uid, sequence, Phase::Running, true)];
-        self.store.report(name("n1"), report).await.expect("a report");
+        self.store.report(name("n1"), report, ()).await.expect("a report");
     }
 }
 
@@ -140,7 +140,7 @@ async fn a_volume_is_deleted_when_no_pod_uses_it_and_goes_with_its_nodes_word() 
     let mut report = leader.report(1);
     report.dropped = told;
     for _ in 0..2 {
-        leader.store.report(name("n1"), report.clone()).await.expect("a report");
+        leader.store.report(name("n1"), report.clone(), ()).await.expect("a report");
     }
     assert_eq!((leader.has_volume(), leader.lacks("two"), leader.store.assignment(&name("n1")).drop_volumes), (false, None, vec![]));
     assert_eq!(leader.reasons("volume/db").await, ["Created", "Deleting", "Deleted"]);

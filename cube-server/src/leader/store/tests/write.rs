@@ -51,7 +51,7 @@ async fn a_refused_or_failing_write_does_not_hurt_the_others_of_its_batch() {
     let (first, refused, failed, last) = futures::join!(
         leader.store.apply(vec![pod("first", "nginx", "a")], false),
         leader.store.restart_pod(name("nobody")),
-        leader.store.report(name("n1"), unreal),
+        leader.store.report(name("n1"), unreal, ()),
         leader.store.apply(vec![pod("last", "nginx", "a")], false),
     );
     assert!(first.is_ok() && last.is_ok());
@@ -110,7 +110,7 @@ async fn a_bound_pod_whose_spec_changes_leaves_when_its_node_has_stopped_it() {
     assert_eq!(leader.store.pod(&name("web")).expect("a pod").pod.metadata.uid, new.metadata.uid);
     let mut report = leader.report(1);
     report.pods.push(pod_report(old, 1, Phase::Succeeded, true));
-    leader.store.report(name("n1"), report).await.expect("a report");
+    leader.store.report(name("n1"), report, ()).await.expect("a report");
     assert_eq!(leader.store.read(|state| state.pods.keys().copied().collect::<Vec<_>>()), [new.metadata.uid]);
     assert_eq!(leader.reasons("pod/web").await, ["Created", "Scheduled", "Replaced", "Created", "Stopped"]);
 }
@@ -208,7 +208,7 @@ async fn a_pod_is_not_bound_where_a_restart_took_the_room_after_the_scheduler_lo
     let finished = leader.run_on("n1", pod("web", "nginx", "a")).await;
     let mut report = leader.report(1);
     report.pods.push(pod_report(finished, 1, Phase::Succeeded, false));
-    leader.store.report(name("n1"), report).await.expect("a report");
+    leader.store.report(name("n1"), report, ()).await.expect("a report");
     let uid = leader.apply(pod("next", "nginx", "a")).await.1.metadata.uid;
     leader.store.restart_pod(name("web")).await.expect("there is room: nothing is placed yet");
     let bind = Placing::Bind { uid, node: name("n1"), reason: "it fitted".to_owned() };
@@ -228,7 +228,7 @@ async fn a_port_that_a_node_chose_is_taken_as_one_that_a_pod_asks_for_until_its_
         let mut report = leader.report(1);
         report.pods.push(pod_report(holder, sequence, phase, false));
         report.pods[0].status.host_ports = ports.into();
-        leader.store.report(name("n1"), report).await.expect("a report");
+        leader.store.report(name("n1"), report, ()).await.expect("a report");
     };
     let taken = || leader.store.read(|state| state.load(&name("n1")).map(|load| load.host_ports.values().sum::<u32>()));
     assert_eq!(taken(), Some(0), "none is known yet");
@@ -253,7 +253,7 @@ async fn a_finished_pod_that_is_restarted_has_its_room_before_its_node_says_so()
     let mut report = leader.report(1);
     report.pods.push(pod_report(uid, 1, Phase::Failed, false));
     report.pods[0].status.reason = Some("CrashLimit".to_owned());
-    leader.store.report(name("n1"), report).await.expect("a report");
+    leader.store.report(name("n1"), report, ()).await.expect("a report");
     let used = |store: &Store| {
         store.read(|state| state.load(&name("n1")).map(|load| (load.unfinished, load.reserved.cpu.0, load.host_ports.len())))
     };
@@ -271,7 +271,7 @@ async fn a_finished_pod_is_not_restarted_where_another_has_its_room() {
     let old = leader.run_on("n1", pod("web", "nginx", "a")).await;
     let mut report = leader.report(1);
     report.pods.push(pod_report(old, 1, Phase::Succeeded, false));
-    leader.store.report(name("n1"), report).await.expect("a report");
+    leader.store.report(name("n1"), report, ()).await.expect("a report");
     leader.run_on("n1", pod("next", "nginx", "a")).await;
     let before = leader.store.read(Clone::clone);
     let error = refusal(leader.store.restart_pod(name("web")).await);
@@ -290,7 +290,7 @@ async fn a_taken_name_is_refused_with_a_remedy_unless_it_is_the_same_machine_and
     assert!(error.hint.is_some_and(|hint| hint.contains("--name")));
     assert_eq!(refusal(join(2, "machine-2", false).await).code, ErrorCode::Conflict);
     join(2, "machine-1", false).await.expect("the same machine takes its name back");
-    let error = refusal(leader.store.report(name("n1"), leader.report(1)).await);
+    let error = refusal(leader.store.report(name("n1"), leader.report(1), ()).await);
     assert!(error.message.contains("superseded"), "{}", error.message);
     let mut stranger = announcement("n3", 3, "machine-3");
     stranger.cluster_id = Some(other_cluster());
