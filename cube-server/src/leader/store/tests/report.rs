@@ -1,5 +1,6 @@
 //! What nodes report: once each, in order, of their own pods only. And what is kept of events.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 
 use cube_api::event::EventKind;
@@ -7,9 +8,13 @@ use cube_api::node::{Capacity, Usage};
 use cube_api::pod::ContainerStatus;
 use cube_api::quantity::{Bytes, MilliCpu};
 use cube_api::session::NodeEvent;
+use cube_api::{ApiError, ErrorCode};
+use futures::poll;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
+use super::super::draft::Draft;
+use super::super::lanes::Lane;
 use super::*;
 use crate::ambient::Source;
 
@@ -38,6 +43,27 @@ async fn a_report_that_comes_twice_counts_once_also_over_a_restart_of_the_leader
     late.pods.push(pod_report(uid, 4, Phase::Pending, false));
     leader.store.report(name("n1"), late, ()).await.expect("an older report");
     assert_eq!(leader.store.pod(&name("web")).expect("a pod").pod.status.phase, Phase::Running);
+}
+
+/// Nodes hang up when they have waited for long, and come with another report: each in memory has to count as one.
+#[tokio::test]
+async fn a_report_whose_sender_has_hung_up_keeps_its_place_until_the_writer_took_it() {
+    let leader = Leader::start().await;
+    leader.join("n1", 1).await;
+    let (go_on, until) = std::sync::mpsc::channel();
+    let hold = move |_: &mut Draft<'_>| until.recv().map_err(|_| ApiError::new(ErrorCode::Internal, "the test has failed"));
+    let mut writer = pin!(leader.store.write(Lane::People, "hold the writer", hold));
+    assert!(poll!(writer.as_mut()).is_pending());
+    let place = Arc::new(());
+    let mut waits = Box::pin(leader.store.report(name("n1"), leader.report(1), place.clone()));
+    assert!(poll!(waits.as_mut()).is_pending());
+    drop(waits);
+    assert_eq!(Arc::strong_count(&place), 2);
+    go_on.send(()).expect("the writer waits");
+    writer.await.expect("it goes on");
+    // Reports are taken in their order.
+    leader.store.report(name("n1"), leader.report(1), ()).await.expect("a report");
+    assert_eq!(Arc::strong_count(&place), 1);
 }
 
 #[tokio::test]
