@@ -8,7 +8,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cube_api::meta::{Name, Revision, Uid};
+use cube_api::Object;
+use cube_api::job::JobStatus;
+use cube_api::meta::{Metadata, Name, Revision, Uid};
 use cube_api::node::{Cordon, Node};
 use cube_api::pod::{DRAINED, EndReason, NODE_LOST, OnNodeLoss, Phase, RestartPolicy};
 use cube_server::follower::runtime::fake::{Fake, Tally};
@@ -18,6 +20,7 @@ use futures::FutureExt;
 
 use crate::images::PROBED;
 use crate::machine::LOST_AFTER;
+use crate::owners;
 use crate::workload::Belief;
 use crate::world::World;
 
@@ -52,7 +55,7 @@ pub fn violation(promise: &'static str, seen: impl Into<String>) -> Violation {
     Violation { promise, seen: seen.into() }
 }
 
-fn ensure(holds: bool, promise: &'static str, seen: impl FnOnce() -> String) -> Result<(), Violation> {
+pub fn ensure(holds: bool, promise: &'static str, seen: impl FnOnce() -> String) -> Result<(), Violation> {
     if holds { Ok(()) } else { Err(violation(promise, seen())) }
 }
 
@@ -72,6 +75,8 @@ pub struct Checks {
     lives: BTreeMap<Uid, (RestartPolicy, u64)>,
     /// Those that were on a node when it was lost and don't wait for it, or were drained from one: others may take their place.
     lost: BTreeSet<Uid>,
+    /// Deployments and jobs.
+    owners: BTreeMap<Uid, Arc<Object>>,
     /// The nodes that take no pods.
     cordons: BTreeMap<Name, Cordon>,
     /// Where a pod's containers were first seen.
@@ -196,7 +201,7 @@ impl Checks {
                 }
                 Ok(())
             }
-            Changed::Object { .. } => Ok(()),
+            Changed::Object { before, after } => self.note_owner(world, before.as_deref(), after),
             Changed::Pod { before, after } => {
                 let row = before.as_ref().or(after.as_ref()).expect("a change has a side");
                 let (uid, name) = (row.pod.metadata.uid, row.pod.metadata.name.clone());
@@ -215,13 +220,50 @@ impl Checks {
                 match after {
                     Some(row) => {
                         self.lives.insert(uid, (row.pod.spec.restart_policy, row.restarts));
-                        self.rows.insert(uid, row);
+                        self.rows.insert(uid, row.clone());
+                        self.check_owned(before.as_deref(), &row)
                     }
-                    None => drop(self.rows.remove(&uid)),
+                    None => {
+                        self.rows.remove(&uid);
+                        Ok(())
+                    }
                 }
-                Ok(())
             }
         }
+    }
+
+    fn note_owner(&mut self, world: &World, before: Option<&Object>, after: Option<Arc<Object>>) -> Result<(), Violation> {
+        let Some(object) = after else {
+            before.iter().for_each(|before| drop(self.owners.remove(&before.metadata().uid)));
+            return Ok(());
+        };
+        let Metadata { uid, revision, .. } = object.metadata();
+        let reference = object.reference();
+        match (&*object, before) {
+            (Object::Deployment(deployment), _) => {
+                let rollout = deployment.status.rollout.as_ref();
+                world.trace.note("leader", format_args!("r{revision} {reference} {}: {rollout:?}", short(*uid)));
+            }
+            (Object::Job(job), before) => {
+                let JobStatus { active, succeeded, failed, .. } = job.status;
+                world.trace.note("leader", format_args!("r{revision} {reference} {}: {active} {succeeded} {failed}", short(*uid)));
+                let counted = before.and_then(Object::job).map_or((0, 0), |job| (job.status.succeeded, job.status.failed));
+                ensure(counted.0 <= succeeded && counted.1 <= failed, "JO2", || {
+                    format!("{reference}: {counted:?} of its pods were counted, then {:?}", (succeeded, failed))
+                })?;
+            }
+            (Object::Secret(_) | Object::Config(_) | Object::Volume(_) | Object::CronJob(_), _) => {}
+        }
+        self.owners.insert(*uid, object);
+        Ok(())
+    }
+
+    /// What a deployment's bounds mean for a pod of it that has changed.
+    fn check_owned(&self, before: Option<&PodRow>, after: &PodRow) -> Result<(), Violation> {
+        let owner = after.pod.metadata.owner.as_ref().and_then(|owner| self.owners.get(&owner.uid));
+        let Some(deployment) = owner.and_then(|object| object.deployment()) else { return Ok(()) };
+        let is_cordoned = after.pod.placement.node.as_ref().is_some_and(|node| self.cordons.contains_key(node));
+        owners::check_pod(deployment, before, after, is_cordoned, self.rows.values())
     }
 
     fn note_cordon(&mut self, world: &World, before: Option<&Node>, after: Option<&Node>) {
@@ -312,6 +354,7 @@ impl Checks {
                 }
             }
         }
+        owners::check_state(&world.owned, state)?;
         for name in state.nodes.keys() {
             let Some(load) = state.load(name) else { continue };
             let Reserved { cpu, memory, disk } = load.reserved;

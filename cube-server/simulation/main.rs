@@ -8,6 +8,7 @@ mod images;
 mod machine;
 mod network;
 mod operator;
+mod owners;
 mod rest;
 mod run;
 mod summary;

@@ -10,6 +10,7 @@ use cube_server::follower::runtime::fake::Resident;
 use cube_server::leader::store::{PodRow, State};
 
 use crate::checks::{Violation, short, told, violation};
+use crate::owners;
 use crate::world::{STRANGERS, World};
 
 /// A container that just began or ended is said to be so within this time: of several crash loops there is always one that just did.
@@ -36,6 +37,7 @@ pub fn unmet(world: &World, unsaid: &mut Unsaid) -> Vec<String> {
         unmet.extend(state.pods.values().filter_map(|row| problem(world, row)));
         unmet.extend(state.nodes.values().flat_map(|node| undrained(state, node)));
         unmet.extend(leftovers(world, state));
+        unmet.extend(owners::unmet(state));
         unmet.extend(compare_mirror(world, state));
         unmet
     })

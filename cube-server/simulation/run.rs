@@ -28,6 +28,8 @@ pub struct Outcome {
     pub rested_after: Duration,
     pub faults: BTreeMap<&'static str, u64>,
     pub counts: Counts,
+    /// Deployments and jobs.
+    pub owners: u64,
     /// Events of the watch, and how often it was opened.
     pub watched: (u64, u64),
     pub trace: Vec<String>,
@@ -56,6 +58,7 @@ pub fn run(settings: &Settings) -> Outcome {
         rested_after: simulated.saturating_sub(healed_at),
         faults: faults.happened,
         counts: world.expected.counts(),
+        owners: world.owned.made(),
         watched: world.mirror.counts(),
         trace: world.trace.lines(),
         hash: world.trace.hash(),

@@ -11,8 +11,10 @@ pub struct Summary {
     pub seeds: u64,
     pub simulated: Duration,
     pub slowest_rest: Duration,
-    /// Lives of pods.
+    /// Lives of pods that users made themselves.
     pub pods: u64,
+    /// Deployments and jobs.
+    pub owners: u64,
     /// Writes.
     pub acknowledged: u64,
     /// Answers that didn't come.
@@ -30,6 +32,7 @@ impl Summary {
         self.simulated += outcome.simulated;
         self.slowest_rest = self.slowest_rest.max(outcome.rested_after);
         self.pods += outcome.counts.pods;
+        self.owners += outcome.owners;
         self.acknowledged += outcome.counts.acknowledged;
         self.unknown += outcome.counts.unknown;
         self.events += outcome.watched.0;
@@ -46,6 +49,7 @@ impl Summary {
             format!("seeds             {}", self.seeds),
             format!("simulated         {:.1} h, {:.0} s in a second", simulated / 3_600.0, simulated / took.as_secs_f64()),
             format!("pods              {} lives, {} writes acknowledged, {} answers lost", self.pods, self.acknowledged, self.unknown),
+            format!("owners            {} deployments and jobs", self.owners),
             format!("watched           {} changes, {} times begun or resumed", self.events, self.watches),
             format!("slowest recovery  {:.0} s after the last fault", self.slowest_rest.as_secs_f64()),
             format!("faults            {}", self.faults.values().sum::<u64>()),

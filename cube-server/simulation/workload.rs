@@ -20,7 +20,6 @@ use serde_json::{Value, json};
 
 use crate::client::{Client, Failure};
 use crate::images::{Image, PROBED};
-use crate::operator::{self, Order};
 use crate::trace::Trace;
 
 /// What the leader said is done.
@@ -216,9 +215,9 @@ fn container(dice: &mut StdRng, images: &[Image], number: usize) -> Value {
     container
 }
 
-/// Does what each user wants.
-pub async fn run(users: Vec<User>, orders: Vec<Order>, hands: Hands<'_>) {
-    // The operator is one of them.
+/// Does what each user wants, while others do what they do.
+pub async fn run(users: Vec<User>, others: impl Future<Output = ()>, hands: &Hands<'_>) {
+    // The others are one more.
     hands.expected.inner().users = users.len() + 1;
     let all = users.iter().map(|user| async {
         for (pause, wish) in &user.wishes {
@@ -227,11 +226,11 @@ pub async fn run(users: Vec<User>, orders: Vec<Order>, hands: Hands<'_>) {
         }
         hands.expected.inner().users -= 1;
     });
-    let operator = async {
-        operator::run(&orders, &hands).await;
+    let others = async {
+        others.await;
         hands.expected.inner().users -= 1;
     };
-    futures::future::join(futures::future::join_all(all), operator).await;
+    futures::future::join(futures::future::join_all(all), others).await;
     hands.trace.note("client", "the users are done");
 }
 

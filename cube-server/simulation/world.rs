@@ -7,6 +7,7 @@ use cube_api::meta::{ClusterId, Labels, Name, Uid};
 use cube_server::follower::runtime::fake::Fake;
 use cube_server::follower::runtime::{Identity, Scope};
 use cube_server::tasks::Tasks;
+use futures::FutureExt;
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -15,6 +16,7 @@ use crate::clock::{self, Clock, Offset};
 use crate::images;
 use crate::machine::{LEADER, Machine, Role, Site};
 use crate::operator;
+use crate::owners::{self, Owned};
 use crate::trace::Trace;
 use crate::watcher::{self, Mirror};
 use crate::workload::{self, Expected, Hands};
@@ -50,6 +52,7 @@ pub struct World {
     /// The leader's first.
     pub machines: Vec<Arc<Machine>>,
     pub expected: Expected,
+    pub owned: Owned,
     pub mirror: Mirror,
     /// Last: the disks go when nobody writes any more.
     _disks: TempDir,
@@ -90,19 +93,21 @@ impl World {
             let lives = machine.clone();
             sim.host(machine.name.as_str(), move || lives.clone().live());
         }
-        let (expected, mirror) = (Expected::default(), Mirror::default());
+        let (expected, owned, mirror) = (Expected::default(), Owned::default(), Mirror::default());
         let users = workload::users(&mut clock::dice(seed, "users"), settings.pods, settings.length, &catalogue);
+        let owners = owners::users(&mut clock::dice(seed, "owners"), settings.length);
         let orders = operator::orders(&mut clock::dice(seed, "operator"), settings.nodes, settings.length);
         let ambient = clock::ambient(&clock, &Offset::drawn(&mut clocks), clock::dice(seed, CLIENT));
-        let (given, shown, told) = (expected.clone(), mirror.clone(), trace.clone());
+        let (given, kept, shown, told) = (expected.clone(), owned.clone(), mirror.clone(), trace.clone());
         sim.client(CLIENT, async move {
             let client = Client::new(ambient.clone());
             let watching = watcher::run(client.clone(), shown, told.clone());
             let hands = Hands { client: &client, ambient: &ambient, expected: &given, trace: &told };
-            futures::future::join(watching, workload::run(users, orders, hands)).await;
+            let others = futures::future::join(owners::run(owners, &kept, &hands), operator::run(&orders, &hands)).map(|_| ());
+            futures::future::join(watching, workload::run(users, others, &hands)).await;
             Ok(())
         });
-        Self { sim, clock, trace, machines, expected, mirror, _disks: disks }
+        Self { sim, clock, trace, machines, expected, owned, mirror, _disks: disks }
     }
 
     /// Lets a tick go by.

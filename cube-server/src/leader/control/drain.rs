@@ -1,15 +1,16 @@
 //! Moves the pods of nodes that are drained.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cube_api::meta::{ResourceKind, Revision, Uid};
+use cube_api::meta::{Name, ResourceKind, Revision, Uid};
 use cube_api::node::{Drain, Node};
 use cube_api::pod::Strategy;
+use cube_api::status;
 
 use super::{AGAIN_AFTER, SessionView, log_failure, news};
-use crate::leader::plan::deployment::moves_its_pods;
+use crate::leader::plan::deployment::{moves_its_pods, why_it_is_not_moved};
 use crate::leader::plan::drain::{Draining, Elsewhere, asked, passes};
 use crate::leader::plan::schedule::Candidate;
 use crate::leader::store::{Change, Changed, DrainPass, NodeLoad, PodRow, State, Store};
@@ -55,13 +56,15 @@ struct Leaving {
     node: Arc<Node>,
     drain: Drain,
     pods: Vec<Arc<PodRow>>,
-    /// Those of them that the deployment loop takes away.
-    moved: BTreeSet<Uid>,
+    /// Those of them that the deployment loop takes away, and what keeps each of them there.
+    moved: BTreeMap<Uid, String>,
 }
 
 impl Snapshot {
     fn of(state: &State) -> Self {
-        let draining: Vec<_> = state.nodes.values().filter_map(|node| Leaving::of(state, node)).collect();
+        let is_drained = |node: &&Arc<Node>| node.cordon.as_ref().is_some_and(|cordon| cordon.draining().is_some());
+        let drained = state.nodes.values().filter(is_drained).map(|node| node.name.clone()).collect();
+        let draining: Vec<_> = state.nodes.values().filter_map(|node| Leaving::of(state, node, &drained)).collect();
         let (revision, fenced) = (state.revision, state.fence.is_some());
         if draining.is_empty() {
             return Self { revision, draining, first: Vec::new(), nodes: Vec::new(), fenced };
@@ -86,20 +89,25 @@ impl Snapshot {
 }
 
 impl Leaving {
-    fn of(state: &State, node: &Arc<Node>) -> Option<Self> {
+    fn of(state: &State, node: &Arc<Node>, drained: &BTreeSet<Name>) -> Option<Self> {
         let drain = node.cordon.as_ref()?.draining()?.clone();
         let bound = state.load(&node.name).into_iter().flat_map(|load| &load.bound);
         let pods: Vec<_> = bound.filter_map(|uid| state.pods.get(uid)).filter(|row| row.uses_its_node()).cloned().collect();
-        let moved = pods.iter().filter(|row| is_moved(state, row)).map(|row| row.pod.metadata.uid).collect();
+        let moved = pods.iter().filter_map(|row| Some((row.pod.metadata.uid, why_left_to_its_owner(state, row, drained)?))).collect();
         Some(Self { node: node.clone(), drain, pods, moved })
     }
 }
 
-/// Whether the deployment loop takes a pod away, or has begun to.
-fn is_moved(state: &State, row: &PodRow) -> bool {
-    let Some(owner) = row.pod.metadata.owner.as_ref().filter(|owner| owner.kind == ResourceKind::Deployment) else { return false };
-    let deployment = state.object(owner.kind, &owner.name).and_then(|object| object.deployment());
-    deployment.is_some_and(|deployment| row.pod.metadata.deletion_requested_at.is_some() || moves_its_pods(deployment))
+/// What keeps a pod there that the deployment loop takes away, or has begun to; none of any other.
+fn why_left_to_its_owner(state: &State, row: &PodRow, drained: &BTreeSet<Name>) -> Option<String> {
+    let owner = row.pod.metadata.owner.as_ref().filter(|owner| owner.kind == ResourceKind::Deployment)?;
+    let object = state.object(owner.kind, &owner.name)?;
+    let deployment = object.deployment()?;
+    if row.pod.metadata.deletion_requested_at.is_none() && !moves_its_pods(deployment) {
+        return None;
+    }
+    let pods = state.owned_by(&owner.uid).map(|row| &**row);
+    Some(why_it_is_not_moved(row, &object.reference(), pods, drained))
 }
 
 /// Whether a drain begins.
@@ -119,7 +127,7 @@ fn matters(change: &Change) -> bool {
     match &change.object {
         Changed::Pod { before: Some(before), after: Some(after) } => {
             let facts = |row: &PodRow| (row.is_finished(), row.retired.clone(), row.pod.placement.node.clone());
-            facts(before) != facts(after)
+            facts(before) != facts(after) || (after.pod.metadata.owner.is_some() && awaited(before) != awaited(after))
         }
         Changed::Pod { before: _, after: _ } => true,
         Changed::Node { before: Some(before), after: Some(after) } => {
@@ -132,4 +140,9 @@ fn matters(change: &Change) -> bool {
         Changed::Node { before: _, after: _ } => true,
         Changed::Object { .. } => false,
     }
+}
+
+/// What may change what is said of a pod in whose place a deployment makes this one.
+fn awaited(row: &PodRow) -> (bool, Option<&str>, String) {
+    (row.pod.is_ready(), row.pod.placement.waiting_for.as_deref(), status::of_pod(&row.pod))
 }

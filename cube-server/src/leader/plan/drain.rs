@@ -15,7 +15,7 @@
 //! some would be down while they wait for others; and of what turns out badly on the other nodes (an image that isn't there) the rest is spared, for
 //! a person has time to call it off.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cube_api::meta::{Name, Uid};
@@ -41,14 +41,14 @@ pub struct Draining<'a> {
     pub connected: bool,
     /// What it runs or stops, in the order in which it was accepted.
     pub pods: &'a [Arc<PodRow>],
-    /// Those of them that their deployment takes away: each when there is another in its place.
-    pub moved: &'a BTreeSet<Uid>,
+    /// Those of them that their deployment takes away, each when there is another in its place; and what keeps it there until then.
+    pub moved: &'a BTreeMap<Uid, String>,
 }
 
 impl Draining<'_> {
-    /// Whether a pod is its deployment's to take away; a drain by force doesn't wait for that.
-    fn leaves_to_its_owner(&self, row: &PodRow) -> bool {
-        !self.drain.force && self.moved.contains(&row.pod.metadata.uid)
+    /// What keeps a pod that is its deployment's to take away; a drain by force doesn't wait for that.
+    fn left_to_its_owner(&self, row: &PodRow) -> Option<&str> {
+        self.moved.get(&row.pod.metadata.uid).filter(|_| !self.drain.force).map(String::as_str)
     }
 }
 
@@ -69,7 +69,7 @@ pub struct Elsewhere<'a> {
 pub fn passes(draining: &[Draining<'_>], elsewhere: Elsewhere<'_>) -> Vec<DrainPass> {
     let Elsewhere { first, nodes, strategy, fenced } = elsewhere;
     let connected = draining.iter().filter(|node| node.connected);
-    let going = connected.flat_map(|node| node.pods.iter().filter(|row| !node.leaves_to_its_owner(row)));
+    let going = connected.flat_map(|node| node.pods.iter().filter(|row| node.left_to_its_owner(row).is_none()));
     let going = going.filter(|row| row.retired.is_none() && is_run_again(row));
     let unfit = unfit(&first, &going.map(|row| asked(row)).collect::<Vec<_>>(), nodes, strategy);
     draining.iter().map(|node| pass(node, &Obstacles { unfit: &unfit, fenced })).collect()
@@ -105,8 +105,8 @@ fn step(node: &Draining<'_>, row: &PodRow, obstacles: &Obstacles<'_>, places: &m
     if let Some(retired) = &row.retired {
         return DrainStep::Stopping { grace_seconds: within(retired.grace_seconds) };
     }
-    if node.leaves_to_its_owner(row) {
-        return DrainStep::Queued;
+    if let Some(reason) = node.left_to_its_owner(row) {
+        return DrainStep::Stays { reason: reason.to_owned() };
     }
     if let Some(reason) = obstacles.stop(row).filter(|_| !node.drain.force) {
         return DrainStep::Stays { reason };

@@ -94,7 +94,6 @@ pub(super) fn delete(draft: &mut Draft<'_>, reference: &ResourceRef, query: &Del
     if let Object::Volume(volume) = &*old {
         return volumes::delete(draft, volume);
     }
-    owned::stop_owned(draft, &old, query.grace_seconds);
     let mut new = Object::clone(&old);
     new.metadata_mut().deletion_requested_at.get_or_insert(draft.now);
     if !new.is_owner() {
@@ -102,10 +101,11 @@ pub(super) fn delete(draft: &mut Draft<'_>, reference: &ResourceRef, query: &Del
         draft.object_event(&new, EventKind::Normal, "Deleted", "deleted by the user");
         return Ok(new);
     }
-    if new == *old {
-        return Ok(new);
+    if new != *old {
+        let new = draft.put_object(new);
+        draft.object_event(&new, EventKind::Normal, "Deleting", "deleted by the user: it goes when what it owns is gone");
     }
-    let new = draft.put_object(new);
-    draft.object_event(&new, EventKind::Normal, "Deleting", "deleted by the user: it goes when what it owns is gone");
-    Ok(Object::clone(&new))
+    owned::stop_owned(draft, &old, query.grace_seconds);
+    let now = draft.state().object(reference.kind, &reference.name).ok_or_else(missing)?;
+    Ok(Object::clone(now))
 }

@@ -169,17 +169,19 @@ pub(super) fn make(draft: &mut Draft<'_>, owner: &Arc<Owner>, mut object: Object
 /// Has a resource go that its owner doesn't want any more, or that goes with its owner; with it what it owns.
 fn remove(draft: &mut Draft<'_>, reference: &ResourceRef) {
     let Some(object) = draft.state().object(reference.kind, &reference.name).cloned() else { return };
-    stop_owned(draft, &object, None);
     if !object.is_owner() {
         draft.drop_object(reference);
-    } else if object.metadata().deletion_requested_at.is_none() {
+        return;
+    }
+    if object.metadata().deletion_requested_at.is_none() {
         let mut leaving = Object::clone(&object);
         leaving.metadata_mut().deletion_requested_at = Some(draft.now);
         draft.put_object(leaving);
     }
+    stop_owned(draft, &object, None);
 }
 
-/// Has all pods stop that a resource owns.
+/// Has all pods stop that a resource owns. A job counts their ends: what was read of it before is not as it is then.
 pub(super) fn stop_owned(draft: &mut Draft<'_>, owner: &Object, grace_seconds: Option<u32>) {
     let why = format!("deleted with {}", owner.reference());
     let pods: Vec<_> = draft.state().owned_by(&owner.metadata().uid).filter(|row| row.retired.is_none()).cloned().collect();

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use cube_api::Object;
 use cube_api::deployment::{Deployment, DeploymentSpec, StrategyKind};
-use cube_api::meta::{Name, Uid};
+use cube_api::meta::{Name, ResourceRef, Uid};
 use jiff::Timestamp;
 
 use self::progress::Judged;
@@ -77,6 +77,25 @@ pub fn plan(seen: &Seen<'_>) -> Planned {
     events.extend(changes.events);
     pass.events = events;
     Planned { pass, again_at }
+}
+
+/// What is said of a pod on a drained node that its deployment moves. `pods` are all of the deployment.
+pub fn why_it_is_not_moved<'a>(
+    row: &PodRow,
+    reference: &ResourceRef,
+    pods: impl Iterator<Item = &'a PodRow>,
+    drained: &BTreeSet<Name>,
+) -> String {
+    if row.pod.metadata.deletion_requested_at.is_some() {
+        return format!("{reference} has taken it out of service, and stops it in a moment");
+    }
+    let is_misplaced = |row: &PodRow| row.pod.placement.node.as_ref().is_some_and(|node| drained.contains(node));
+    let is_leaving = |row: &PodRow| row.retired.is_some() || row.pod.metadata.deletion_requested_at.is_some();
+    let awaited = pods.filter(|row| !is_misplaced(row) && !is_leaving(row) && !row.pod.is_ready()).map(|row| &row.pod);
+    match why::why_not(awaited) {
+        none if none.is_empty() => format!("{reference} takes it away once another is available in its place"),
+        why => format!("{reference} takes it away once another is available in its place: {why}"),
+    }
 }
 
 /// Whether the deployment itself replaces its pods on nodes that are drained: a new one begins elsewhere before the old one goes. Where it can't, because

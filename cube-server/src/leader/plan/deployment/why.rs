@@ -15,13 +15,17 @@ pub(super) fn pods(count: usize) -> String {
     if count == 1 { "1 pod".to_owned() } else { format!("{count} pods") }
 }
 
-/// `2 pods CrashLoopBackOff (exit 1: no such file), 1 pod Unschedulable (0/3 nodes fit: ...)`; of members that aren't available.
+/// Of members that aren't available.
 pub(super) fn why_not_available(members: &[Member<'_>]) -> String {
+    why_not(members.iter().filter(|member| !member.is_available).map(|member| &member.row.pod))
+}
+
+/// `2 pods CrashLoopBackOff (exit 1: no such file), 1 pod Unschedulable (0/3 nodes fit: ...)`; of pods that aren't available.
+pub(super) fn why_not<'a>(unavailable: impl Iterator<Item = &'a Pod>) -> String {
     let mut groups = BTreeMap::<String, (usize, Option<String>)>::new();
-    for member in members.iter().filter(|member| !member.is_available) {
-        let pod = &member.row.pod;
+    for pod in unavailable {
         let word = match status::of_pod(pod) {
-            running if running == "Running" && member.is_ready => "ready, but not for long enough".to_owned(),
+            running if running == "Running" && pod.is_ready() => "ready, but not for long enough".to_owned(),
             running if running == "Running" => "not ready".to_owned(),
             word if word == WaitReason::ContainerCreating.as_str() && has_crashed(pod) => "crashing".to_owned(),
             word => word,

@@ -63,7 +63,7 @@ fn retired(row: PodRow, grace_seconds: u32) -> PodRow {
 
 static PLAIN: Drain = Drain { since: Timestamp::UNIX_EPOCH, grace_seconds: None, force: false, left: Vec::new(), finished_at: None };
 /// Pods that their deployment moves.
-static NONE: BTreeSet<Uid> = BTreeSet::new();
+static NONE: BTreeMap<Uid, String> = BTreeMap::new();
 static FORCED: Drain = Drain { since: Timestamp::UNIX_EPOCH, grace_seconds: None, force: true, left: Vec::new(), finished_at: None };
 
 /// What becomes of the pods of `n1`, with these others and the pods that wait already.
@@ -201,9 +201,10 @@ proptest! {
 #[test]
 fn what_its_deployment_takes_away_is_left_to_it_unless_by_force() {
     let (n1, pods) = (node("n1", 4_000, true), rows(2, 100));
-    let moved = BTreeSet::from([pods[0].pod.metadata.uid]);
+    let moved = BTreeMap::from([(pods[0].pod.metadata.uid, "deployment/web takes it away later".to_owned())]);
     let n2 = node("n2", 4_000, false);
-    for (drain, expected) in [(&PLAIN, DrainStep::Queued), (&FORCED, stopping(20))] {
+    let left = DrainStep::Stays { reason: "deployment/web takes it away later".to_owned() };
+    for (drain, expected) in [(&PLAIN, left), (&FORCED, stopping(20))] {
         let nodes = [&n1, &n2].into_iter().map(|node| Candidate::new(node, None)).collect();
         let elsewhere = Elsewhere { first: Vec::new(), nodes, strategy: Default::default(), fenced: false };
         let pass = passes(&[Draining { node: &n1.name, drain, connected: true, pods: &pods, moved: &moved }], elsewhere).remove(0);
