@@ -282,10 +282,16 @@ fn undeployed(state: &State, deployment: &Deployment) -> Option<String> {
     }
     match status.rollout.as_ref().map(|rollout| &rollout.state) {
         Some(RolloutState::Complete { .. }) if pods.len() == spec.replicas() as usize => None,
+        // In the place of one whose node is drained, if only there were room.
+        Some(RolloutState::Complete { .. }) if pods.len() == spec.replicas() as usize + 1 && pods.iter().any(|row| waits(row)) => None,
         Some(RolloutState::Complete { .. }) => says("it is complete and has another number of pods"),
         Some(RolloutState::Stalled { .. }) => None,
         Some(RolloutState::Progressing { .. } | RolloutState::Paused { .. }) | None => says("its rollout has no end"),
     }
+}
+
+fn waits(row: &PodRow) -> bool {
+    row.pod.placement.node.is_none() && row.pod.placement.waiting_for.is_some()
 }
 
 fn unfinished(state: &State, job: &Job) -> Option<String> {

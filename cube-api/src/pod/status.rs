@@ -62,6 +62,10 @@ pub struct PodStatus {
     /// When it became Succeeded or Failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Timestamp>,
+    /// Since when the leader knows of this phase and of this `readySince`, by its own clock: its decisions go by that, because clocks of nodes may be off.
+    /// None in what a node says, and where the leader itself says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known_since: Option<Timestamp>,
     /// One for each init container of the spec, in the spec's order. Without room to grow: most pods have none.
     #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
     pub init_containers: Box<[ContainerStatus]>,

@@ -33,6 +33,7 @@ pub fn of_pod(pod: &AssignedPod, record: &PodRecord, view: &View, now: Timestamp
         started_at: record.started_at,
         ready_since: ready_since(pod, record, view),
         finished_at: finished_at(record),
+        known_since: None,
         init_containers: pod.spec.init_containers.iter().filter_map(status).collect(),
         containers: pod.spec.containers.iter().filter_map(status).collect(),
     }

@@ -101,7 +101,7 @@ fn take_pod(draft: &mut Draft<'_>, node: &Name, report: PodReport) {
     let is_outdated = old.retired.is_none() && report.restarts.is_some_and(|acted_on| acted_on < old.restarts);
     let status = match is_outdated {
         true => old.pod.status.clone(),
-        false => with_counts_that_never_fall(report.status, &old.pod.status),
+        false => known_since(with_counts_that_never_fall(report.status, &old.pod.status), &old.pod.status, draft.now),
     };
     if let Some(retired) = &old.retired
         && report.stopped
@@ -117,6 +117,12 @@ fn take_pod(draft: &mut Draft<'_>, node: &Name, report: PodReport) {
         row.restarts = row.restarts.max(report.restarts.unwrap_or(0));
         draft.put_reported_pod(row, report.sequence);
     }
+}
+
+/// With the time by our own clock since when it is so: what a node says of times is by the node's.
+fn known_since(status: PodStatus, before: &PodStatus, now: jiff::Timestamp) -> PodStatus {
+    let is_as_before = (status.phase, status.ready_since) == (before.phase, before.ready_since);
+    PodStatus { known_since: if is_as_before { before.known_since } else { Some(now) }, ..status }
 }
 
 /// A node that lost its data folder counts from what Docker still shows; what was seen already stays seen.

@@ -105,6 +105,23 @@ async fn the_deadline_stops_the_pods_and_the_time_to_live_takes_the_job_when_the
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_job_that_is_deleted_shows_that_its_pods_were_stopped() {
+    let leader = Leader::with_job(json!({"completions": 3, "parallelism": 2})).await;
+    let (pods, _) = leader.running(2).await;
+    let job =
+        ResourceRef { kind: ResourceKind::Job, name: leader.store.read(|state| job_in(state).expect("it is there").metadata.name.clone()) };
+    let answer = leader.store.delete_object(job, DeleteQuery::default()).await.expect("a delete");
+    let counts = |status: &JobStatus| (status.active, status.failed);
+    assert_eq!(answer.job().map(|job| counts(&job.status)), Some((0, 2)));
+    assert_eq!(counts(&leader.job_status()), (0, 2));
+    for pod in pods {
+        leader.report(pod, Phase::Failed, true, None).await;
+    }
+    leader.wait_for("the job to be gone", |state| job_in(state).is_none() && state.pods.is_empty()).await;
+    leader.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lost_nodes_pod_has_failed_once_and_another_takes_its_place() {
     let leader = Leader::with_job(json!({"completions": 2})).await;
     let (pods, _) = leader.running(1).await;

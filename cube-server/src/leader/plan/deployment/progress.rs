@@ -112,7 +112,9 @@ fn stalled(seen: &Seen<'_>, spec: &DeploymentSpec, progressed_at: Timestamp, set
 
 fn deadline_after(seen: &Seen<'_>, spec: &DeploymentSpec, progressed_at: Timestamp) -> Timestamp {
     let time = SignedDuration::from_secs(spec.progress_deadline_seconds.into());
-    progressed_at.max(seen.watched_since).saturating_add(time).unwrap_or(Timestamp::MAX)
+    // What lies ahead was before the clock was set back.
+    let progressed_at = if progressed_at > seen.now { seen.watched_since } else { progressed_at.max(seen.watched_since) };
+    progressed_at.saturating_add(time).unwrap_or(Timestamp::MAX)
 }
 
 /// When a rollout that goes on counts as stuck.

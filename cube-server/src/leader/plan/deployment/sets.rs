@@ -79,14 +79,14 @@ impl<'a> Sets<'a> {
             let revision = pod.metadata.labels.get(REVISION_LABEL).and_then(|number| number.parse().ok()).unwrap_or(0);
             let is_misplaced = moves && pod.placement.node.as_ref().is_some_and(|node| seen.drained.contains(node));
             let stays = Some(revision) == target && !is_misplaced;
-            if row.is_finished() && !(stays && sets.is_shown_yet(row, seen.now)) {
+            if row.is_finished() && !(stays && sets.is_shown_yet(row, seen)) {
                 sets.spent.push(row);
                 continue;
             }
             let is_ready = pod.is_ready();
             let is_proven = deployment.revision(revision).is_some_and(|revision| revision.verdict.is_good());
             let least = if is_proven { 0 } else { unproven_for(row) }.max(deployment.spec.min_ready_seconds);
-            let is_available = is_ready && sets.is_ready_for_long(row, least, seen.now);
+            let is_available = is_ready && sets.is_ready_for_long(row, least, seen);
             let member = Member { row, revision, is_ready, is_available, is_misplaced };
             if stays { sets.current.push(member) } else { sets.old.push(member) }
         }
@@ -98,22 +98,29 @@ impl<'a> Sets<'a> {
         self.current.iter().chain(&self.old)
     }
 
-    fn is_shown_yet(&mut self, row: &PodRow, now: Timestamp) -> bool {
+    fn is_shown_yet(&mut self, row: &PodRow, seen: &Seen<'_>) -> bool {
         match row.pod.status.phase {
             Phase::Pending | Phase::Running | Phase::Succeeded => false,
             // Without a time of its end it isn't known how long it has been shown.
-            Phase::Failed => row.pod.status.finished_at.is_some_and(|at| self.is_before(at, REPLACED_AFTER, now)),
+            Phase::Failed => {
+                let status = &row.pod.status;
+                status.known_since.or(status.finished_at).is_some_and(|at| self.is_before(at, REPLACED_AFTER, seen))
+            }
         }
     }
 
-    fn is_ready_for_long(&mut self, row: &PodRow, seconds: u32, now: Timestamp) -> bool {
-        // A node of a version that doesn't say since when: from its start.
-        let since = row.pod.status.ready_since.or(row.pod.status.started_at);
-        seconds == 0 || since.is_none_or(|since| !self.is_before(since, SignedDuration::from_secs(seconds.into()), now))
+    fn is_ready_for_long(&mut self, row: &PodRow, seconds: u32, seen: &Seen<'_>) -> bool {
+        // A row of a version that doesn't know: by its node's clock.
+        let status = &row.pod.status;
+        let since = status.known_since.or(status.ready_since).or(status.started_at);
+        seconds == 0 || since.is_none_or(|since| !self.is_before(since, SignedDuration::from_secs(seconds.into()), seen))
     }
 
     /// Whether less than `time` has passed since `since`; if so the end of it is a time to look again.
-    fn is_before(&mut self, since: Timestamp, time: SignedDuration, now: Timestamp) -> bool {
+    fn is_before(&mut self, since: Timestamp, time: SignedDuration, seen: &Seen<'_>) -> bool {
+        let Seen { now, watched_since, .. } = *seen;
+        // What lies ahead was before the clock was set back.
+        let since = if since > now { watched_since } else { since };
         let end = since.saturating_add(time).unwrap_or(Timestamp::MAX);
         let is_before = now < end;
         if is_before {

@@ -45,6 +45,34 @@ async fn a_report_that_comes_twice_counts_once_also_over_a_restart_of_the_leader
     assert_eq!(leader.store.pod(&name("web")).expect("a pod").pod.status.phase, Phase::Running);
 }
 
+#[tokio::test]
+async fn since_when_a_pod_is_ready_is_known_by_the_leaders_clock_however_its_nodes_is_set() {
+    let clock = SetClock(Arc::new(Mutex::new(Timestamp::UNIX_EPOCH)));
+    let (set, nodes) = (clock.0.clone(), SignedDuration::from_hours(2));
+    let leader = Leader::start_at(Ambient::new(clock)).await;
+    leader.join("n1", 1).await;
+    let uid = leader.run_on("n1", pod("web", "nginx", "a")).await;
+    let at = |seconds| Timestamp::UNIX_EPOCH + SignedDuration::from_secs(seconds);
+    // What its node says at which time, and since when the leader knows it.
+    let steps = [
+        (10, Phase::Pending, None, None),
+        (20, Phase::Running, None, Some(20)),
+        (30, Phase::Running, Some(25), Some(30)),
+        (40, Phase::Running, Some(25), Some(30)),
+        (50, Phase::Running, None, Some(50)),
+        (60, Phase::Running, Some(58), Some(60)),
+    ];
+    for (sequence, (now, phase, ready_since, known_since)) in steps.into_iter().enumerate() {
+        *set.lock().expect("no test panics while it holds the clock") = at(now);
+        let mut report = leader.report(1);
+        report.pods.push(pod_report(uid, sequence as u64 + 1, phase, false));
+        report.pods[0].status.ready_since = ready_since.map(|seconds| at(seconds) + nodes);
+        leader.store.report(name("n1"), report, ()).await.expect("a report");
+        let status = leader.store.pod(&name("web")).expect("a pod").pod.status.clone();
+        assert_eq!(status.known_since, known_since.map(at), "at {now}");
+    }
+}
+
 /// Nodes hang up when they have waited for long, and come with another report: each in memory has to count as one.
 #[tokio::test]
 async fn a_report_whose_sender_has_hung_up_keeps_its_place_until_the_writer_took_it() {
