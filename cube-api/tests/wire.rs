@@ -159,6 +159,7 @@ fn full_pod() -> Pod {
             started_at: Some(second(3)),
             ready_since: Some(second(6)),
             finished_at: None,
+            known_since: Some(second(3)),
             init_containers: [status_of("proxy", ContainerState::Running(Running { started_at: second(2) }))].into(),
             containers: vec![
                 ContainerStatus {
