@@ -97,6 +97,7 @@ pub(super) fn delete(draft: &mut Draft<'_>, reference: &ResourceRef, query: &Del
     let mut new = Object::clone(&old);
     new.metadata_mut().deletion_requested_at.get_or_insert(draft.now);
     if !new.is_owner() {
+        owned::stop_owned(draft, &old, query.grace_seconds);
         draft.drop_object(reference);
         draft.object_event(&new, EventKind::Normal, "Deleted", "deleted by the user");
         return Ok(new);

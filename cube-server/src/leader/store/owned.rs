@@ -171,9 +171,7 @@ fn remove(draft: &mut Draft<'_>, reference: &ResourceRef) {
     let Some(object) = draft.state().object(reference.kind, &reference.name).cloned() else { return };
     if !object.is_owner() {
         draft.drop_object(reference);
-        return;
-    }
-    if object.metadata().deletion_requested_at.is_none() {
+    } else if object.metadata().deletion_requested_at.is_none() {
         let mut leaving = Object::clone(&object);
         leaving.metadata_mut().deletion_requested_at = Some(draft.now);
         draft.put_object(leaving);
