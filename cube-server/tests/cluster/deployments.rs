@@ -11,7 +11,7 @@ use cube_api::event::EventKind;
 use cube_api::manifest;
 use cube_api::meta::{ResourceKind, ResourceRef, Uid};
 use cube_api::pod::{Phase, Pod};
-use cube_api::routes::{DeleteQuery, DrainQuery, EventQuery, ListQuery, RolloutAction, RolloutQuery, ScaleQuery, WatchEvent};
+use cube_api::routes::{CordonQuery, DeleteQuery, DrainQuery, EventQuery, ListQuery, RolloutAction, RolloutQuery, ScaleQuery, WatchEvent};
 use cube_server::follower::runtime::fake::Script;
 use cube_server::tasks::Tasks;
 use serde_json::{Value, json};
@@ -238,6 +238,34 @@ async fn a_drained_nodes_pods_are_replaced_elsewhere_before_they_go() {
     let seen = watching.await.expect("it doesn't panic");
     assert!(seen.fewest_ready >= 3 && seen.most_live <= 5, "{seen:?}");
     assert!(two.pods().await.iter().all(|pod| pod.placement.node == Some(name("n1"))));
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn a_drain_says_what_the_deployment_waits_for_while_no_other_node_takes_its_pods() {
+    let two = Two::start().await;
+    two.apply(&web(2, "app", &json!({}))).await;
+    two.complete(1).await;
+    two.leader.client.cordon(&name("n1"), &CordonQuery::default()).await.expect("a cordon");
+    two.leader.client.drain(&name("n0"), &DrainQuery::default()).await.expect("a drain");
+    let drain = async || {
+        let node = two.leader.client.node(&name("n0")).await.expect("a node");
+        node.cordon.and_then(|cordon| cordon.drain).expect("it is drained")
+    };
+    let reason = wait_for("the reason", async || {
+        let drain = drain().await;
+        let reason = drain.left.first().and_then(|pod| pod.step.reason()).filter(|reason| reason.contains("Unschedulable"));
+        reason.map(str::to_owned).ok_or(drain)
+    })
+    .await;
+    let begin = "deployment/web takes it away once another is available in its place: 1 pod Unschedulable (0/2 nodes";
+    assert!(reason.starts_with(begin), "{reason}");
+    two.leader.client.uncordon(&name("n1")).await.expect("an uncordon");
+    wait_for("the drain's end", async || {
+        let drain = drain().await;
+        if drain.finished_at.is_some() { Ok(()) } else { Err(drain) }
+    })
+    .await;
     two.stop().await;
 }
 

@@ -92,7 +92,8 @@ pub fn why_it_is_not_moved<'a>(
     let is_misplaced = |row: &PodRow| row.pod.placement.node.as_ref().is_some_and(|node| drained.contains(node));
     let is_leaving = |row: &PodRow| row.retired.is_some() || row.pod.metadata.deletion_requested_at.is_some();
     let awaited = pods.filter(|row| !is_misplaced(row) && !is_leaving(row) && !row.pod.is_ready()).map(|row| &row.pod);
-    match why::why_not(awaited) {
+    // One that just begins has nothing to say: each of its steps would be a line for whoever watches the drain.
+    match why::why_not(awaited.filter(|pod| why::account_of(pod).is_some())) {
         none if none.is_empty() => format!("{reference} takes it away once another is available in its place"),
         why => format!("{reference} takes it away once another is available in its place: {why}"),
     }

@@ -49,7 +49,7 @@ fn has_crashed(pod: &Pod) -> bool {
 }
 
 /// What the pod says of itself, if it says something.
-fn account_of(pod: &Pod) -> Option<String> {
+pub(super) fn account_of(pod: &Pod) -> Option<String> {
     let account = match pod.status.phase {
         Phase::Failed | Phase::Succeeded => pod.status.message.clone(),
         Phase::Pending | Phase::Running => pod.placement.waiting_for.clone().or_else(|| of_containers(pod)),
