@@ -219,6 +219,10 @@ impl Plan {
 
     /// Pods begin or stop, so that as many run as should. Answers when more may begin.
     fn keep_going(&mut self, sets: &Sets<'_>) -> Option<Timestamp> {
+        // A failure that lies ahead was before the clock was set back: its wait begins again, and not when it shows the old time.
+        if let Some(retry) = self.job.status.retry.as_mut() {
+            retry.last = retry.last.min(self.now);
+        }
         let (spec, status) = (&self.job.spec, &self.job.status);
         let missing = spec.completions().saturating_sub(status.succeeded);
         let running = u32::try_from(sets.running.len()).unwrap_or(u32::MAX);

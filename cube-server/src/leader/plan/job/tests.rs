@@ -166,6 +166,16 @@ fn a_failed_pod_is_replaced_after_the_wait_that_its_failures_in_a_row_make() {
 }
 
 #[test]
+fn a_clock_that_was_set_back_lets_the_wait_after_a_failure_begin_again() {
+    let before = job(json!({}), json!({"startTime": at(-4_000), "failed": 2, "retry": {"failures": 2, "last": at(10)}}));
+    let again = decide(&before, &[], at(-3_600));
+    assert_eq!((short(&again).create, again.due), (0, Some(at(-3_580))));
+    let after = job_of(&again.pass.expect("the time of the failure is another one")).clone();
+    assert_eq!(short(&decide(&after, &[], at(-3_581))).create, 0);
+    assert_eq!(short(&decide(&after, &[], at(-3_580))).create, 1);
+}
+
+#[test]
 fn the_deadline_counts_from_the_start_and_is_waited_for() {
     let job = job(json!({"activeDeadlineSeconds": 60}), json!({"active": 1}));
     let running = Pods::none().and(1, Phase::Running);
