@@ -252,7 +252,7 @@ impl Checks {
                     format!("{reference}: {counted:?} of its pods were counted, then {:?}", (succeeded, failed))
                 })?;
             }
-            (Object::Secret(_) | Object::Config(_) | Object::Volume(_) | Object::CronJob(_), _) => {}
+            (Object::Secret(_) | Object::Config(_) | Object::Volume(_) | Object::CronJob(_), _) => return Ok(()),
         }
         self.owners.insert(*uid, object);
         Ok(())

@@ -35,7 +35,7 @@ const SMALL_BODY: u64 = 64 * 1024;
 /// The most larger bodies at a time, with all that is made of them until they are answered. Each has up to 4 MiB.
 pub(super) const LARGE_BODIES: usize = 32;
 
-/// The most reports of nodes at a time, from their first byte until they are answered: some commits full of them. While 5,000 nodes start their pods,
+/// The most reports of nodes at a time, from their first byte until the writer has taken them: some commits full of them. While 5,000 nodes start their pods,
 /// reports come faster than they are written. One that waits at its node grows no older there, and says more when it comes; those that waited
 /// here were most of the leader's memory.
 pub(super) const REPORTS: usize = 128;

@@ -62,8 +62,7 @@ struct Leaving {
 
 impl Snapshot {
     fn of(state: &State) -> Self {
-        let is_drained = |node: &&Arc<Node>| node.cordon.as_ref().is_some_and(|cordon| cordon.draining().is_some());
-        let drained = state.nodes.values().filter(is_drained).map(|node| node.name.clone()).collect();
+        let drained = state.nodes.values().filter(|node| is_draining(Some(node))).map(|node| node.name.clone()).collect();
         let draining: Vec<_> = state.nodes.values().filter_map(|node| Leaving::of(state, node, &drained)).collect();
         let (revision, fenced) = (state.revision, state.fence.is_some());
         if draining.is_empty() {
